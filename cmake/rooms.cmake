@@ -1,0 +1,47 @@
+# sk_room(NAME SOURCES a.c b.c [KNOWS lower rooms] [PACKAGES pkg-config names] [SYSTEM libs])
+#
+# A room is one static library, sk_NAME. Its headers are found as "NAME/x.h", and only by rooms that
+# link it: each room's include root holds a single link to its folder, so that an include of a room
+# that is not listed under KNOWS does not build.
+
+add_library(sk_flags INTERFACE)
+target_compile_definitions(sk_flags INTERFACE _GNU_SOURCE)
+target_compile_options(sk_flags INTERFACE
+  -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wundef -Wvla
+  -fno-strict-aliasing -fno-omit-frame-pointer)
+if(SK_WERROR)
+  target_compile_options(sk_flags INTERFACE -Werror)
+endif()
+if(SK_SANITIZE)
+  target_compile_options(sk_flags INTERFACE -fsanitize=${SK_SANITIZE} -fno-sanitize-recover=all -O1 -g)
+  target_link_options(sk_flags INTERFACE -fsanitize=${SK_SANITIZE})
+endif()
+target_link_libraries(sk_flags INTERFACE Threads::Threads)
+
+function(sk_room name)
+  cmake_parse_arguments(R "" "" "SOURCES;KNOWS;PACKAGES;SYSTEM" ${ARGN})
+  if(R_SOURCES)
+    add_library(sk_${name} STATIC ${R_SOURCES})
+    set(scope PUBLIC)
+  else()
+    add_library(sk_${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  set(root ${CMAKE_BINARY_DIR}/rooms/${name})
+  file(MAKE_DIRECTORY ${root})
+  file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR} ${root}/${name} SYMBOLIC)
+  target_include_directories(sk_${name} ${scope} ${root})
+  target_link_libraries(sk_${name} ${scope} sk_flags)
+  foreach(room IN LISTS R_KNOWS)
+    target_link_libraries(sk_${name} ${scope} sk_${room})
+  endforeach()
+  foreach(package IN LISTS R_PACKAGES)
+    if(NOT TARGET PkgConfig::pkg_${package})
+      pkg_check_modules(pkg_${package} REQUIRED IMPORTED_TARGET GLOBAL ${package})
+    endif()
+    target_link_libraries(sk_${name} ${scope} PkgConfig::pkg_${package})
+  endforeach()
+  if(R_SYSTEM)
+    target_link_libraries(sk_${name} ${scope} ${R_SYSTEM})
+  endif()
+endfunction()

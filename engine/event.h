@@ -1,0 +1,65 @@
+/* What the engine tells the loop: few and small. Everything else goes through the ring. Built by the
+ * engine's threads, taken and destroyed by the loop thread.
+ */
+#pragma once
+
+#include "base/list.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum sk_event_kind {
+	SK_EVENT_PROGRESS, /* prefill goes on */
+	SK_EVENT_FINISHED, /* of GENERATE: exactly one, the last of its request */
+	SK_EVENT_IDS,	   /* answers TOKENIZE: payload is int32 ids */
+	SK_EVENT_TEXT,	   /* answers DETOKENIZE: payload is bytes */
+	SK_EVENT_STATS,	   /* answers STATS */
+	SK_EVENT_FAILED,   /* of any request but GENERATE, instead of its answer */
+	SK_EVENT_CLOSED,   /* the engine will not touch the connection's ring again */
+	SK_EVENT_DEAD,	   /* the engine has ended and takes nothing more; reason says why */
+};
+
+enum sk_stop_reason { /* the values of StopReason in proto/streamkv.proto */
+	SK_STOP_EOS = 1,
+	SK_STOP_LIMIT,
+	SK_STOP_STRING,
+	SK_STOP_CANCELLED,
+	SK_STOP_DISCONNECTED,
+	SK_STOP_REFUSED,
+	SK_STOP_ERROR,
+};
+
+struct sk_result { /* Finished in proto/streamkv.proto, field by field */
+	enum sk_stop_reason stop;
+	uint64_t prompt_tokens, evaluated_tokens, reused_tokens, generated_tokens, evicted_tokens;
+	uint64_t live_min, live_max, position, evictions, seed;
+	uint64_t queue_ns, prefill_ns, first_token_ns, decode_ns;
+	uint32_t stop_index; /* with SK_STOP_STRING: which of the request's stops */
+};
+
+struct sk_stats {
+	uint32_t n_sessions, n_running, n_paused;
+	uint64_t n_pages, n_pages_used, page_bytes;
+	uint64_t n_steps, n_prompt_tokens, n_generated_tokens, n_requests;
+};
+
+struct sk_event {
+	struct sk_list node;
+	enum sk_event_kind kind;
+	uint64_t connection;
+	uint32_t request;
+	int error; /* FAILED: errno of the cause */
+	union {
+		struct {
+			uint64_t prompt_tokens, evaluated_tokens;
+		} progress;
+		struct sk_result result;
+		struct sk_stats stats;
+	};
+	char reason[512]; /* a sentence, or empty */
+	void *payload;	  /* heap; the event's */
+	uint64_t n_payload_bytes;
+};
+
+struct sk_event *sk_event_create(enum sk_event_kind kind, uint64_t connection, uint32_t request);
+void sk_event_destroy(struct sk_event *event);

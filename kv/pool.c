@@ -1,0 +1,69 @@
+#include "kv/pool.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int sk_pool_init(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pages)
+{
+	*pool = (struct sk_pool){.backend = backend, .n_pages = n_pages, .n_free = n_pages};
+	pool->free_pages = calloc(n_pages, sizeof *pool->free_pages);
+	pool->n_refs = calloc(n_pages, sizeof *pool->n_refs);
+	pool->last_owner = calloc(n_pages, sizeof *pool->last_owner);
+	if (!pool->free_pages || !pool->n_refs || !pool->last_owner) {
+		sk_pool_finish(pool);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < n_pages; i++) {
+		pool->free_pages[i] =
+			n_pages - 1 - i; /* low pages first: memory is touched from the bottom up */
+		pool->last_owner[i] = (uid_t)-1;
+	}
+	int err = sk_backend_reserve_pages(backend, n_pages);
+	if (err < 0)
+		sk_pool_finish(pool);
+	return err;
+}
+
+void sk_pool_finish(struct sk_pool *pool)
+{
+	free(pool->free_pages);
+	free(pool->n_refs);
+	free(pool->last_owner);
+	*pool = (struct sk_pool){0};
+}
+
+int sk_pool_reserve(struct sk_pool *pool, uint32_t n_pages)
+{
+	if (n_pages > pool->n_pages - pool->n_reserved)
+		return -ENOSPC;
+	pool->n_reserved += n_pages;
+	return 0;
+}
+
+void sk_pool_unreserve(struct sk_pool *pool, uint32_t n_pages)
+{
+	pool->n_reserved -= n_pages;
+}
+
+uint32_t sk_pool_acquire(struct sk_pool *pool, uid_t owner)
+{
+	if (!pool->n_free)
+		return SK_NO_PAGE;
+	uint32_t page = pool->free_pages[--pool->n_free];
+	if (pool->last_owner[page] != (uid_t)-1 && pool->last_owner[page] != owner)
+		sk_backend_clear_pages(pool->backend, &page, 1);
+	pool->last_owner[page] = owner;
+	pool->n_refs[page] = 1;
+	return page;
+}
+
+void sk_pool_share(struct sk_pool *pool, uint32_t page)
+{
+	pool->n_refs[page]++;
+}
+
+void sk_pool_release(struct sk_pool *pool, uint32_t page)
+{
+	if (--pool->n_refs[page] == 0)
+		pool->free_pages[pool->n_free++] = page;
+}

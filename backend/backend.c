@@ -24,3 +24,8 @@ void sk_backend_free(struct sk_backend *backend, struct sk_buffer *buffer)
 	if (buffer)
 		backend->ops->free(backend, buffer);
 }
+
+uint32_t sk_backend_max_rows(const struct sk_backend *backend)
+{
+	return backend->shape.max_rows;
+}

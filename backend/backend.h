@@ -60,6 +60,7 @@ struct sk_backend_options {
 int sk_backend_open(const struct sk_backend_kind *kind, const struct sk_backend_options *options,
 		    const struct sk_backend_shape *shape, struct sk_backend **ret_backend, struct sk_diag *diag);
 void sk_backend_close(struct sk_backend *backend); /* and all that came from it */
+uint32_t sk_backend_max_rows(const struct sk_backend *backend);
 const char *sk_backend_name(const struct sk_backend *backend); /* "cpu (avx512-vnni, 2 threads)" */
 
 /* --- Memory ------------------------------------------------------------------------------------ */

@@ -42,8 +42,8 @@ void sk_mailbox_post(struct sk_mailbox *mailbox, struct sk_list *node)
 {
 	pthread_mutex_lock(&mailbox->lock);
 	sk_list_append(&mailbox->letters, node);
-	pthread_mutex_unlock(&mailbox->lock);
 	sk_mailbox_wake(mailbox);
+	pthread_mutex_unlock(&mailbox->lock);
 }
 
 void sk_mailbox_take(struct sk_mailbox *mailbox, struct sk_list *ret_letters)
@@ -57,6 +57,21 @@ void sk_mailbox_take(struct sk_mailbox *mailbox, struct sk_list *ret_letters)
 	for (struct sk_list *node; (node = sk_list_pop(&mailbox->letters));)
 		sk_list_append(ret_letters, node);
 	pthread_mutex_unlock(&mailbox->lock);
+}
+
+struct sk_list *sk_mailbox_take_one(struct sk_mailbox *mailbox)
+{
+	pthread_mutex_lock(&mailbox->lock);
+	struct sk_list *node = sk_list_pop(&mailbox->letters);
+	if (!node) {
+		/* Under the lock, so that no letter's wake-up is cleared with it. */
+		uint64_t n;
+		if (read(mailbox->wake_fd, &n, sizeof n) < 0) {
+			/* Not woken: as it should be. */
+		}
+	}
+	pthread_mutex_unlock(&mailbox->lock);
+	return node;
 }
 
 void sk_mailbox_wait(struct sk_mailbox *mailbox, int timeout_ms)

@@ -17,6 +17,7 @@ struct sk_mailbox {
 enum sk_mail_kind {
 	SK_MAIL_REQUEST, /* struct sk_request: new */
 	SK_MAIL_READY,	 /* struct sk_request: its prompt is tokens now */
+	SK_MAIL_CONNECT,
 	SK_MAIL_CANCEL,
 	SK_MAIL_DISCONNECT,
 };
@@ -33,5 +34,7 @@ void sk_mailbox_post(struct sk_mailbox *mailbox, struct sk_list *node);
 void sk_mailbox_wake(struct sk_mailbox *mailbox);
 /* Moves all letters, oldest first, to `ret_letters` (initialised here) and clears the wake-up. */
 void sk_mailbox_take(struct sk_mailbox *mailbox, struct sk_list *ret_letters);
+/* One letter, or NULL where there is none (and then the wake-up is cleared). */
+struct sk_list *sk_mailbox_take_one(struct sk_mailbox *mailbox);
 /* Waits until woken, at most timeout_ms (-1: for ever). */
 void sk_mailbox_wait(struct sk_mailbox *mailbox, int timeout_ms);

@@ -13,6 +13,7 @@ struct sk_request *sk_request_create(enum sk_request_kind kind)
 		return NULL;
 	}
 	sk_list_init(&request->mail.node);
+	sk_list_init(&request->waiting);
 	request->kind = kind;
 	request->finished = finished;
 	request->sampling = (struct sk_sampling){.top_p = 1, .repeat_penalty = 1, .repeat_last = 64};

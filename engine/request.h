@@ -10,6 +10,7 @@
 #include "shm/ring.h"
 #include "text/tokenizer.h"
 
+#include <stdatomic.h>
 #include <sys/types.h>
 
 enum sk_request_kind {
@@ -70,7 +71,9 @@ struct sk_request {
 	uint32_t n_stops;
 	struct sk_stop *stops; /* heap, n_stops; or NULL */
 
-	/* The engine's: what the text worker made of the input. */
+	/* The engine's: what the text worker made of the input, meanwhile on its client's list. */
+	struct sk_list waiting;
+	atomic_bool is_cancelled;
 	struct sk_ids ids;
 	int error;
 	struct sk_diag diag;

@@ -1,0 +1,256 @@
+#include "engine/generation.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
+					   const struct sk_tokenizer *tokenizer, uint32_t n_vocab)
+{
+	struct sk_generation *g = calloc(1, sizeof *g);
+	if (!g)
+		return NULL;
+	sk_list_init(&g->node);
+	if (sk_sampler_init(&g->sampler, &request->sampling, n_vocab) < 0)
+		goto fail;
+	if (session->last_id >= 0 && sk_ids_append(&g->input, session->last_id) < 0)
+		goto fail;
+	for (size_t i = 0; i < request->ids.n_ids; i++) {
+		if (sk_ids_append(&g->input, request->ids.ids[i]) < 0)
+			goto fail;
+	}
+	size_t n_seen = g->input.n_ids < SK_REPEAT_MOST ? g->input.n_ids : SK_REPEAT_MOST;
+	for (size_t i = g->input.n_ids - n_seen; i < g->input.n_ids; i++)
+		sk_sampler_saw(&g->sampler, g->input.ids[i]);
+	sk_detokenizer_init(&g->detokenizer, tokenizer, request->show_special);
+	sk_stops_init(&g->stops, request->stops, request->n_stops);
+
+	g->result.prompt_tokens = request->ids.n_ids;
+	g->result.reused_tokens = sk_window_live(&session->window);
+	g->result.live_min = UINT64_MAX;
+	g->result.seed = request->sampling.seed;
+	sk_ids_finish(&request->ids);
+	session->is_busy = true;
+	session->last_id = -1;
+	g->request = request;
+	g->session = session;
+	return g;
+
+fail:
+	sk_ids_finish(&g->input);
+	sk_sampler_finish(&g->sampler);
+	free(g);
+	return NULL;
+}
+
+void sk_generation_destroy(struct sk_generation *g)
+{
+	if (!g)
+		return;
+	sk_list_remove(&g->node);
+	g->session->is_busy = false;
+	if (g->session->name[0])
+		sk_session_settle(g->session);
+	else
+		sk_session_destroy(g->session);
+	sk_request_destroy(g->request);
+	sk_sampler_finish(&g->sampler);
+	sk_ids_finish(&g->input);
+	free(g);
+}
+
+uint64_t sk_generation_n_wanted(const struct sk_generation *g)
+{
+	if (g->has_slot || g->is_ending)
+		return 0;
+	return g->input.n_ids - g->input_at;
+}
+
+const int32_t *sk_generation_input(const struct sk_generation *g)
+{
+	return g->input.ids + g->input_at;
+}
+
+bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uint32_t n, uint64_t now_ns)
+{
+	struct sk_result *r = &g->result;
+
+	for (uint32_t i = 0; i < n; i++) {
+		r->live_min = views[i].live < r->live_min ? views[i].live : r->live_min;
+		r->live_max = views[i].live > r->live_max ? views[i].live : r->live_max;
+		r->evicted_tokens += views[i].n_evicted;
+		r->evictions += views[i].n_evicted > 0;
+	}
+	g->input_at += n;
+	if (!r->generated_tokens)
+		r->evaluated_tokens += n;
+	if (g->input_at < g->input.n_ids)
+		return false;
+	if (!g->prompt_done_ns) {
+		g->prompt_done_ns = now_ns;
+		r->prefill_ns = now_ns - g->began_ns;
+	}
+	return true;
+}
+
+/* What the coming step will do with the token that has just been drawn: its place is settled already. */
+static struct sk_view coming_view(const struct sk_session *session)
+{
+	struct sk_window window = session->window;
+	struct sk_view view;
+	sk_window_step(&window, &view);
+	return view;
+}
+
+/* What detokenizer and stop strings held back, now that nothing more comes. */
+static void end_text(struct sk_generation *g)
+{
+	uint8_t rest[4], text[SK_STOPS_MOST_OUT];
+	int matched;
+
+	size_t n = sk_detokenizer_flush(&g->detokenizer, rest);
+	n = sk_stops_push(&g->stops, rest, n, text, &matched);
+	memcpy(g->text + g->n_text_bytes, text, n);
+	g->n_text_bytes += n;
+	g->n_text_bytes += sk_stops_flush(&g->stops, g->text + g->n_text_bytes);
+}
+
+static void ending(struct sk_generation *g, enum sk_stop_reason stop, const char *reason)
+{
+	g->is_ending = true;
+	g->result.stop = stop;
+	snprintf(g->reason, sizeof g->reason, "%s", reason);
+}
+
+void sk_generation_end(struct sk_generation *g, enum sk_stop_reason stop, const char *reason)
+{
+	if (stop == SK_STOP_DISCONNECTED)
+		g->is_detached = true;
+	if (g->is_ending) {
+		if (g->is_detached)
+			g->has_slot = false;
+		return;
+	}
+	ending(g, stop, reason);
+	if (g->is_detached) {
+		g->has_slot = false;
+		return;
+	}
+	/* Behind a token that waits already, or alone. */
+	if (!g->has_slot) {
+		g->slot = (struct sk_slot){.request = g->request->id, .id = -1, .flags = SK_SLOT_NO_TOKEN};
+		g->n_text_bytes = 0;
+		g->has_slot = true;
+		g->paused_ns = 0;
+	}
+	end_text(g);
+	g->slot.flags |= SK_SLOT_LAST;
+}
+
+void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *tokenizer, const float *logits,
+			uint64_t context, uint64_t now_ns)
+{
+	const struct sk_request *request = g->request;
+	struct sk_result *r = &g->result;
+	int32_t id;
+	float logprob;
+
+	if (sk_sampler_pick(&g->sampler, logits, &id, &logprob) < 0) {
+		sk_generation_end(g, SK_STOP_ERROR, "the model's logits are not numbers; its weights may be damaged");
+		return;
+	}
+	sk_sampler_saw(&g->sampler, id);
+	g->session->last_id = id;
+
+	struct sk_view view = coming_view(g->session);
+	uint64_t since_us = g->last_token_ns ? (now_ns - g->last_token_ns) / 1000 : 0;
+	g->slot = (struct sk_slot){
+		.request = request->id,
+		.id = id,
+		.logprob = logprob,
+		.since_us = since_us > UINT32_MAX ? UINT32_MAX : (uint32_t)since_us,
+		.live = view.live > UINT32_MAX ? UINT32_MAX : (uint32_t)view.live,
+		.evicted = view.n_evicted > UINT16_MAX ? UINT16_MAX : (uint16_t)view.n_evicted,
+		.flags = sk_tokenizer_is_special(tokenizer, id) ? SK_SLOT_SPECIAL : 0,
+	};
+	if (!r->generated_tokens++) {
+		g->first_token_ns = now_ns;
+		r->first_token_ns = now_ns - request->arrived_ns;
+	}
+	g->last_token_ns = now_ns;
+	r->decode_ns = now_ns - g->first_token_ns;
+
+	uint8_t piece[SK_DETOKENIZER_MOST];
+	int matched = -1;
+	bool is_end = !request->ignore_eos && sk_tokenizer_is_end(tokenizer, id);
+	size_t n = is_end && !request->show_special ? 0 : sk_detokenizer_push(&g->detokenizer, id, piece);
+	g->n_text_bytes = sk_stops_push(&g->stops, piece, n, g->text, &matched);
+	g->has_slot = true;
+	g->paused_ns = 0;
+
+	if (matched >= 0) {
+		ending(g, SK_STOP_STRING, "");
+		r->stop_index = (uint32_t)matched;
+	} else if (is_end) {
+		ending(g, SK_STOP_EOS, "");
+	} else if (r->generated_tokens >= request->max_tokens) {
+		ending(g, SK_STOP_LIMIT, "");
+	} else if (g->session->window.policy.mode == SK_MODE_DENSE && view.live + 1 > context) {
+		ending(g, SK_STOP_LIMIT, "");
+		snprintf(g->reason, sizeof g->reason,
+			 "the dense session has filled the model's context of %llu tokens; a streaming one would go on",
+			 (unsigned long long)context);
+	} else {
+		/* The token drawn is the whole input of the next step. */
+		g->input.ids[0] = id;
+		g->input.n_ids = 1;
+		g->input_at = 0;
+	}
+	if (g->is_ending) {
+		if (matched < 0)
+			end_text(g);
+		g->slot.flags |= SK_SLOT_LAST;
+	}
+	(void)sk_generation_deliver(g, now_ns);
+}
+
+bool sk_generation_deliver(struct sk_generation *g, uint64_t now_ns)
+{
+	if (!g->has_slot)
+		return true;
+	int err = g->is_detached ? -EPROTO
+				 : sk_ring_writer_put(g->request->ring, &g->slot, g->text, g->n_text_bytes);
+	if (err == -EAGAIN) {
+		if (!g->paused_ns)
+			g->paused_ns = now_ns;
+		return false;
+	}
+	g->has_slot = false;
+	g->paused_ns = 0;
+	if (err < 0) { /* a lying cursor: the loop drops the connection, we stop writing to it */
+		g->is_detached = true;
+		if (!g->is_ending)
+			ending(g, SK_STOP_DISCONNECTED, "the client broke its token ring");
+	}
+	return true;
+}
+
+bool sk_generation_is_over(const struct sk_generation *g)
+{
+	return g->is_ending && !g->has_slot;
+}
+
+struct sk_event *sk_generation_finish(struct sk_generation *g)
+{
+	struct sk_event *event = g->request->finished;
+	g->request->finished = NULL;
+	event->connection = g->request->connection;
+	event->request = g->request->id;
+	if (g->result.live_min == UINT64_MAX)
+		g->result.live_min = g->result.live_max;
+	g->result.position = g->session->origin + g->session->window.next + (g->session->last_id >= 0);
+	event->result = g->result;
+	snprintf(event->reason, sizeof event->reason, "%s", g->reason);
+	return event;
+}

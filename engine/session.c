@@ -1,0 +1,108 @@
+#include "engine/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char *name, const struct sk_policy *policy)
+{
+	struct sk_session *session = calloc(1, sizeof *session);
+	if (!session)
+		return NULL;
+	sk_list_init(&session->node);
+	session->uid = uid;
+	snprintf(session->name, sizeof session->name, "%s", name);
+	session->last_id = -1;
+	sk_window_init(&session->window, policy);
+	sk_pages_init(&session->pages, pool, uid);
+	return session;
+}
+
+void sk_session_destroy(struct sk_session *session)
+{
+	if (!session)
+		return;
+	sk_list_remove(&session->node);
+	sk_pool_unreserve(session->pages.pool, session->n_reserved);
+	sk_pages_finish(&session->pages);
+	free(session);
+}
+
+int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens, uint32_t *ret_n_pages)
+{
+	const struct sk_window *window = &session->window;
+	uint64_t live = sk_window_live(window), most = sk_policy_most_live(&window->policy, context);
+
+	/* What is live now may be more than a new policy allows, until its first eviction. */
+	if (most < live)
+		most = live;
+	uint64_t reachable = n_tokens > UINT64_MAX - live ? UINT64_MAX : live + n_tokens;
+	uint64_t n_sink = sk_policy_sinks(&window->policy);
+	if (reachable < most)
+		most = reachable;
+	if (n_sink > most)
+		n_sink = most;
+
+	uint32_t n_pages = sk_pages_needed(n_sink, most), held = sk_pages_count(&session->pages);
+	if (n_pages < held)
+		n_pages = held;
+	*ret_n_pages = n_pages;
+	if (n_pages > session->n_reserved) {
+		int err = sk_pool_reserve(session->pages.pool, n_pages - session->n_reserved);
+		if (err < 0)
+			return err;
+		session->n_reserved = n_pages;
+	}
+	return 0;
+}
+
+void sk_session_settle(struct sk_session *session)
+{
+	uint32_t held = sk_pages_count(&session->pages);
+	if (held < session->n_reserved) {
+		sk_pool_unreserve(session->pages.pool, session->n_reserved - held);
+		session->n_reserved = held;
+	}
+}
+
+int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n, struct sk_row *rows,
+		       struct sk_view *views, struct sk_span *ret_span)
+{
+	struct sk_window window = session->window;
+	struct sk_pages *pages = &session->pages;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct sk_view view;
+		sk_window_step(&window, &view);
+		rows[i] = (struct sk_row){
+			.entry = view.entry,
+			.first = view.first,
+			.n_sink = (uint32_t)view.n_sink,
+			.id = ids[i],
+		};
+		if (views)
+			views[i] = view;
+	}
+	int err = sk_pages_cover(pages, rows[n - 1].n_sink, rows[0].first, window.next);
+	if (err < 0)
+		return err;
+
+	session->window = window;
+	*ret_span = (struct sk_span){
+		.n_rows = n,
+		.origin = session->origin,
+		.sink_pages = pages->sinks,
+		.n_sink_pages = pages->n_sinks,
+		.pages = pages->window + pages->window_at,
+		.n_pages = pages->n_window,
+		.page0 = pages->page0,
+	};
+	return 0;
+}
+
+void sk_session_trim(struct sk_session *session)
+{
+	/* Drops only, or takes sinks from pages that are held: nothing here can want for memory but the sink table's
+	 * growth, and then the next step's cover tries again. */
+	(void)sk_pages_cover(&session->pages, session->window.n_sink, session->window.first, session->window.next);
+}

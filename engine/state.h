@@ -1,0 +1,80 @@
+/* The engine's insides, for the files of this room that share them: engine.c (the thread), admission.c
+ * (from a request to a generation), step.c (a step of the model). Everything here is the engine thread's
+ * once it runs, except what says otherwise.
+ */
+#pragma once
+
+#include "engine/engine.h"
+#include "engine/forward.h"
+#include "engine/generation.h"
+#include "engine/scheduler.h"
+#include "engine/text_worker.h"
+
+/* A connection, as the engine knows it. */
+struct sk_engine_client {
+	struct sk_mail connect, disconnect; /* letters about itself: telling never needs memory */
+	struct sk_list node;		    /* of engine->clients */
+	struct sk_list known;		    /* of engine->known: the loop thread's */
+	uint64_t connection;
+	struct sk_list waiting; /* requests at the text worker, by request.waiting */
+	uint32_t n_running;	/* generations */
+	bool is_gone;
+	struct sk_event *closed;
+};
+
+struct sk_cancel {
+	struct sk_mail mail;
+	uint64_t connection;
+	uint32_t request;
+};
+
+struct sk_engine {
+	struct sk_engine_options options;
+	struct sk_model_config config;
+	const struct sk_tokenizer *tokenizer;
+	uint32_t n_ids; /* that may be drawn: the model's rows that the tokenizer knows */
+
+	struct sk_backend *backend;
+	struct sk_forward forward;
+	struct sk_pool pool;
+	struct sk_stats stats;
+
+	struct sk_mailbox inbox;  /* struct sk_mail */
+	struct sk_mailbox events; /* struct sk_event */
+	struct sk_text_worker worker;
+	pthread_t thread;
+	bool is_running, is_stopped;
+	atomic_bool is_stopping;
+	bool is_dead;
+	struct sk_event *dead;
+
+	struct sk_list known; /* clients: the loop thread's */
+	struct sk_list clients;
+	struct sk_list sessions;
+	struct sk_generation **generations;
+	struct sk_want *wants;		/* of each generation, this step */
+	uint32_t n_generations, generations_allocated;
+
+	uint64_t turn;
+	struct sk_row *rows;	/* (step_tokens) */
+	struct sk_view *views;	/* (step_tokens) */
+	struct sk_span *spans;	/* (max_batch) */
+	uint32_t *logit_rows;	/* (max_batch) */
+	int64_t *logit_of;	/* (max_batch): a span's index into logit_rows, or -1 */
+	struct sk_generation **running; /* (max_batch): a span's generation */
+};
+
+/* --- admission.c --- */
+
+/* A request whose prompt is tokens: begins its generation, or finishes it as refused. Takes it over. */
+void sk_engine_admit(struct sk_engine *engine, struct sk_request *request, struct sk_engine_client *client);
+/* Finishes a request that never became a generation. */
+void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request, enum sk_stop_reason stop,
+		      const char *reason);
+/* Where `policy` cannot be had on this model: -EINVAL and a sentence. */
+int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_policy *policy, struct sk_diag *diag);
+
+/* --- step.c --- */
+
+/* Runs one step of whoever wants to run. True: it did something. */
+bool sk_engine_step(struct sk_engine *engine);

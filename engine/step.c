@@ -1,0 +1,132 @@
+/* One step of the model: who runs how much (scheduler.h), a batch of their tokens, and what comes of it. */
+#include "base/clock.h"
+#include "engine/state.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#define PROGRESS_NS 100000000u
+
+static void dead(struct sk_engine *engine, const char *reason)
+{
+	struct sk_event *event = engine->dead;
+	engine->is_dead = true;
+	engine->dead = NULL;
+	if (!event)
+		return;
+	snprintf(event->reason, sizeof event->reason, "%s", reason);
+	sk_mailbox_post(&engine->events, &event->node);
+}
+
+/* Lays the granted tokens out as rows and spans. Returns the number of spans. */
+static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch, uint32_t *ret_n_logits, uint64_t now_ns)
+{
+	uint32_t n_rows = 0, n_spans = 0, n_logits = 0;
+
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		struct sk_generation *g = engine->generations[i];
+		uint32_t n = engine->wants[i].n_granted;
+		if (!n)
+			continue;
+		struct sk_span *span = &engine->spans[n_spans];
+		int err = sk_session_advance(g->session, sk_generation_input(g), n, engine->rows + n_rows,
+					     engine->views + n_rows, span);
+		if (err < 0) {
+			sk_generation_end(g, SK_STOP_ERROR, "not enough memory for the session's cache");
+			continue;
+		}
+		if (!g->began_ns) {
+			g->began_ns = now_ns;
+			g->result.queue_ns = now_ns - g->request->arrived_ns;
+		}
+		span->row = n_rows;
+		engine->running[n_spans] = g;
+		engine->logit_of[n_spans] = -1;
+		n_rows += n;
+		if (sk_generation_n_wanted(g) == n) {
+			engine->logit_of[n_spans] = n_logits;
+			engine->logit_rows[n_logits++] = n_rows - 1;
+		}
+		n_spans++;
+	}
+	*ret_batch = (struct sk_batch){
+		.n_rows = n_rows,
+		.n_spans = n_spans,
+		.rows = engine->rows,
+		.spans = engine->spans,
+	};
+	*ret_n_logits = n_logits;
+	return n_spans;
+}
+
+/* The rows were counted as cached, but are not: these sessions cannot go on. */
+static void lose(struct sk_engine *engine, uint32_t n_spans, const char *reason)
+{
+	for (uint32_t i = 0; i < n_spans; i++) {
+		struct sk_generation *g = engine->running[i];
+		g->session->name[0] = '\0';
+		sk_generation_end(g, SK_STOP_ERROR, reason);
+	}
+}
+
+static void tell_progress(struct sk_engine *engine, struct sk_generation *g, uint64_t now_ns)
+{
+	if (g->prompt_done_ns || now_ns - g->progress_ns < PROGRESS_NS)
+		return;
+	g->progress_ns = now_ns;
+	struct sk_event *event = sk_event_create(SK_EVENT_PROGRESS, g->request->connection, g->request->id);
+	if (!event)
+		return; /* the next one will tell */
+	event->progress.prompt_tokens = g->result.prompt_tokens;
+	event->progress.evaluated_tokens = g->result.evaluated_tokens;
+	sk_mailbox_post(&engine->events, &event->node);
+}
+
+bool sk_engine_step(struct sk_engine *engine)
+{
+	struct sk_schedule_limits limits = {
+		.max_sessions = engine->options.max_batch,
+		.max_tokens = engine->options.step_tokens,
+		.chunk_tokens = engine->options.step_tokens,
+	};
+
+	for (uint32_t i = 0; i < engine->n_generations; i++)
+		engine->wants[i].n_tokens = sk_generation_n_wanted(engine->generations[i]);
+	if (engine->is_dead || !sk_schedule(engine->wants, engine->n_generations, engine->turn++, &limits))
+		return false;
+
+	struct sk_batch batch;
+	uint32_t n_logits;
+	uint32_t n_spans = lay_out(engine, &batch, &n_logits, sk_clock_ns());
+	if (!n_spans)
+		return true;
+	int err = sk_forward_run(&engine->forward, &batch, engine->logit_rows, n_logits);
+	uint64_t now_ns = sk_clock_ns();
+	if (err < 0) {
+		lose(engine, n_spans, "the device failed in the middle of a step");
+		if (err == -EIO)
+			dead(engine, "the device failed in the middle of a step");
+		return true;
+	}
+	engine->stats.n_steps++;
+	for (uint32_t i = 0; i < n_spans; i++) {
+		struct sk_generation *g = engine->running[i];
+		struct sk_span *span = &engine->spans[i];
+		bool was_prompt = !g->prompt_done_ns;
+
+		sk_session_trim(g->session);
+		if (was_prompt)
+			engine->stats.n_prompt_tokens += span->n_rows;
+		if (!sk_generation_ran(g, engine->views + span->row, span->n_rows, now_ns)) {
+			tell_progress(engine, g, now_ns);
+			continue;
+		}
+		sk_generation_draw(g, engine->tokenizer,
+				   sk_forward_logits(&engine->forward, (uint32_t)engine->logit_of[i]),
+				   engine->config.n_context, now_ns);
+		engine->stats.n_generated_tokens++;
+		if (!g->is_detached)
+			sk_ring_writer_publish(g->request->ring);
+	}
+	return true;
+}

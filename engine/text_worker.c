@@ -1,0 +1,195 @@
+#include "engine/text_worker.h"
+#include "engine/event.h"
+#include "text/chat.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int sk_text_worker_init(struct sk_text_worker *worker, const struct sk_tokenizer *tokenizer, struct sk_mailbox *engine,
+			struct sk_mailbox *events)
+{
+	*worker = (struct sk_text_worker){.tokenizer = tokenizer, .engine = engine, .events = events};
+	return sk_mailbox_init(&worker->inbox);
+}
+
+static int encode_chat(const struct sk_tokenizer *tokenizer, struct sk_request *request)
+{
+	bool is_auto = strcmp(request->chat, "auto") == 0;
+	const struct sk_chat_template *chat = is_auto ? sk_chat_of(tokenizer) : sk_chat_by_name(request->chat);
+	if (!chat)
+		return sk_diag_fail(&request->diag, EINVAL,
+				    is_auto ? "the model has no chat template that streamkv knows; name one with --chat=NAME"
+					    : "no chat template is called '%s'",
+				    request->chat);
+
+	struct sk_chat_message messages[2];
+	size_t n = 0;
+	if (request->system)
+		messages[n++] = (struct sk_chat_message){"system", request->system, request->n_system_bytes};
+	messages[n++] = (struct sk_chat_message){"user", request->input, request->n_input_bytes};
+	int err = sk_chat_encode(chat, tokenizer, messages, n, &request->ids);
+	if (err == -EINVAL)
+		return sk_diag_fail(&request->diag, EINVAL, "the chat template '%s' has no system turn",
+				    sk_chat_name(chat));
+	return err;
+}
+
+static void encode(const struct sk_tokenizer *tokenizer, struct sk_request *request)
+{
+	int err;
+
+	if (atomic_load(&request->is_cancelled))
+		err = -ECANCELED;
+	else if (request->chat[0])
+		err = encode_chat(tokenizer, request);
+	else
+		err = sk_tokenizer_encode(tokenizer, request->input, request->n_input_bytes, request->encode_flags,
+					  &request->ids);
+	if (err < 0 && !request->diag.text[0])
+		sk_diag_fail(&request->diag, -err, "the text could not be tokenised: %s", strerror(-err));
+	request->error = err;
+	sk_request_release_input(request);
+}
+
+static struct sk_event *answer(const struct sk_request *request, enum sk_event_kind kind)
+{
+	return sk_event_create(kind, request->connection, request->id);
+}
+
+static struct sk_event *tokenized(const struct sk_tokenizer *tokenizer, struct sk_request *request)
+{
+	encode(tokenizer, request);
+	struct sk_event *event = answer(request, request->error ? SK_EVENT_FAILED : SK_EVENT_IDS);
+	if (!event)
+		return NULL;
+	if (request->error) {
+		event->error = request->error;
+		memcpy(event->reason, request->diag.text, sizeof event->reason - 1);
+		return event;
+	}
+	event->payload = request->ids.ids;
+	event->n_payload_bytes = request->ids.n_ids * sizeof *request->ids.ids;
+	request->ids = (struct sk_ids){0};
+	return event;
+}
+
+static struct sk_event *detokenized(const struct sk_tokenizer *tokenizer, struct sk_request *request)
+{
+	const uint8_t *input = request->input;
+	uint64_t n_ids = request->n_input_bytes / sizeof(int32_t), n_bytes = 0;
+
+	/* Measured, then written: special tokens give their names, as they were read. */
+	uint8_t *text = NULL;
+	for (int writing = 0; writing < 2; writing++) {
+		if (writing) {
+			text = malloc(n_bytes + 1);
+			if (!text)
+				break;
+		}
+		n_bytes = 0;
+		for (uint64_t i = 0; i < n_ids; i++) {
+			int32_t id;
+			size_t n;
+			memcpy(&id, input + i * sizeof id, sizeof id);
+			const uint8_t *bytes = sk_tokenizer_bytes(tokenizer, id, &n);
+			if (writing && n)
+				memcpy(text + n_bytes, bytes, n);
+			n_bytes += n;
+		}
+	}
+	struct sk_event *event = answer(request, text ? SK_EVENT_TEXT : SK_EVENT_FAILED);
+	if (!event) {
+		free(text);
+		return NULL;
+	}
+	if (!text) {
+		event->error = -ENOMEM;
+		strcpy(event->reason, "not enough memory for the text");
+	}
+	event->payload = text;
+	event->n_payload_bytes = text ? n_bytes : 0;
+	return event;
+}
+
+static void work(struct sk_text_worker *worker, struct sk_request *request)
+{
+	if (request->kind == SK_REQUEST_GENERATE) {
+		encode(worker->tokenizer, request);
+		request->mail.kind = SK_MAIL_READY;
+		sk_mailbox_post(worker->engine, &request->mail.node);
+		return;
+	}
+	struct sk_event *event = request->kind == SK_REQUEST_TOKENIZE ? tokenized(worker->tokenizer, request)
+								      : detokenized(worker->tokenizer, request);
+	if (!event) {
+		/* Without memory for an answer: the one that was allocated ahead says so. */
+		event = request->finished;
+		request->finished = NULL;
+		event->kind = SK_EVENT_FAILED;
+		event->connection = request->connection;
+		event->request = request->id;
+		event->error = -ENOMEM;
+		strcpy(event->reason, "not enough memory");
+	}
+	sk_request_destroy(request);
+	sk_mailbox_post(worker->events, &event->node);
+}
+
+static struct sk_request *request_of(struct sk_list *node)
+{
+	return sk_container_of(sk_container_of(node, struct sk_mail, node), struct sk_request, mail);
+}
+
+static void *worker_main(void *context)
+{
+	struct sk_text_worker *worker = context;
+	struct sk_list letters;
+
+	pthread_setname_np(pthread_self(), "sk-text");
+	while (!atomic_load(&worker->is_stopping)) {
+		sk_mailbox_take(&worker->inbox, &letters);
+		if (sk_list_is_empty(&letters))
+			sk_mailbox_wait(&worker->inbox, -1);
+		for (struct sk_list *node; (node = sk_list_pop(&letters));) {
+			struct sk_request *request = request_of(node);
+			if (atomic_load(&worker->is_stopping))
+				atomic_store(&request->is_cancelled, true);
+			work(worker, request);
+		}
+	}
+	return NULL;
+}
+
+int sk_text_worker_start(struct sk_text_worker *worker)
+{
+	int err = pthread_create(&worker->thread, NULL, worker_main, worker);
+	worker->is_running = err == 0;
+	return -err;
+}
+
+void sk_text_worker_stop(struct sk_text_worker *worker)
+{
+	struct sk_list letters;
+
+	if (worker->is_running) {
+		atomic_store(&worker->is_stopping, true);
+		sk_mailbox_wake(&worker->inbox);
+		pthread_join(worker->thread, NULL);
+		worker->is_running = false;
+	}
+	if (!worker->inbox.letters.next)
+		return;
+	sk_mailbox_take(&worker->inbox, &letters);
+	for (struct sk_list *node; (node = sk_list_pop(&letters));) {
+		struct sk_request *request = request_of(node);
+		atomic_store(&request->is_cancelled, true);
+		work(worker, request);
+	}
+}
+
+void sk_text_worker_finish(struct sk_text_worker *worker)
+{
+	sk_text_worker_stop(worker);
+	sk_mailbox_finish(&worker->inbox);
+}

@@ -1,0 +1,30 @@
+/* The thread that turns text into ids and back. A prompt of 10 MB takes seconds to tokenise: neither the
+ * loop nor running streams wait for that. One request at a time, in order.
+ */
+#pragma once
+
+#include "engine/mailbox.h"
+#include "engine/request.h"
+
+struct sk_text_worker {
+	const struct sk_tokenizer *tokenizer;
+	struct sk_mailbox inbox;   /* requests, by mail.node */
+	struct sk_mailbox *engine; /* GENERATE goes on there, as SK_MAIL_READY */
+	struct sk_mailbox *events; /* TOKENIZE and DETOKENIZE are answered there */
+	pthread_t thread;
+	bool is_running;
+	atomic_bool is_stopping;
+};
+
+int sk_text_worker_init(struct sk_text_worker *worker, const struct sk_tokenizer *tokenizer, struct sk_mailbox *engine,
+			struct sk_mailbox *events);
+int sk_text_worker_start(struct sk_text_worker *worker);
+/* Ends the thread after the request in progress; requests that still wait are sent on to where they were going, unworked,
+ * marked cancelled. */
+void sk_text_worker_stop(struct sk_text_worker *worker);
+void sk_text_worker_finish(struct sk_text_worker *worker);
+
+static inline void sk_text_worker_submit(struct sk_text_worker *worker, struct sk_request *request)
+{
+	sk_mailbox_post(&worker->inbox, &request->mail.node);
+}

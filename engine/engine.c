@@ -356,6 +356,19 @@ int sk_engine_start(struct sk_engine *engine)
 	return 0;
 }
 
+/* With no thread left: every letter is answered here, on the caller's. */
+static void drain(struct sk_engine *engine)
+{
+	if (!engine->inbox.letters.next)
+		return;
+	for (int i = 0; i < 2; i++) { /* what comes new goes through the text worker, and comes back */
+		sk_text_worker_stop(&engine->worker);
+		receive_all(engine);
+	}
+	sk_text_worker_stop(&engine->worker);
+	receive_all(engine);
+}
+
 void sk_engine_stop(struct sk_engine *engine)
 {
 	if (engine->is_stopped)
@@ -367,13 +380,7 @@ void sk_engine_stop(struct sk_engine *engine)
 		pthread_join(engine->thread, NULL);
 		engine->is_running = false;
 	}
-	if (!engine->inbox.letters.next)
-		return;
-	/* Alone now: what is left ends here, on the caller's thread. */
-	sk_text_worker_stop(&engine->worker);
-	receive_all(engine);
-	sk_text_worker_stop(&engine->worker); /* requests that had only just come */
-	receive_all(engine);
+	drain(engine);
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
 		sk_generation_end(g, SK_STOP_CANCELLED, "the daemon is stopping");
@@ -389,6 +396,7 @@ void sk_engine_destroy(struct sk_engine *engine)
 	if (!engine)
 		return;
 	sk_engine_stop(engine);
+	drain(engine); /* whatever came after the stop */
 	sk_list_for_each (node, &engine->sessions)
 		sk_session_destroy(sk_container_of(node, struct sk_session, node));
 	sk_list_for_each (node, &engine->clients)

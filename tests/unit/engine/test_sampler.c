@@ -18,8 +18,11 @@ static void fill(void)
 
 static struct sk_sampling sampling(float temperature, uint64_t seed)
 {
-	return (struct sk_sampling){
-		.temperature = temperature, .top_p = 1, .repeat_penalty = 1, .repeat_last = 64, .seed = seed};
+	return (struct sk_sampling){.temperature = temperature,
+				    .top_p = 1,
+				    .repeat_penalty = 1,
+				    .repeat_last = 64,
+				    .seed = seed};
 }
 
 /* Draws n times; counts (N) how often each id came. */
@@ -58,7 +61,8 @@ static void sorted(double temperature, double *p, int *order)
 }
 
 /* The kept ids, and no others, in proportion to p. */
-static void check_counts(const unsigned *counts, unsigned n, const double *p, const int *order, int n_kept)
+static void check_counts(const unsigned *counts, unsigned n, const double *p, const int *order,
+			 int n_kept)
 {
 	double total = 0;
 	for (int i = 0; i < n_kept; i++)

@@ -17,10 +17,13 @@ static void test_limits_hold_and_work_is_conserved(void **state)
 		bool wanted = false;
 		for (uint32_t i = 0; i < n; i++) {
 			int kind = rand() % 3;
-			wants[i].n_tokens = kind == 0 ? 0 : kind == 1 ? 1 : 2 + (uint64_t)rand() % 200;
+			wants[i].n_tokens = kind == 0   ? 0
+					    : kind == 1 ? 1
+							: 2 + (uint64_t)rand() % 200;
 			wanted |= wants[i].n_tokens > 0;
 		}
-		uint32_t total = sk_schedule(wants, n, (uint64_t)rand(), &limits), sum = 0, n_sessions = 0;
+		uint32_t total = sk_schedule(wants, n, (uint64_t)rand(), &limits), sum = 0,
+			 n_sessions = 0;
 		for (uint32_t i = 0; i < n; i++) {
 			assert_true(wants[i].n_granted <= wants[i].n_tokens);
 			assert_true(wants[i].n_granted <= limits.chunk_tokens);
@@ -37,8 +40,10 @@ static void test_limits_hold_and_work_is_conserved(void **state)
 static void test_a_long_prompt_does_not_stall_streams(void **state)
 {
 	(void)state;
-	struct sk_schedule_limits limits = {.max_sessions = 8, .max_tokens = 64, .chunk_tokens = 64};
-	struct sk_want wants[4] = {{.n_tokens = 1000000}, {.n_tokens = 1}, {.n_tokens = 1}, {.n_tokens = 500}};
+	struct sk_schedule_limits limits = {
+		.max_sessions = 8, .max_tokens = 64, .chunk_tokens = 64};
+	struct sk_want wants[4] = {
+		{.n_tokens = 1000000}, {.n_tokens = 1}, {.n_tokens = 1}, {.n_tokens = 500}};
 	for (uint64_t turn = 0; turn < 8; turn++) {
 		sk_schedule(wants, 4, turn, &limits);
 		assert_int_equal(wants[1].n_granted, 1);
@@ -50,7 +55,8 @@ static void test_a_long_prompt_does_not_stall_streams(void **state)
 static void test_nobody_starves(void **state)
 {
 	(void)state;
-	struct sk_schedule_limits limits = {.max_sessions = 4, .max_tokens = 16, .chunk_tokens = 16};
+	struct sk_schedule_limits limits = {
+		.max_sessions = 4, .max_tokens = 16, .chunk_tokens = 16};
 	struct sk_want wants[12];
 	uint64_t granted[12] = {0};
 	for (uint64_t turn = 0; turn < 1200; turn++) {

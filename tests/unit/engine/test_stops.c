@@ -11,7 +11,8 @@ static struct sk_stop stop(const char *text)
 	return s;
 }
 
-/* Feeds `text` in pieces of `portion` bytes; returns the match and leaves what was delivered in out. */
+/* Feeds `text` in pieces of `portion` bytes; returns the match and leaves what was delivered in
+ * out. */
 static int feed(const struct sk_stop *list, uint32_t n, const char *text, size_t portion, char *out)
 {
 	struct sk_stops stops;
@@ -57,8 +58,10 @@ static void test_every_portion(void **state)
 	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
 		for (size_t portion = 1; portion <= 8; portion++) {
 			char out[256];
-			/* With the whole text in one portion the earliest match counts; with less, the first that is complete. */
-			assert_int_equal(feed(list, 3, cases[i].text, portion, out), cases[i].matched);
+			/* With the whole text in one portion the earliest match counts; with less,
+			 * the first that is complete. */
+			assert_int_equal(feed(list, 3, cases[i].text, portion, out),
+					 cases[i].matched);
 			assert_string_equal(out, cases[i].delivered);
 		}
 	}
@@ -87,7 +90,8 @@ static void test_the_longest_token_and_stop_fit(void **state)
 	memset(token, 'y', sizeof token);
 	memset(token + sizeof token - (SK_STOP_MOST_BYTES - 1), 'x', SK_STOP_MOST_BYTES - 1);
 	sk_stops_init(&stops, &longest, 1);
-	assert_int_equal(sk_stops_push(&stops, token, sizeof token, out, &matched), sizeof token - 255);
+	assert_int_equal(sk_stops_push(&stops, token, sizeof token, out, &matched),
+			 sizeof token - 255);
 	token[0] = 'y';
 	assert_int_equal(sk_stops_push(&stops, token, sizeof token, out, &matched), sizeof token);
 	assert_int_equal(matched, -1);

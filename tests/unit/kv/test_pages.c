@@ -1,6 +1,6 @@
-/* The page table and the pool, checked between operations: every live entry has a page of its own, every
- * page is counted right, nothing leaks, and no user's page reaches another uncleared. The backend is a
- * stand-in that only notes which pages are cleared. */
+/* The page table and the pool, checked between operations: every live entry has a page of its own,
+ * every page is counted right, nothing leaks, and no user's page reaches another uncleared. The
+ * backend is a stand-in that only notes which pages are cleared. */
 #include "backend/impl.h"
 #include "kv/pages.h"
 #include "kv/window.h"
@@ -29,7 +29,8 @@ static void clear_pages(struct sk_backend *backend, const uint32_t *pages, uint3
 		is_dirty[pages[i]] = false;
 }
 
-static const struct sk_backend_ops ops = {.reserve_pages = reserve_pages, .clear_pages = clear_pages};
+static const struct sk_backend_ops ops = {.reserve_pages = reserve_pages,
+					  .clear_pages = clear_pages};
 static struct sk_backend backend = {.ops = &ops};
 
 static void check(const struct sk_pool *pool, struct sk_pages *const *tables, unsigned n_tables)
@@ -89,13 +90,15 @@ static void stream(const struct sk_policy *policy, uint32_t chunk)
 			assert_int_equal(page_of(&pages, e, last.n_sink), written[e]);
 		for (uint64_t e = first.first; e <= last.entry; e++)
 			assert_int_equal(page_of(&pages, e, 0), written[e]);
-		assert_int_equal(sk_pages_cover(&pages, window.n_sink, window.first, window.next), 0);
+		assert_int_equal(sk_pages_cover(&pages, window.n_sink, window.first, window.next),
+				 0);
 		check(&pool, tables, 1);
 		most = sk_pages_count(&pages) > most ? sk_pages_count(&pages) : most;
 		done += n;
 	}
 	/* Between steps, what was promised is enough. */
-	assert_true(most <= sk_pages_needed(sk_policy_sinks(policy), sk_policy_most_live(policy, n_tokens)));
+	assert_true(most <= sk_pages_needed(sk_policy_sinks(policy),
+					    sk_policy_most_live(policy, n_tokens)));
 	sk_pages_finish(&pages);
 	assert_int_equal(pool.n_free, N_PAGES);
 	sk_pool_finish(&pool);

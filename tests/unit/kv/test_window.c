@@ -1,4 +1,5 @@
-/* The window's arithmetic against the rule written out: a plain list of live entries, one token at a time. */
+/* The window's arithmetic against the rule written out: a plain list of live entries, one token at
+ * a time. */
 #include "kv/window.h"
 #include "sk_test.h"
 
@@ -44,8 +45,9 @@ static void check_view(const struct brute *b, const struct sk_view *view)
 	for (uint64_t i = 0; i < b->n_live; i++) {
 		uint64_t entry = i < view->n_sink ? i : view->first + (i - view->n_sink);
 		if (entry != b->live[i])
-			fail_msg("place %llu holds entry %llu, should hold %llu", (unsigned long long)i,
-				 (unsigned long long)entry, (unsigned long long)b->live[i]);
+			fail_msg("place %llu holds entry %llu, should hold %llu",
+				 (unsigned long long)i, (unsigned long long)entry,
+				 (unsigned long long)b->live[i]);
 	}
 }
 
@@ -64,12 +66,14 @@ static void test_equals_the_rule(void **state)
 {
 	(void)state;
 	static struct brute b;
-	const uint32_t sinks[] = {0, 1, 4, 8, 33}, windows[] = {1, 2, 31, 248}, slacks[] = {0, 1, 64};
+	const uint32_t sinks[] = {0, 1, 4, 8, 33}, windows[] = {1, 2, 31, 248},
+		       slacks[] = {0, 1, 64};
 	for (int mode = SK_MODE_STREAMING; mode <= SK_MODE_DENSE; mode++) {
 		for (unsigned i = 0; i < 5; i++) {
 			for (unsigned j = 0; j < 4; j++) {
 				for (unsigned k = 0; k < 3; k++) {
-					struct sk_policy policy = {(enum sk_mode)mode, sinks[i], windows[j], slacks[k]};
+					struct sk_policy policy = {(enum sk_mode)mode, sinks[i],
+								   windows[j], slacks[k]};
 					struct sk_window window;
 					memset(&b, 0, sizeof b);
 					b.policy = policy;
@@ -123,7 +127,8 @@ static void test_policy_changes(void **state)
 	(void)state;
 	struct sk_window window;
 	struct sk_view view;
-	struct sk_policy wide = {SK_MODE_STREAMING, 4, 100, 0}, narrow = {SK_MODE_STREAMING, 4, 10, 0};
+	struct sk_policy wide = {SK_MODE_STREAMING, 4, 100, 0},
+			 narrow = {SK_MODE_STREAMING, 4, 10, 0};
 	struct sk_policy more = {SK_MODE_STREAMING, 8, 100, 0}, none = {SK_MODE_WINDOW, 4, 50, 0};
 	struct sk_policy dense = {SK_MODE_DENSE, 4, 100, 0};
 

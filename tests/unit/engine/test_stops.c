@@ -53,13 +53,13 @@ static void test_every_portion(void **state)
 		{"aaaaab", "aaa", 2},
 		{"\n\nU##\n\nUser:", "\n\nU##", 1},
 		{"###", "", 0},
+		{"an aab, then ###", "an ", 2},
+		{"an ### then aab", "an ", 0},
 		{"", "", -1},
 	};
 	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
-		for (size_t portion = 1; portion <= 8; portion++) {
+		for (size_t portion = 1; portion <= 32; portion += portion < 8 ? 1 : 24) {
 			char out[256];
-			/* With the whole text in one portion the earliest match counts; with less,
-			 * the first that is complete. */
 			assert_int_equal(feed(list, 3, cases[i].text, portion, out),
 					 cases[i].matched);
 			assert_string_equal(out, cases[i].delivered);

@@ -15,7 +15,8 @@ struct sk_chat_message {
 
 /* NULL where no template has that name. */
 const struct sk_chat_template *sk_chat_by_name(const char *name);
-/* The template that the model's Jinja text stands for, or NULL where it has none or is not known. */
+/* The template that the model's Jinja text stands for, or NULL where it has none or is not known.
+ */
 const struct sk_chat_template *sk_chat_of(const struct sk_tokenizer *tokenizer);
 const char *sk_chat_name(const struct sk_chat_template *chat);
 /* The names, NULL-ended, for messages and --help. */

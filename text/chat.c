@@ -1,0 +1,236 @@
+#include "text/chat.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* What stands before and after a message of each role. Special tokens are spelt out; "%b" is BOS,
+ * "%e" EOS. A template without a system turn puts that text at the beginning of the first user's
+ * (joined by system_joins), or has none at all (NULL). */
+struct sk_chat_template {
+	const char *name;
+	const char *mark; /* a piece of the model's Jinja text that tells it */
+	const char *begin;
+	const char *system[2], *user[2], *assistant[2];
+	const char *system_joins;
+	const char *opens; /* the assistant's turn, to be written by the model */
+};
+
+static const struct sk_chat_template templates[] = {
+	{"chatml",
+	 "<|im_start|>",
+	 "",
+	 {"<|im_start|>system\n", "<|im_end|>\n"},
+	 {"<|im_start|>user\n", "<|im_end|>\n"},
+	 {"<|im_start|>assistant\n", "<|im_end|>\n"},
+	 NULL,
+	 "<|im_start|>assistant\n"},
+	{"llama3",
+	 "<|start_header_id|>",
+	 "%b",
+	 {"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"},
+	 {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
+	 {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
+	 NULL,
+	 "<|start_header_id|>assistant<|end_header_id|>\n\n"},
+	{"llama2",
+	 "<<SYS>>",
+	 "",
+	 {"<<SYS>>\n", "\n<</SYS>>\n\n"},
+	 {"%b[INST] ", " [/INST]"},
+	 {" ", " %e"},
+	 "",
+	 ""},
+	{"phi3",
+	 "<|end|>",
+	 "",
+	 {"<|system|>\n", "<|end|>\n"},
+	 {"<|user|>\n", "<|end|>\n"},
+	 {"<|assistant|>\n", "<|end|>\n"},
+	 NULL,
+	 "<|assistant|>\n"},
+	{"zephyr",
+	 "<|assistant|>",
+	 "",
+	 {"<|system|>\n", "%e\n"},
+	 {"<|user|>\n", "%e\n"},
+	 {"<|assistant|>\n", "%e\n"},
+	 NULL,
+	 "<|assistant|>\n"},
+	{"gemma",
+	 "<start_of_turn>",
+	 "%b",
+	 {"", "\n\n"},
+	 {"<start_of_turn>user\n", "<end_of_turn>\n"},
+	 {"<start_of_turn>model\n", "<end_of_turn>\n"},
+	 "",
+	 "<start_of_turn>model\n"},
+	{"mistral", "[INST]", "%b", {"", "\n\n"}, {"[INST] ", " [/INST]"}, {" ", "%e"}, "", ""},
+	{"vicuna",
+	 "ASSISTANT:",
+	 "%b",
+	 {"", " "},
+	 {"USER: ", " "},
+	 {"ASSISTANT: ", "%e"},
+	 NULL,
+	 "ASSISTANT:"},
+	{"alpaca",
+	 "### Instruction:",
+	 "",
+	 {"", "\n\n"},
+	 {"### Instruction:\n", "\n\n"},
+	 {"### Response:\n", "\n\n"},
+	 NULL,
+	 "### Response:\n"},
+};
+#define N_TEMPLATES (sizeof templates / sizeof *templates)
+
+const struct sk_chat_template *sk_chat_by_name(const char *name)
+{
+	for (unsigned i = 0; i < N_TEMPLATES; i++) {
+		if (strcmp(templates[i].name, name) == 0)
+			return &templates[i];
+	}
+	return NULL;
+}
+
+const struct sk_chat_template *sk_chat_of(const struct sk_tokenizer *tokenizer)
+{
+	const char *jinja = sk_tokenizer_chat_template(tokenizer);
+	for (unsigned i = 0; jinja && i < N_TEMPLATES; i++) {
+		if (strstr(jinja, templates[i].mark))
+			return &templates[i];
+	}
+	return NULL;
+}
+
+const char *sk_chat_name(const struct sk_chat_template *chat)
+{
+	return chat->name;
+}
+
+const char *const *sk_chat_names(void)
+{
+	static const char *const names[] = {"chatml", "llama3",  "llama2", "phi3",   "zephyr",
+					    "gemma",  "mistral", "vicuna", "alpaca", NULL};
+	_Static_assert(sizeof names / sizeof *names == N_TEMPLATES + 1, "a name for each template");
+	return names;
+}
+
+/* --- Rendering
+ * ------------------------------------------------------------------------------------- */
+
+struct renderer {
+	const struct sk_tokenizer *tokenizer;
+	struct sk_ids *ids;
+};
+
+/* Marks: special tokens in them are special tokens. */
+static int put_marks(struct renderer *renderer, const char *text)
+{
+	while (*text) {
+		const char *percent = strchr(text, '%');
+		size_t n = percent ? (size_t)(percent - text) : strlen(text);
+		int err =
+			n ? sk_tokenizer_encode(renderer->tokenizer, text, n, 0, renderer->ids) : 0;
+		if (!err && percent) {
+			int32_t id = percent[1] == 'b' ? sk_tokenizer_bos(renderer->tokenizer)
+						       : sk_tokenizer_eos(renderer->tokenizer);
+			if (id >= 0)
+				err = sk_ids_append(renderer->ids, id);
+			n += 2;
+		}
+		if (err < 0)
+			return err;
+		text += n;
+	}
+	return 0;
+}
+
+/* A mark and a text behind it are tokenised apart where the mark ends in a special token or a
+ * line's end, as they would be together. */
+static int put_words(struct renderer *renderer, const struct sk_chat_message *message)
+{
+	return sk_tokenizer_encode(renderer->tokenizer, message->content, message->n_bytes,
+				   SK_ENCODE_PLAIN, renderer->ids);
+}
+
+/* The system message that the model's own template puts where none is given: the text between its
+ * system mark and the closing one. */
+static struct sk_chat_message default_system(const struct sk_chat_template *chat,
+					     const struct sk_tokenizer *tokenizer)
+{
+	struct sk_chat_message none = {"system", NULL, 0};
+	const char *jinja = sk_tokenizer_chat_template(tokenizer);
+	if (!jinja || strcmp(chat->name, "chatml") != 0)
+		return none;
+	const char *guard = strstr(jinja, "messages[0]['role'] != 'system'");
+	const char *begin = guard ? strstr(guard, "<|im_start|>system") : NULL;
+	const char *end = begin ? strstr(begin, "<|im_end|>") : NULL;
+	if (!end)
+		return none;
+	begin += strlen("<|im_start|>system");
+	begin += *begin == '\n' ? 1 : strncmp(begin, "\\n", 2) == 0 ? 2 : 0;
+	if (memchr(begin, '{', (size_t)(end - begin)) || memchr(begin, '\'', (size_t)(end - begin)))
+		return none; /* something computed */
+	return (struct sk_chat_message){"system", begin, (size_t)(end - begin)};
+}
+
+static const char *const *marks_of(const struct sk_chat_template *chat, const char *role)
+{
+	if (strcmp(role, "system") == 0)
+		return chat->system;
+	if (strcmp(role, "user") == 0)
+		return chat->user;
+	return strcmp(role, "assistant") == 0 ? chat->assistant : NULL;
+}
+
+static int put_message(struct renderer *renderer, const char *const marks[2],
+		       const struct sk_chat_message *message)
+{
+	int err = put_marks(renderer, marks[0]);
+	if (!err)
+		err = put_words(renderer, message);
+	return err ? err : put_marks(renderer, marks[1]);
+}
+
+int sk_chat_encode(const struct sk_chat_template *chat, const struct sk_tokenizer *tokenizer,
+		   const struct sk_chat_message *messages, size_t n_messages, struct sk_ids *ids)
+{
+	struct renderer renderer = {tokenizer, ids};
+	const struct sk_chat_message *joined = NULL;
+	size_t n_before = ids->n_ids;
+
+	for (size_t i = 0; i < n_messages; i++) {
+		if (!marks_of(chat, messages[i].role))
+			return -EINVAL;
+	}
+	int err = put_marks(&renderer, chat->begin);
+	struct sk_chat_message system = default_system(chat, tokenizer);
+	if (!err && system.content && n_messages && strcmp(messages[0].role, "system") != 0)
+		err = put_message(&renderer, chat->system, &system);
+	for (size_t i = 0; i < n_messages && !err; i++) {
+		const struct sk_chat_message *message = &messages[i];
+		const char *const *marks = marks_of(chat, message->role);
+		if (chat->system_joins && marks == chat->system) {
+			joined = message; /* into the next user's turn */
+			continue;
+		}
+		if (joined && marks == chat->user) {
+			err = put_marks(&renderer, marks[0]);
+			if (!err)
+				err = put_message(&renderer, chat->system, joined);
+			if (!err)
+				err = put_words(&renderer, message);
+			if (!err)
+				err = put_marks(&renderer, marks[1]);
+			joined = NULL;
+			continue;
+		}
+		err = put_message(&renderer, marks, message);
+	}
+	if (!err)
+		err = put_marks(&renderer, chat->opens);
+	if (err)
+		ids->n_ids = n_before;
+	return err;
+}

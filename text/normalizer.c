@@ -1,0 +1,124 @@
+#include "text/normalizer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+int sk_bytes_append(struct sk_bytes *bytes, const void *from, size_t n)
+{
+	if (bytes->n_bytes + n > bytes->n_allocated) {
+		size_t wanted = 2 * (bytes->n_bytes + n) + 256;
+		uint8_t *grown = realloc(bytes->bytes, wanted);
+		if (!grown)
+			return -ENOMEM;
+		bytes->bytes = grown;
+		bytes->n_allocated = wanted;
+	}
+	if (n)
+		memcpy(bytes->bytes + bytes->n_bytes, from, n);
+	bytes->n_bytes += n;
+	return 0;
+}
+
+void sk_bytes_finish(struct sk_bytes *bytes)
+{
+	free(bytes->bytes);
+	*bytes = (struct sk_bytes){0};
+}
+
+size_t sk_utf8_length(const uint8_t *text, size_t n_bytes)
+{
+	utf8proc_int32_t character;
+	if (n_bytes && text[0] < 0x80)
+		return 1;
+	utf8proc_ssize_t n =
+		utf8proc_iterate(text, (utf8proc_ssize_t)(n_bytes < 4 ? n_bytes : 4), &character);
+	return n > 0 ? (size_t)n : 0;
+}
+
+/* Below U+0300 NFC changes nothing; the other forms leave only ASCII alone. Told by the first byte.
+ */
+static uint8_t first_unsafe(const struct sk_normalizer *normalizer)
+{
+	return normalizer->form == SK_NFC ? 0xcc : 0x80;
+}
+
+bool sk_normalizer_changes(const struct sk_normalizer *normalizer, const uint8_t *text,
+			   size_t n_bytes)
+{
+	if (normalizer->prepends_space)
+		return true;
+	if (normalizer->form == SK_NORMALIZE_NONE)
+		return false;
+	uint8_t unsafe = first_unsafe(normalizer);
+	for (size_t i = 0; i < n_bytes; i++) {
+		if (text[i] >= unsafe)
+			return true;
+	}
+	return false;
+}
+
+static int append_normal(const struct sk_normalizer *normalizer, const uint8_t *text,
+			 size_t n_bytes, struct sk_bytes *out)
+{
+	static const utf8proc_option_t forms[] = {
+		[SK_NFC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE,
+		[SK_NFD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
+		[SK_NFKC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
+		[SK_NFKD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
+	};
+	utf8proc_uint8_t *normal = NULL;
+	utf8proc_ssize_t n =
+		utf8proc_map(text, (utf8proc_ssize_t)n_bytes, &normal, forms[normalizer->form]);
+	int err = n < 0 ? -ENOMEM : sk_bytes_append(out, normal, (size_t)n);
+	free(normal);
+	return err;
+}
+
+/* The end of a stretch that is normalised as one: valid UTF-8 up to the next ASCII character, which
+ * never joins with what stands before it. So memory stays small however long the text is. */
+static size_t stretch_end(const uint8_t *text, size_t n_bytes, size_t at)
+{
+	size_t n = sk_utf8_length(text + at, n_bytes - at);
+	for (at += n; at < n_bytes && text[at] >= 0x80; at += n) {
+		n = sk_utf8_length(text + at, n_bytes - at);
+		if (!n)
+			break;
+	}
+	return at;
+}
+
+static int append_form(const struct sk_normalizer *normalizer, const uint8_t *text, size_t n_bytes,
+		       struct sk_bytes *out)
+{
+	uint8_t unsafe = first_unsafe(normalizer);
+	size_t done = 0;
+	int err = 0;
+
+	if (normalizer->form == SK_NORMALIZE_NONE)
+		return sk_bytes_append(out, text, n_bytes);
+	for (size_t at = 0; at < n_bytes && !err;) {
+		size_t n = sk_utf8_length(text + at, n_bytes - at);
+		size_t next = at + (n ? n : 1);
+		bool joins = next < n_bytes && text[next] >= unsafe &&
+			     sk_utf8_length(text + next, n_bytes - next);
+		if (!n || (text[at] < unsafe && !joins)) {
+			at = next;
+			continue;
+		}
+		err = sk_bytes_append(out, text + done, at - done);
+		done = stretch_end(text, n_bytes, at);
+		if (!err)
+			err = append_normal(normalizer, text + at, done - at, out);
+		at = done;
+	}
+	return err ? err : sk_bytes_append(out, text + done, n_bytes - done);
+}
+
+int sk_normalizer_apply(const struct sk_normalizer *normalizer, const uint8_t *text, size_t n_bytes,
+			bool is_first, struct sk_bytes *out)
+{
+	int err = normalizer->prepends_space && is_first ? sk_bytes_append(out, " ", 1) : 0;
+	return err ? err : append_form(normalizer, text, n_bytes, out);
+}

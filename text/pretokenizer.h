@@ -1,0 +1,62 @@
+/* The pre-tokenizer: steps that split text into the pieces that BPE works on, mostly by regular
+ * expressions (PCRE2, compiled by its JIT). Immutable after it is built; scratch is the caller's.
+ */
+#pragma once
+
+#include "base/diag.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Source of the patterns: the tokenizers of the models named, as their files spell them. */
+extern const char sk_pattern_gpt2[];
+extern const char sk_pattern_llama3[];
+extern const char sk_pattern_qwen2[];
+
+enum sk_split_behavior { /* what becomes of the matches, as in the `tokenizers` package */
+			 SK_SPLIT_ISOLATED,
+			 SK_SPLIT_REMOVED,
+			 SK_SPLIT_MERGED_WITH_PREVIOUS,
+			 SK_SPLIT_MERGED_WITH_NEXT,
+			 SK_SPLIT_CONTIGUOUS,
+};
+
+#define SK_PRETOKENIZER_MOST_STEPS 8
+
+struct sk_pretokenizer_step {
+	pcre2_code *code;
+	enum sk_split_behavior behavior;
+	bool is_inverted; /* what does not match counts as the match */
+};
+
+struct sk_pretokenizer {
+	struct sk_pretokenizer_step steps[SK_PRETOKENIZER_MOST_STEPS];
+	unsigned n_steps;
+	bool adds_prefix_space; /* before the first step, where the text begins with no space */
+};
+
+void sk_pretokenizer_finish(struct sk_pretokenizer *pretokenizer);
+/* -EINVAL and a sentence for a pattern that does not compile, -E2BIG past the most steps. */
+int sk_pretokenizer_add(struct sk_pretokenizer *pretokenizer, const char *pattern,
+			enum sk_split_behavior behavior, bool is_inverted, struct sk_diag *diag);
+
+/* Scratch of one thread. Zero it to begin. */
+struct sk_pretokenizer_scratch {
+	pcre2_match_data *match[SK_PRETOKENIZER_MOST_STEPS];
+	pcre2_match_context *context;
+	pcre2_jit_stack *stack;
+};
+int sk_pretokenizer_scratch_init(struct sk_pretokenizer_scratch *scratch,
+				 const struct sk_pretokenizer *pretokenizer);
+void sk_pretokenizer_scratch_finish(struct sk_pretokenizer_scratch *scratch);
+
+/* Called for every piece in order; anything but 0 ends the split and is returned. */
+typedef int sk_piece(void *context, const uint8_t *piece, size_t n_bytes);
+/* Splits valid UTF-8. */
+int sk_pretokenizer_split(const struct sk_pretokenizer *pretokenizer,
+			  struct sk_pretokenizer_scratch *scratch, const uint8_t *text,
+			  size_t n_bytes, sk_piece *piece, void *context);

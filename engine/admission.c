@@ -1,4 +1,5 @@
-/* From a request to a generation: which session, under which policy, with which pages; or why not. */
+/* From a request to a generation: which session, under which policy, with which pages; or why not.
+ */
 #include "base/clock.h"
 #include "engine/state.h"
 
@@ -7,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request, enum sk_stop_reason stop,
-		      const char *reason)
+void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
+		      enum sk_stop_reason stop, const char *reason)
 {
 	struct sk_event *event = request->finished;
 	request->finished = NULL;
@@ -21,7 +22,8 @@ void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request, enum
 	sk_request_destroy(request);
 }
 
-int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_policy *policy, struct sk_diag *diag)
+int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_policy *policy,
+			   struct sk_diag *diag)
 {
 	uint64_t most = sk_policy_most_live(policy, 0);
 
@@ -31,7 +33,8 @@ int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_polic
 		return sk_diag_fail(diag, EINVAL, "the window must hold at least 1 token");
 	if (most + 1 > engine->config.n_context)
 		return sk_diag_fail(diag, EINVAL,
-				    "sink %u + window %u + slack %u and the token itself reach %llu positions, but the model "
+				    "sink %u + window %u + slack %u and the token itself reach "
+				    "%llu positions, but the model "
 				    "was trained on %u; ask for a smaller window",
 				    sk_policy_sinks(policy), policy->window, policy->slack,
 				    (unsigned long long)most + 1, engine->config.n_context);
@@ -42,7 +45,8 @@ static struct sk_session *find_session(struct sk_engine *engine, uid_t uid, cons
 {
 	if (!name[0])
 		return NULL;
-	sk_list_for_each (node, &engine->sessions) {
+	sk_list_for_each(node, &engine->sessions)
+	{
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
 		if (session->uid == uid && strcmp(session->name, name) == 0)
 			return session;
@@ -60,31 +64,36 @@ static void drop_bos(struct sk_engine *engine, struct sk_request *request)
 	memmove(ids->ids, ids->ids + 1, --ids->n_ids * sizeof *ids->ids);
 }
 
-static int check_prompt(struct sk_engine *engine, struct sk_request *request, struct sk_session *session,
-			struct sk_diag *diag)
+static int check_prompt(struct sk_engine *engine, struct sk_request *request,
+			struct sk_session *session, struct sk_diag *diag)
 {
 	const struct sk_window *window = &session->window;
 	const struct sk_ids *ids = &request->ids;
 	uint64_t n_input = ids->n_ids + (session->last_id >= 0);
 
 	if (!n_input)
-		return sk_diag_fail(diag, EINVAL, "the prompt is empty: there is nothing to go on from");
+		return sk_diag_fail(diag, EINVAL,
+				    "the prompt is empty: there is nothing to go on from");
 	for (size_t i = 0; i < ids->n_ids; i++) {
 		if (ids->ids[i] < 0 || (uint32_t)ids->ids[i] >= engine->config.n_vocab)
-			return sk_diag_fail(diag, EINVAL, "the prompt has the token id %d, the model knows 0 to %u",
-					    ids->ids[i], engine->config.n_vocab - 1);
+			return sk_diag_fail(
+				diag, EINVAL,
+				"the prompt has the token id %d, the model knows 0 to %u",
+				ids->ids[i], engine->config.n_vocab - 1);
 	}
 	uint64_t live = sk_window_live(window);
 	if (window->policy.mode == SK_MODE_DENSE && live + n_input > engine->config.n_context)
 		return sk_diag_fail(diag, EINVAL,
-				    "a dense session holds the model's context of %u tokens: %llu are in it and the prompt "
+				    "a dense session holds the model's context of %u tokens: %llu "
+				    "are in it and the prompt "
 				    "has %llu; a streaming session takes a prompt of any length",
-				    engine->config.n_context, (unsigned long long)live, (unsigned long long)n_input);
+				    engine->config.n_context, (unsigned long long)live,
+				    (unsigned long long)n_input);
 	return 0;
 }
 
-static int reserve_pages(struct sk_engine *engine, struct sk_request *request, struct sk_session *session,
-			 struct sk_diag *diag)
+static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
+			 struct sk_session *session, struct sk_diag *diag)
 {
 	uint64_t n_input = request->ids.n_ids + 1, n_tokens = n_input + request->max_tokens;
 	uint32_t n_pages;
@@ -94,7 +103,8 @@ static int reserve_pages(struct sk_engine *engine, struct sk_request *request, s
 	int err = sk_session_reserve(session, engine->config.n_context, n_tokens, &n_pages);
 	if (err < 0)
 		return sk_diag_fail(diag, ENOSPC,
-				    "the session needs %u pages of KV cache and %u are free; ask for a smaller window, end "
+				    "the session needs %u pages of KV cache and %u are free; ask "
+				    "for a smaller window, end "
 				    "other sessions, or give the daemon more --kv-memory",
 				    n_pages, engine->pool.n_pages - engine->pool.n_reserved);
 	return 0;
@@ -117,12 +127,14 @@ static int make_room(struct sk_engine *engine)
 	return 0;
 }
 
-void sk_engine_admit(struct sk_engine *engine, struct sk_request *request, struct sk_engine_client *client)
+void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
+		     struct sk_engine_client *client)
 {
 	struct sk_diag diag = {.text = "not enough memory"};
 
 	if (client->is_gone || atomic_load(&request->is_cancelled)) {
-		sk_engine_refuse(engine, request, client->is_gone ? SK_STOP_DISCONNECTED : SK_STOP_CANCELLED, "");
+		sk_engine_refuse(engine, request,
+				 client->is_gone ? SK_STOP_DISCONNECTED : SK_STOP_CANCELLED, "");
 		return;
 	}
 	if (request->error) {
@@ -133,13 +145,15 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request, struc
 	struct sk_session *session = find_session(engine, request->uid, request->session);
 	bool is_new = !session;
 	if (is_new) {
-		session = sk_session_create(&engine->pool, request->uid, request->session, &engine->options.policy);
+		session = sk_session_create(&engine->pool, request->uid, request->session,
+					    &engine->options.policy);
 		if (!session) {
 			sk_engine_refuse(engine, request, SK_STOP_REFUSED, diag.text);
 			return;
 		}
 	} else if (session->is_busy) {
-		snprintf(diag.text, sizeof diag.text, "the session '%s' is busy with another request", session->name);
+		snprintf(diag.text, sizeof diag.text,
+			 "the session '%s' is busy with another request", session->name);
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, diag.text);
 		return;
 	} else if (session->window.next) {
@@ -160,7 +174,8 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request, struc
 	if (!err)
 		err = make_room(engine);
 	if (!err) {
-		generation = sk_generation_create(request, session, engine->tokenizer, engine->n_ids);
+		generation =
+			sk_generation_create(request, session, engine->tokenizer, engine->n_ids);
 		err = generation ? 0 : -ENOMEM;
 	}
 	if (err < 0) {

@@ -9,7 +9,8 @@
 
 #define DEFAULT_WINDOW 1020
 
-/* --- Creating -------------------------------------------------------------------------------------- */
+/* --- Creating
+ * -------------------------------------------------------------------------------------- */
 
 /* Pages that a step can borrow beyond what its sessions were promised (kv/pages.h). */
 static uint32_t n_borrowed(const struct sk_engine_options *options)
@@ -25,8 +26,10 @@ static int settle_policy(struct sk_engine *engine, struct sk_diag *diag)
 		uint64_t others = (uint64_t)sk_policy_sinks(policy) + policy->slack + 1;
 		uint64_t context = engine->config.n_context;
 		if (others >= context)
-			return sk_diag_fail(diag, EINVAL, "sink %u and slack %u leave no window in the model's context of %u",
-					    policy->sink, policy->slack, engine->config.n_context);
+			return sk_diag_fail(
+				diag, EINVAL,
+				"sink %u and slack %u leave no window in the model's context of %u",
+				policy->sink, policy->slack, engine->config.n_context);
 		uint64_t most = context - others;
 		policy->window = most < DEFAULT_WINDOW ? (uint32_t)most : DEFAULT_WINDOW;
 	}
@@ -40,18 +43,22 @@ static int open_pool(struct sk_engine *engine, struct sk_diag *diag)
 	uint64_t page_bytes = sk_backend_page_bytes(engine->backend);
 	uint64_t n_pages = options->kv_memory_bytes / page_bytes;
 	uint64_t most = sk_policy_most_live(policy, engine->config.n_context);
-	uint64_t least = (uint64_t)n_borrowed(options) + sk_pages_needed(sk_policy_sinks(policy), most);
+	uint64_t least =
+		(uint64_t)n_borrowed(options) + sk_pages_needed(sk_policy_sinks(policy), most);
 
 	if (n_pages > UINT32_MAX / 2)
 		n_pages = UINT32_MAX / 2;
 	if (n_pages < least)
 		return sk_diag_fail(diag, ENOMEM,
-				    "one session of %llu entries needs %llu MiB of KV cache memory, --kv-memory gives %llu MiB",
-				    (unsigned long long)most, (unsigned long long)(least * page_bytes >> 20) + 1,
+				    "one session of %llu entries needs %llu MiB of KV cache "
+				    "memory, --kv-memory gives %llu MiB",
+				    (unsigned long long)most,
+				    (unsigned long long)(least * page_bytes >> 20) + 1,
 				    (unsigned long long)options->kv_memory_bytes >> 20);
 	int err = sk_pool_init(&engine->pool, engine->backend, (uint32_t)n_pages);
 	if (err < 0)
-		return sk_diag_fail(diag, -err, "no memory for %llu MiB of KV cache; lower --kv-memory",
+		return sk_diag_fail(diag, -err,
+				    "no memory for %llu MiB of KV cache; lower --kv-memory",
 				    (unsigned long long)options->kv_memory_bytes >> 20);
 	return sk_pool_reserve(&engine->pool, n_borrowed(options));
 }
@@ -67,17 +74,20 @@ static int alloc_step(struct sk_engine *engine, struct sk_diag *diag)
 	engine->logit_of = calloc(n_sessions, sizeof *engine->logit_of);
 	engine->running = calloc(n_sessions, sizeof *engine->running);
 	engine->dead = sk_event_create(SK_EVENT_DEAD, 0, 0);
-	if (!engine->rows || !engine->views || !engine->spans || !engine->logit_rows || !engine->logit_of ||
-	    !engine->running || !engine->dead)
-		return sk_diag_fail(diag, ENOMEM, "not enough memory for steps of %u tokens", n_tokens);
+	if (!engine->rows || !engine->views || !engine->spans || !engine->logit_rows ||
+	    !engine->logit_of || !engine->running || !engine->dead)
+		return sk_diag_fail(diag, ENOMEM, "not enough memory for steps of %u tokens",
+				    n_tokens);
 	return 0;
 }
 
 int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *tokenizer,
-		     const struct sk_engine_options *options, struct sk_engine **ret_engine, struct sk_diag *diag)
+		     const struct sk_engine_options *options, struct sk_engine **ret_engine,
+		     struct sk_diag *diag)
 {
 	if (!options->max_batch || options->step_tokens < options->max_batch)
-		return sk_diag_fail(diag, EINVAL, "a step of %u tokens cannot hold one of each of %u sessions",
+		return sk_diag_fail(diag, EINVAL,
+				    "a step of %u tokens cannot hold one of each of %u sessions",
 				    options->step_tokens, options->max_batch);
 	struct sk_engine *engine = calloc(1, sizeof *engine);
 	if (!engine)
@@ -92,7 +102,8 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 
 	int err = 0;
 	if (engine->n_ids > engine->config.n_vocab)
-		err = sk_diag_fail(diag, EINVAL, "%s: the tokenizer has %u tokens, the model only %u",
+		err = sk_diag_fail(diag, EINVAL,
+				   "%s: the tokenizer has %u tokens, the model only %u",
 				   sk_model_path(model), engine->n_ids, engine->config.n_vocab);
 	if (!err)
 		err = settle_policy(engine, diag);
@@ -101,20 +112,25 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	if (!err) {
 		err = sk_mailbox_init(&engine->inbox);
 		err = err ? err : sk_mailbox_init(&engine->events);
-		err = err ? err : sk_text_worker_init(&engine->worker, tokenizer, &engine->inbox, &engine->events);
+		err = err ? err
+			  : sk_text_worker_init(&engine->worker, tokenizer, &engine->inbox,
+						&engine->events);
 		if (err)
 			sk_diag_fail(diag, -err, "the engine's mailboxes: %s", strerror(-err));
 	}
 	if (!err) {
 		struct sk_backend_shape shape =
 			sk_forward_shape(&engine->config, options->kv_format, options->step_tokens);
-		err = sk_backend_open(options->backend, &options->backend_options, &shape, &engine->backend, diag);
+		err = sk_backend_open(options->backend, &options->backend_options, &shape,
+				      &engine->backend, diag);
 	}
 	if (!err)
-		err = open_pool(engine, diag); /* before the weights: too little memory shows at once */
+		err = open_pool(engine,
+				diag); /* before the weights: too little memory shows at once */
 	if (!err)
-		err = sk_forward_init(&engine->forward, engine->backend, model, options->weights, options->max_batch,
-				      options->progress, options->progress_context, diag);
+		err = sk_forward_init(&engine->forward, engine->backend, model, options->weights,
+				      options->max_batch, options->progress,
+				      options->progress_context, diag);
 	if (err) {
 		sk_engine_destroy(engine);
 		return err;
@@ -123,12 +139,15 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	return 0;
 }
 
-/* --- Clients --------------------------------------------------------------------------------------- */
+/* --- Clients
+ * --------------------------------------------------------------------------------------- */
 
 static struct sk_engine_client *find_client(struct sk_engine *engine, uint64_t connection)
 {
-	sk_list_for_each (node, &engine->clients) {
-		struct sk_engine_client *client = sk_container_of(node, struct sk_engine_client, node);
+	sk_list_for_each(node, &engine->clients)
+	{
+		struct sk_engine_client *client =
+			sk_container_of(node, struct sk_engine_client, node);
 		if (client->connection == connection)
 			return client;
 	}
@@ -152,8 +171,8 @@ static void close_if_done(struct sk_engine *engine, struct sk_engine_client *cli
 	destroy_client(client);
 }
 
-static void end_generations(struct sk_engine *engine, uint64_t connection, uint32_t request, bool all,
-			    enum sk_stop_reason stop, const char *reason)
+static void end_generations(struct sk_engine *engine, uint64_t connection, uint32_t request,
+			    bool all, enum sk_stop_reason stop, const char *reason)
 {
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
@@ -164,14 +183,16 @@ static void end_generations(struct sk_engine *engine, uint64_t connection, uint3
 
 static void cancel_waiting(struct sk_engine_client *client, uint32_t id, bool all)
 {
-	sk_list_for_each (node, &client->waiting) {
+	sk_list_for_each(node, &client->waiting)
+	{
 		struct sk_request *request = sk_container_of(node, struct sk_request, waiting);
 		if (all || request->id == id)
 			atomic_store(&request->is_cancelled, true);
 	}
 }
 
-/* --- Letters --------------------------------------------------------------------------------------- */
+/* --- Letters
+ * --------------------------------------------------------------------------------------- */
 
 static void take_stats(struct sk_engine *engine, struct sk_request *request)
 {
@@ -183,8 +204,7 @@ static void take_stats(struct sk_engine *engine, struct sk_request *request)
 
 	struct sk_stats *stats = &engine->stats;
 	stats->n_sessions = stats->n_paused = 0;
-	sk_list_for_each (node, &engine->sessions)
-		stats->n_sessions++;
+	sk_list_for_each(node, &engine->sessions) stats->n_sessions++;
 	for (uint32_t i = 0; i < engine->n_generations; i++)
 		stats->n_paused += engine->generations[i]->has_slot;
 	stats->n_running = engine->n_generations;
@@ -236,7 +256,8 @@ static void receive(struct sk_engine *engine, struct sk_mail *mail)
 		client = find_client(engine, cancel->connection);
 		if (client)
 			cancel_waiting(client, cancel->request, false);
-		end_generations(engine, cancel->connection, cancel->request, false, SK_STOP_CANCELLED, "");
+		end_generations(engine, cancel->connection, cancel->request, false,
+				SK_STOP_CANCELLED, "");
 		free(cancel);
 		break;
 	}
@@ -258,7 +279,8 @@ static void receive_all(struct sk_engine *engine)
 		receive(engine, sk_container_of(node, struct sk_mail, node));
 }
 
-/* --- The thread ------------------------------------------------------------------------------------ */
+/* --- The thread
+ * ------------------------------------------------------------------------------------ */
 
 /* Tokens that found no room: once more; and readers that have not read for too long. */
 static void deliver_waiting(struct sk_engine *engine)
@@ -273,7 +295,8 @@ static void deliver_waiting(struct sk_engine *engine)
 			if (!g->is_detached)
 				sk_ring_writer_publish(g->request->ring);
 		} else if (most_ns && now_ns - g->paused_ns > most_ns) {
-			sk_generation_end(g, SK_STOP_DISCONNECTED, "the client stopped reading its tokens");
+			sk_generation_end(g, SK_STOP_DISCONNECTED,
+					  "the client stopped reading its tokens");
 		}
 	}
 }
@@ -299,8 +322,8 @@ static void reap(struct sk_engine *engine)
 	engine->n_generations = n_left;
 }
 
-/* How long to sleep when nobody wants to run: until a letter comes, or the first stalled reader's time is up. 0: a reader has
- * made room meanwhile. */
+/* How long to sleep when nobody wants to run: until a letter comes, or the first stalled reader's
+ * time is up. 0: a reader has made room meanwhile. */
 static int sleep_ms(struct sk_engine *engine)
 {
 	uint64_t now_ns = sk_clock_ns(), least_ns = UINT64_MAX;
@@ -333,7 +356,8 @@ static void *engine_main(void *context)
 		bool ran = sk_engine_step(engine);
 		if (engine->is_dead)
 			for (uint32_t i = 0; i < engine->n_generations; i++)
-				sk_generation_end(engine->generations[i], SK_STOP_ERROR, "the device failed");
+				sk_generation_end(engine->generations[i], SK_STOP_ERROR,
+						  "the device failed");
 		uint32_t n_before = engine->n_generations;
 		reap(engine);
 		if (!ran && engine->n_generations == n_before)
@@ -361,7 +385,8 @@ static void drain(struct sk_engine *engine)
 {
 	if (!engine->inbox.letters.next)
 		return;
-	for (int i = 0; i < 2; i++) { /* what comes new goes through the text worker, and comes back */
+	for (int i = 0; i < 2;
+	     i++) { /* what comes new goes through the text worker, and comes back */
 		sk_text_worker_stop(&engine->worker);
 		receive_all(engine);
 	}
@@ -397,9 +422,9 @@ void sk_engine_destroy(struct sk_engine *engine)
 		return;
 	sk_engine_stop(engine);
 	drain(engine); /* whatever came after the stop */
-	sk_list_for_each (node, &engine->sessions)
+	sk_list_for_each(node, &engine->sessions)
 		sk_session_destroy(sk_container_of(node, struct sk_session, node));
-	sk_list_for_each (node, &engine->clients)
+	sk_list_for_each(node, &engine->clients)
 		destroy_client(sk_container_of(node, struct sk_engine_client, node));
 	if (engine->events.letters.next) {
 		for (struct sk_event *event; (event = sk_engine_next_event(engine));)
@@ -426,7 +451,8 @@ void sk_engine_destroy(struct sk_engine *engine)
 	free(engine);
 }
 
-/* --- For the loop thread --------------------------------------------------------------------------- */
+/* --- For the loop thread
+ * --------------------------------------------------------------------------- */
 
 const char *sk_engine_backend_name(const struct sk_engine *engine)
 {
@@ -436,6 +462,11 @@ const char *sk_engine_backend_name(const struct sk_engine *engine)
 uint64_t sk_engine_weight_bytes(const struct sk_engine *engine)
 {
 	return sk_backend_weight_bytes(engine->backend);
+}
+
+uint64_t sk_engine_kv_token_bytes(const struct sk_engine *engine)
+{
+	return sk_backend_page_bytes(engine->backend) / SK_PAGE_TOKENS;
 }
 
 const struct sk_policy *sk_engine_policy(const struct sk_engine *engine)
@@ -487,8 +518,10 @@ int sk_engine_cancel(struct sk_engine *engine, uint64_t connection, uint32_t req
 
 void sk_engine_disconnect(struct sk_engine *engine, uint64_t connection)
 {
-	sk_list_for_each (node, &engine->known) {
-		struct sk_engine_client *client = sk_container_of(node, struct sk_engine_client, known);
+	sk_list_for_each(node, &engine->known)
+	{
+		struct sk_engine_client *client =
+			sk_container_of(node, struct sk_engine_client, known);
 		if (client->connection != connection)
 			continue;
 		sk_list_remove(&client->known);

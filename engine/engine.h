@@ -1,11 +1,14 @@
-/* The engine: one model on one backend, a pool of KV pages, sessions, and the thread that steps them.
+/* The engine: one model on one backend, a pool of KV pages, sessions, and the thread that steps
+ * them.
  *
  *   loop thread --submit/cancel/disconnect/nudge--> mailbox --> engine thread --> rings
  *        ^                                                        |    ^
- *        +------------------ events (eventfd) --------------------+    +--> text worker (long prompts)
+ *        +------------------ events (eventfd) --------------------+    +--> text worker (long
+ * prompts)
  *
- * The functions below are called by one other thread (the loop), except where they say. Nothing that a
- * request asks for can end the engine: it ends with SK_EVENT_DEAD only when its device fails.
+ * The functions below are called by one other thread (the loop), except where they say. Nothing
+ * that a request asks for can end the engine: it ends with SK_EVENT_DEAD only when its device
+ * fails.
  */
 #pragma once
 
@@ -24,34 +27,40 @@ struct sk_engine_options {
 	enum sk_weight_format weights;
 	enum sk_kv_format kv_format;
 	uint64_t kv_memory_bytes; /* of the page pool; at least one default session must fit */
-	uint32_t max_batch;	  /* sessions a step */
-	uint32_t step_tokens;	  /* tokens a step, decode and prefill together; at least max_batch */
-	struct sk_policy policy;  /* what a session gets that asks for nothing; window 0: 1020, or what the model's context allows */
-	uint64_t stall_timeout_ns; /* a reader that takes nothing for so long is cancelled; 0: never */
+	uint32_t max_batch;       /* sessions a step */
+	uint32_t step_tokens; /* tokens a step, decode and prefill together; at least max_batch */
+	struct sk_policy policy;   /* what a session gets that asks for nothing; window 0: 1020, or
+				      what the model's context allows */
+	uint64_t stall_timeout_ns; /* a reader that takes nothing for so long is cancelled; 0: never
+				    */
 	/* Told while weights are packed, on the calling thread; may be NULL. */
 	void (*progress)(void *context, uint64_t n_bytes_done, uint64_t n_bytes_total);
 	void *progress_context;
 };
 
-/* Opens the backend, packs the weights, reserves the pool. Slow. The model may be closed afterwards only
- * if nobody reads it; the tokenizer must outlive the engine. */
+/* Opens the backend, packs the weights, reserves the pool. Slow. The model may be closed afterwards
+ * only if nobody reads it; the tokenizer must outlive the engine. */
 int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *tokenizer,
-		     const struct sk_engine_options *options, struct sk_engine **ret_engine, struct sk_diag *diag);
+		     const struct sk_engine_options *options, struct sk_engine **ret_engine,
+		     struct sk_diag *diag);
 int sk_engine_start(struct sk_engine *engine);
-/* Ends both threads after the step in progress; running requests finish as cancelled (their events can still be
- * taken). Safe when never started, and twice. */
+/* Ends both threads after the step in progress; running requests finish as cancelled (their events
+ * can still be taken). Safe when never started, and twice. */
 void sk_engine_stop(struct sk_engine *engine);
 void sk_engine_destroy(struct sk_engine *engine); /* stops first */
 
 const char *sk_engine_backend_name(const struct sk_engine *engine);
 uint64_t sk_engine_weight_bytes(const struct sk_engine *engine);
-const struct sk_policy *sk_engine_policy(const struct sk_engine *engine); /* the default, window resolved */
+uint64_t sk_engine_kv_token_bytes(const struct sk_engine *engine); /* of cache, for a cached token in all layers */
+const struct sk_policy *
+sk_engine_policy(const struct sk_engine *engine); /* the default, window resolved */
 
 /* Ownership of the request goes over, always. Any thread. */
 void sk_engine_submit(struct sk_engine *engine, struct sk_request *request);
 /* Announces a connection before its first request: 0 or -ENOMEM. */
 int sk_engine_connect(struct sk_engine *engine, uint64_t connection);
-int sk_engine_cancel(struct sk_engine *engine, uint64_t connection, uint32_t request); /* 0 or -ENOMEM */
+int sk_engine_cancel(struct sk_engine *engine, uint64_t connection,
+		     uint32_t request); /* 0 or -ENOMEM */
 /* Cancels all of the connection's requests; then SK_EVENT_CLOSED comes. Cannot fail. */
 void sk_engine_disconnect(struct sk_engine *engine, uint64_t connection);
 /* A paused reader has made room. Any thread. */

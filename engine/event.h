@@ -1,5 +1,5 @@
-/* What the engine tells the loop: few and small. Everything else goes through the ring. Built by the
- * engine's threads, taken and destroyed by the loop thread.
+/* What the engine tells the loop: few and small. Everything else goes through the ring. Built by
+ * the engine's threads, taken and destroyed by the loop thread.
  */
 #pragma once
 
@@ -11,22 +11,22 @@
 enum sk_event_kind {
 	SK_EVENT_PROGRESS, /* prefill goes on */
 	SK_EVENT_FINISHED, /* of GENERATE: exactly one, the last of its request */
-	SK_EVENT_IDS,	   /* answers TOKENIZE: payload is int32 ids */
-	SK_EVENT_TEXT,	   /* answers DETOKENIZE: payload is bytes */
-	SK_EVENT_STATS,	   /* answers STATS */
+	SK_EVENT_IDS,      /* answers TOKENIZE: payload is int32 ids */
+	SK_EVENT_TEXT,     /* answers DETOKENIZE: payload is bytes */
+	SK_EVENT_STATS,    /* answers STATS */
 	SK_EVENT_FAILED,   /* of any request but GENERATE, instead of its answer */
 	SK_EVENT_CLOSED,   /* the engine will not touch the connection's ring again */
-	SK_EVENT_DEAD,	   /* the engine has ended and takes nothing more; reason says why */
+	SK_EVENT_DEAD,     /* the engine has ended and takes nothing more; reason says why */
 };
 
 enum sk_stop_reason { /* the values of StopReason in proto/streamkv.proto */
-	SK_STOP_EOS = 1,
-	SK_STOP_LIMIT,
-	SK_STOP_STRING,
-	SK_STOP_CANCELLED,
-	SK_STOP_DISCONNECTED,
-	SK_STOP_REFUSED,
-	SK_STOP_ERROR,
+		      SK_STOP_EOS = 1,
+		      SK_STOP_LIMIT,
+		      SK_STOP_STRING,
+		      SK_STOP_CANCELLED,
+		      SK_STOP_DISCONNECTED,
+		      SK_STOP_REFUSED,
+		      SK_STOP_ERROR,
 };
 
 struct sk_result { /* Finished in proto/streamkv.proto, field by field */
@@ -57,7 +57,7 @@ struct sk_event {
 		struct sk_stats stats;
 	};
 	char reason[512]; /* a sentence, or empty */
-	void *payload;	  /* heap; the event's */
+	void *payload;    /* heap; the event's */
 	uint64_t n_payload_bytes;
 };
 

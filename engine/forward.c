@@ -2,8 +2,8 @@
 
 #include <errno.h>
 
-struct sk_backend_shape sk_forward_shape(const struct sk_model_config *config, enum sk_kv_format kv_format,
-					 uint32_t max_rows)
+struct sk_backend_shape sk_forward_shape(const struct sk_model_config *config,
+					 enum sk_kv_format kv_format, uint32_t max_rows)
 {
 	return (struct sk_backend_shape){
 		.n_layers = config->n_layers,
@@ -36,16 +36,17 @@ static int alloc_buffers(struct sk_forward *f)
 		{&f->logits, f->max_logits, c->n_vocab},
 	};
 	for (unsigned i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-		int err = sk_backend_alloc(f->backend, wanted[i].n_rows, wanted[i].width, wanted[i].buffer);
+		int err = sk_backend_alloc(f->backend, wanted[i].n_rows, wanted[i].width,
+					   wanted[i].buffer);
 		if (err < 0)
 			return err;
 	}
 	return 0;
 }
 
-int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend, const struct sk_model *model,
-		    enum sk_weight_format format, uint32_t max_logits, sk_weights_progress *progress, void *context,
-		    struct sk_diag *diag)
+int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend,
+		    const struct sk_model *model, enum sk_weight_format format, uint32_t max_logits,
+		    sk_weights_progress *progress, void *context, struct sk_diag *diag)
 {
 	*forward = (struct sk_forward){
 		.backend = backend,
@@ -53,13 +54,15 @@ int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend, cons
 		.max_rows = sk_backend_max_rows(backend),
 		.max_logits = max_logits,
 	};
-	int err = sk_weights_init(&forward->weights, backend, model, format, progress, context, diag);
+	int err =
+		sk_weights_init(&forward->weights, backend, model, format, progress, context, diag);
 	if (err < 0)
 		return err;
 	err = alloc_buffers(forward);
 	if (err < 0) {
 		sk_forward_finish(forward);
-		return sk_diag_fail(diag, -err, "%s: not enough memory for activations of %u tokens a step",
+		return sk_diag_fail(diag, -err,
+				    "%s: not enough memory for activations of %u tokens a step",
 				    sk_model_path(model), sk_backend_max_rows(backend));
 	}
 	return 0;
@@ -67,7 +70,8 @@ int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend, cons
 
 void sk_forward_finish(struct sk_forward *f)
 {
-	struct sk_buffer *buffers[] = {f->x, f->h, f->qkv, f->q, f->att, f->up, f->act, f->last, f->logits};
+	struct sk_buffer *buffers[] = {f->x,  f->h,   f->qkv,  f->q,     f->att,
+				       f->up, f->act, f->last, f->logits};
 	for (unsigned i = 0; i < sizeof buffers / sizeof *buffers; i++)
 		sk_backend_free(f->backend, buffers[i]);
 	sk_weights_finish(&f->weights);
@@ -87,7 +91,8 @@ static enum sk_act act_of(const struct sk_model_config *config)
 	return SK_ACT_GELU;
 }
 
-int sk_forward_run(struct sk_forward *f, const struct sk_batch *batch, const uint32_t *rows, uint32_t n_rows)
+int sk_forward_run(struct sk_forward *f, const struct sk_batch *batch, const uint32_t *rows,
+		   uint32_t n_rows)
 {
 	struct sk_backend *b = f->backend;
 	const struct sk_model_config *c = &f->config;
@@ -121,7 +126,8 @@ int sk_forward_run(struct sk_forward *f, const struct sk_batch *batch, const uin
 	}
 	if (n_rows) {
 		sk_backend_gather(b, f->last, f->x, rows, n_rows);
-		sk_backend_norm(b, f->last, f->last, f->weights.final_norm, c->norm_eps, layer_norm);
+		sk_backend_norm(b, f->last, f->last, f->weights.final_norm, c->norm_eps,
+				layer_norm);
 		sk_backend_matmul(b, f->logits, f->last, f->weights.output);
 	}
 	return sk_backend_end_step(b);

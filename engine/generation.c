@@ -72,7 +72,8 @@ const int32_t *sk_generation_input(const struct sk_generation *g)
 	return g->input.ids + g->input_at;
 }
 
-bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uint32_t n, uint64_t now_ns)
+bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uint32_t n,
+		       uint64_t now_ns)
 {
 	struct sk_result *r = &g->result;
 
@@ -94,7 +95,8 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 	return true;
 }
 
-/* What the coming step will do with the token that has just been drawn: its place is settled already. */
+/* What the coming step will do with the token that has just been drawn: its place is settled
+ * already. */
 static struct sk_view coming_view(const struct sk_session *session)
 {
 	struct sk_window window = session->window;
@@ -139,7 +141,8 @@ void sk_generation_end(struct sk_generation *g, enum sk_stop_reason stop, const 
 	}
 	/* Behind a token that waits already, or alone. */
 	if (!g->has_slot) {
-		g->slot = (struct sk_slot){.request = g->request->id, .id = -1, .flags = SK_SLOT_NO_TOKEN};
+		g->slot = (struct sk_slot){
+			.request = g->request->id, .id = -1, .flags = SK_SLOT_NO_TOKEN};
 		g->n_text_bytes = 0;
 		g->has_slot = true;
 		g->paused_ns = 0;
@@ -148,8 +151,8 @@ void sk_generation_end(struct sk_generation *g, enum sk_stop_reason stop, const 
 	g->slot.flags |= SK_SLOT_LAST;
 }
 
-void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *tokenizer, const float *logits,
-			uint64_t context, uint64_t now_ns)
+void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *tokenizer,
+			const float *logits, uint64_t context, uint64_t now_ns)
 {
 	const struct sk_request *request = g->request;
 	struct sk_result *r = &g->result;
@@ -157,7 +160,8 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 	float logprob;
 
 	if (sk_sampler_pick(&g->sampler, logits, &id, &logprob) < 0) {
-		sk_generation_end(g, SK_STOP_ERROR, "the model's logits are not numbers; its weights may be damaged");
+		sk_generation_end(g, SK_STOP_ERROR,
+				  "the model's logits are not numbers; its weights may be damaged");
 		return;
 	}
 	sk_sampler_saw(&g->sampler, id);
@@ -184,7 +188,9 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 	uint8_t piece[SK_DETOKENIZER_MOST];
 	int matched = -1;
 	bool is_end = !request->ignore_eos && sk_tokenizer_is_end(tokenizer, id);
-	size_t n = is_end && !request->show_special ? 0 : sk_detokenizer_push(&g->detokenizer, id, piece);
+	size_t n = is_end && !request->show_special
+			   ? 0
+			   : sk_detokenizer_push(&g->detokenizer, id, piece);
 	g->n_text_bytes = sk_stops_push(&g->stops, piece, n, g->text, &matched);
 	g->has_slot = true;
 	g->paused_ns = 0;
@@ -199,7 +205,8 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 	} else if (g->session->window.policy.mode == SK_MODE_DENSE && view.live + 1 > context) {
 		ending(g, SK_STOP_LIMIT, "");
 		snprintf(g->reason, sizeof g->reason,
-			 "the dense session has filled the model's context of %llu tokens; a streaming one would go on",
+			 "the dense session has filled the model's context of %llu tokens; a "
+			 "streaming one would go on",
 			 (unsigned long long)context);
 	} else {
 		/* The token drawn is the whole input of the next step. */
@@ -220,7 +227,8 @@ bool sk_generation_deliver(struct sk_generation *g, uint64_t now_ns)
 	if (!g->has_slot)
 		return true;
 	int err = g->is_detached ? -EPROTO
-				 : sk_ring_writer_put(g->request->ring, &g->slot, g->text, g->n_text_bytes);
+				 : sk_ring_writer_put(g->request->ring, &g->slot, g->text,
+						      g->n_text_bytes);
 	if (err == -EAGAIN) {
 		if (!g->paused_ns)
 			g->paused_ns = now_ns;
@@ -249,7 +257,8 @@ struct sk_event *sk_generation_finish(struct sk_generation *g)
 	event->request = g->request->id;
 	if (g->result.live_min == UINT64_MAX)
 		g->result.live_min = g->result.live_max;
-	g->result.position = g->session->origin + g->session->window.next + (g->session->last_id >= 0);
+	g->result.position =
+		g->session->origin + g->session->window.next + (g->session->last_id >= 0);
 	event->result = g->result;
 	snprintf(event->reason, sizeof event->reason, "%s", g->reason);
 	return event;

@@ -16,7 +16,7 @@ struct sk_mailbox {
 /* What comes to the engine thread, embedded first in the thing that is sent. */
 enum sk_mail_kind {
 	SK_MAIL_REQUEST, /* struct sk_request: new */
-	SK_MAIL_READY,	 /* struct sk_request: its prompt is tokens now */
+	SK_MAIL_READY,   /* struct sk_request: its prompt is tokens now */
 	SK_MAIL_CONNECT,
 	SK_MAIL_CANCEL,
 	SK_MAIL_DISCONNECT,
@@ -28,7 +28,8 @@ struct sk_mail {
 };
 
 int sk_mailbox_init(struct sk_mailbox *mailbox); /* 0 or -errno */
-void sk_mailbox_finish(struct sk_mailbox *mailbox); /* letters must have been taken; zeroed ones are accepted */
+void sk_mailbox_finish(
+	struct sk_mailbox *mailbox); /* letters must have been taken; zeroed ones are accepted */
 void sk_mailbox_post(struct sk_mailbox *mailbox, struct sk_list *node);
 /* Makes the owner look, without a letter. */
 void sk_mailbox_wake(struct sk_mailbox *mailbox);

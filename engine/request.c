@@ -16,7 +16,8 @@ struct sk_request *sk_request_create(enum sk_request_kind kind)
 	sk_list_init(&request->waiting);
 	request->kind = kind;
 	request->finished = finished;
-	request->sampling = (struct sk_sampling){.top_p = 1, .repeat_penalty = 1, .repeat_last = 64};
+	request->sampling =
+		(struct sk_sampling){.top_p = 1, .repeat_penalty = 1, .repeat_last = 64};
 	return request;
 }
 

@@ -1,5 +1,5 @@
-/* What a client asked for, as the engine takes it: plain data, already validated (proto/validate.h in
- * daemon/), no protobuf, no socket. Built by the loop thread, handed over for good by
+/* What a client asked for, as the engine takes it: plain data, already validated (proto/validate.h
+ * in daemon/), no protobuf, no socket. Built by the loop thread, handed over for good by
  * sk_engine_submit(); it comes back as events (engine/event.h).
  */
 #pragma once
@@ -21,17 +21,17 @@ enum sk_request_kind {
 };
 
 struct sk_sampling {
-	float temperature; /* 0: greedy */
-	uint32_t top_k;	   /* 0: off */
-	float top_p;	   /* 1: off */
-	float min_p;	   /* 0: off */
+	float temperature;    /* 0: greedy */
+	uint32_t top_k;       /* 0: off */
+	float top_p;          /* 1: off */
+	float min_p;          /* 0: off */
 	float repeat_penalty; /* 1: off */
 	uint32_t repeat_last; /* tokens back that the penalty looks at, at most SK_REPEAT_MOST */
 	uint64_t seed;
 };
 #define SK_REPEAT_MOST 4096
 
-#define SK_STOPS_MOST	   16
+#define SK_STOPS_MOST      16
 #define SK_STOP_MOST_BYTES 256
 #define SK_NAME_MOST_BYTES 64
 
@@ -46,12 +46,12 @@ struct sk_request {
 	struct sk_mail mail; /* the engine's */
 	enum sk_request_kind kind;
 	uint64_t connection; /* the loop's name for the connection; comes back in events */
-	uint32_t id;	     /* the client's name for the request */
+	uint32_t id;         /* the client's name for the request */
 	uid_t uid;
 	uint64_t arrived_ns; /* sk_clock_ns() */
 
-	/* GENERATE, TOKENIZE: bytes; DETOKENIZE: int32 ids. release_input(input, n) is called, on some thread, when
-	 * they are no longer needed; NULL: nobody needs telling. */
+	/* GENERATE, TOKENIZE: bytes; DETOKENIZE: int32 ids. release_input(input, n) is called, on
+	 * some thread, when they are no longer needed; NULL: nobody needs telling. */
 	const void *input;
 	uint64_t n_input_bytes;
 	void (*release_input)(const void *input, uint64_t n_bytes);
@@ -61,7 +61,7 @@ struct sk_request {
 	struct sk_ring_writer *ring; /* the connection's; stays valid until its CLOSED event */
 	char session[SK_NAME_MOST_BYTES + 1]; /* empty: a session of its own */
 	char chat[SK_NAME_MOST_BYTES + 1];    /* empty: none; "auto" */
-	char *system;			      /* with chat: heap, or NULL */
+	char *system;                         /* with chat: heap, or NULL */
 	uint64_t n_system_bytes;
 	struct sk_policy_change policy;
 	struct sk_sampling sampling;
@@ -82,5 +82,5 @@ struct sk_request {
 
 /* Zeroed, or NULL without memory. */
 struct sk_request *sk_request_create(enum sk_request_kind kind);
-void sk_request_destroy(struct sk_request *request); /* releases the input too */
+void sk_request_destroy(struct sk_request *request);       /* releases the input too */
 void sk_request_release_input(struct sk_request *request); /* now rather than at the end */

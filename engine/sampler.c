@@ -4,7 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* --- Random numbers: xoshiro256** (Blackman and Vigna), seeded by splitmix64 ----------------------- */
+/* --- Random numbers: xoshiro256** (Blackman and Vigna), seeded by splitmix64
+ * ----------------------- */
 
 static uint64_t splitmix(uint64_t *state)
 {
@@ -33,7 +34,8 @@ static double draw(uint64_t s[4])
 	return (double)(result >> 11) * 0x1p-53;
 }
 
-int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling, uint32_t n_vocab)
+int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling,
+		    uint32_t n_vocab)
 {
 	*sampler = (struct sk_sampler){.sampling = *sampling, .n_vocab = n_vocab};
 	if (sampler->sampling.repeat_last > SK_REPEAT_MOST)
@@ -68,7 +70,8 @@ void sk_sampler_saw(struct sk_sampler *sampler, int32_t id)
 		sampler->n_recent++;
 }
 
-/* --- Order: by logit, then the lower id, so that ties fall the same way everywhere ------------------ */
+/* --- Order: by logit, then the lower id, so that ties fall the same way everywhere
+ * ------------------ */
 
 static int is_before(const struct sk_candidate *a, const struct sk_candidate *b)
 {
@@ -172,7 +175,8 @@ static int32_t pick(struct sk_sampler *sampler, const float *logits)
 	if (!cut_p && !cut_k)
 		return draw_from(sampler, 0, n, most);
 
-	/* A heap gives the best one by one: the cost is of those that stay, not of the vocabulary sorted. */
+	/* A heap gives the best one by one: the cost is of those that stay, not of the vocabulary
+	 * sorted. */
 	for (uint32_t i = n / 2; i-- > 0;)
 		sift_down(c, n, i);
 	uint32_t n_heap = n, n_most = cut_k ? s->top_k : n;
@@ -197,7 +201,8 @@ static int32_t pick(struct sk_sampler *sampler, const float *logits)
 	return draw_from(sampler, n_heap, n, most);
 }
 
-int sk_sampler_pick(struct sk_sampler *sampler, const float *logits, int32_t *ret_id, float *ret_logprob)
+int sk_sampler_pick(struct sk_sampler *sampler, const float *logits, int32_t *ret_id,
+		    float *ret_logprob)
 {
 	float most = -INFINITY;
 	bool numbers = true;

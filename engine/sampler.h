@@ -1,6 +1,6 @@
 /* From logits to a token. Greedy at temperature 0; else, in this order: repetition penalty,
- * temperature, top-k, top-p (on what top-k left, renormalised), min-p (against the likeliest), and one
- * draw. The same seed and logits give the same tokens on every machine with IEEE arithmetic.
+ * temperature, top-k, top-p (on what top-k left, renormalised), min-p (against the likeliest), and
+ * one draw. The same seed and logits give the same tokens on every machine with IEEE arithmetic.
  *
  * One sampler a generation, engine thread.
  */
@@ -17,20 +17,23 @@ struct sk_candidate {
 
 struct sk_sampler {
 	struct sk_sampling sampling;
-	uint64_t random[4];		 /* xoshiro256** */
-	int32_t *recent;		 /* a ring of the last n_recent ids, for the penalty */
+	uint64_t random[4]; /* xoshiro256** */
+	int32_t *recent;    /* a ring of the last n_recent ids, for the penalty */
 	uint32_t n_recent, recent_next;
 	struct sk_candidate *candidates; /* scratch, n_vocab */
 	uint32_t n_vocab;
 };
 
 /* n_vocab: ids that may be drawn. 0 or -ENOMEM. */
-int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling, uint32_t n_vocab);
+int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling,
+		    uint32_t n_vocab);
 void sk_sampler_finish(struct sk_sampler *sampler); /* accepts zeroed ones */
 
-/* A token that came into the timeline, from the prompt or drawn: the penalty looks back at these. */
+/* A token that came into the timeline, from the prompt or drawn: the penalty looks back at these.
+ */
 void sk_sampler_saw(struct sk_sampler *sampler, int32_t id);
 
-/* logits (n_vocab), untouched. *ret_logprob is of the token under the model itself (temperature 1, no penalty), natural log.
- * -EDOM where the logits are not numbers. */
-int sk_sampler_pick(struct sk_sampler *sampler, const float *logits, int32_t *ret_id, float *ret_logprob);
+/* logits (n_vocab), untouched. *ret_logprob is of the token under the model itself (temperature 1,
+ * no penalty), natural log. -EDOM where the logits are not numbers. */
+int sk_sampler_pick(struct sk_sampler *sampler, const float *logits, int32_t *ret_id,
+		    float *ret_logprob);

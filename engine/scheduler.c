@@ -2,7 +2,8 @@
 
 #include <stdbool.h>
 
-uint32_t sk_schedule(struct sk_want *wants, uint32_t n_wants, uint64_t turn, const struct sk_schedule_limits *limits)
+uint32_t sk_schedule(struct sk_want *wants, uint32_t n_wants, uint64_t turn,
+		     const struct sk_schedule_limits *limits)
 {
 	uint32_t n_sessions = 0, n_prompts = 0, left = limits->max_tokens;
 
@@ -10,7 +11,8 @@ uint32_t sk_schedule(struct sk_want *wants, uint32_t n_wants, uint64_t turn, con
 		wants[i].n_granted = 0;
 		n_prompts += wants[i].n_tokens > 1;
 	}
-	/* One place is kept for a prompt where any waits, or decoding alone could fill every step. */
+	/* One place is kept for a prompt where any waits, or decoding alone could fill every step.
+	 */
 	uint32_t n_places = limits->max_sessions - (n_prompts && limits->max_sessions > 1);
 
 	for (uint32_t i = 0; i < n_wants && n_sessions < n_places; i++) {
@@ -25,7 +27,8 @@ uint32_t sk_schedule(struct sk_want *wants, uint32_t n_wants, uint64_t turn, con
 		struct sk_want *want = &wants[(turn + i) % n_wants];
 		if (want->n_tokens <= 1)
 			continue;
-		uint64_t n = want->n_tokens < limits->chunk_tokens ? want->n_tokens : limits->chunk_tokens;
+		uint64_t n = want->n_tokens < limits->chunk_tokens ? want->n_tokens
+								   : limits->chunk_tokens;
 		want->n_granted = n < left ? (uint32_t)n : left;
 		n_sessions++;
 		left -= want->n_granted;

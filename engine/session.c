@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char *name, const struct sk_policy *policy)
+struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char *name,
+				     const struct sk_policy *policy)
 {
 	struct sk_session *session = calloc(1, sizeof *session);
 	if (!session)
@@ -28,10 +29,12 @@ void sk_session_destroy(struct sk_session *session)
 	free(session);
 }
 
-int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens, uint32_t *ret_n_pages)
+int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens,
+		       uint32_t *ret_n_pages)
 {
 	const struct sk_window *window = &session->window;
-	uint64_t live = sk_window_live(window), most = sk_policy_most_live(&window->policy, context);
+	uint64_t live = sk_window_live(window),
+		 most = sk_policy_most_live(&window->policy, context);
 
 	/* What is live now may be more than a new policy allows, until its first eviction. */
 	if (most < live)
@@ -65,8 +68,8 @@ void sk_session_settle(struct sk_session *session)
 	}
 }
 
-int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n, struct sk_row *rows,
-		       struct sk_view *views, struct sk_span *ret_span)
+int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n,
+		       struct sk_row *rows, struct sk_view *views, struct sk_span *ret_span)
 {
 	struct sk_window window = session->window;
 	struct sk_pages *pages = &session->pages;
@@ -102,7 +105,8 @@ int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t 
 
 void sk_session_trim(struct sk_session *session)
 {
-	/* Drops only, or takes sinks from pages that are held: nothing here can want for memory but the sink table's
-	 * growth, and then the next step's cover tries again. */
-	(void)sk_pages_cover(&session->pages, session->window.n_sink, session->window.first, session->window.next);
+	/* Drops only, or takes sinks from pages that are held: nothing here can want for memory but
+	 * the sink table's growth, and then the next step's cover tries again. */
+	(void)sk_pages_cover(&session->pages, session->window.n_sink, session->window.first,
+			     session->window.next);
 }

@@ -1,6 +1,6 @@
-/* A session: one inference timeline of one user. Its KV cache (a window's arithmetic over a page table)
- * and the last token that was drawn and is not cached yet. A named one outlives its requests.
- * Engine thread only.
+/* A session: one inference timeline of one user. Its KV cache (a window's arithmetic over a page
+ * table) and the last token that was drawn and is not cached yet. A named one outlives its
+ * requests. Engine thread only.
  */
 #pragma once
 
@@ -18,21 +18,25 @@ struct sk_session {
 	uint32_t n_reserved; /* pages promised by the pool */
 	uint64_t origin;     /* text position of entry 0 */
 	int32_t last_id;     /* drawn, not yet in the cache; -1: none */
-	bool is_busy;	     /* a request runs on it */
+	bool is_busy;        /* a request runs on it */
 };
 
-struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char *name, const struct sk_policy *policy);
-void sk_session_destroy(struct sk_session *session); /* gives pages and promises back; takes itself off its list */
+struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char *name,
+				     const struct sk_policy *policy);
+void sk_session_destroy(
+	struct sk_session *session); /* gives pages and promises back; takes itself off its list */
 
-/* Makes sure that the pool has promised enough for `n_tokens` more tokens under the session's policy: 0 or -ENOSPC, and
- * then *ret_n_pages is how many would be needed. */
-int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens, uint32_t *ret_n_pages);
+/* Makes sure that the pool has promised enough for `n_tokens` more tokens under the session's
+ * policy: 0 or -ENOSPC, and then *ret_n_pages is how many would be needed. */
+int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens,
+		       uint32_t *ret_n_pages);
 /* A request has ended: keeps promises only for what is held. */
 void sk_session_settle(struct sk_session *session);
 
-/* Fills the rows of the next n tokens, advances the window past them and makes the page table cover all that they see: ready
- * to be a span of a step. views (n) may be NULL. -ENOSPC or -ENOMEM: the session is as it was. */
-int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n, struct sk_row *rows,
-		       struct sk_view *views, struct sk_span *ret_span);
+/* Fills the rows of the next n tokens, advances the window past them and makes the page table cover
+ * all that they see: ready to be a span of a step. views (n) may be NULL. -ENOSPC or -ENOMEM: the
+ * session is as it was. */
+int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n,
+		       struct sk_row *rows, struct sk_view *views, struct sk_span *ret_span);
 /* After the step: gives back the pages that only the step's earlier rows saw. */
 void sk_session_trim(struct sk_session *session);

@@ -1,6 +1,6 @@
-/* The engine's insides, for the files of this room that share them: engine.c (the thread), admission.c
- * (from a request to a generation), step.c (a step of the model). Everything here is the engine thread's
- * once it runs, except what says otherwise.
+/* The engine's insides, for the files of this room that share them: engine.c (the thread),
+ * admission.c (from a request to a generation), step.c (a step of the model). Everything here is
+ * the engine thread's once it runs, except what says otherwise.
  */
 #pragma once
 
@@ -13,11 +13,11 @@
 /* A connection, as the engine knows it. */
 struct sk_engine_client {
 	struct sk_mail connect, disconnect; /* letters about itself: telling never needs memory */
-	struct sk_list node;		    /* of engine->clients */
-	struct sk_list known;		    /* of engine->known: the loop thread's */
+	struct sk_list node;                /* of engine->clients */
+	struct sk_list known;               /* of engine->known: the loop thread's */
 	uint64_t connection;
 	struct sk_list waiting; /* requests at the text worker, by request.waiting */
-	uint32_t n_running;	/* generations */
+	uint32_t n_running;     /* generations */
 	bool is_gone;
 	struct sk_event *closed;
 };
@@ -52,27 +52,30 @@ struct sk_engine {
 	struct sk_list clients;
 	struct sk_list sessions;
 	struct sk_generation **generations;
-	struct sk_want *wants;		/* of each generation, this step */
+	struct sk_want *wants; /* of each generation, this step */
 	uint32_t n_generations, generations_allocated;
 
 	uint64_t turn;
-	struct sk_row *rows;	/* (step_tokens) */
-	struct sk_view *views;	/* (step_tokens) */
-	struct sk_span *spans;	/* (max_batch) */
-	uint32_t *logit_rows;	/* (max_batch) */
-	int64_t *logit_of;	/* (max_batch): a span's index into logit_rows, or -1 */
+	struct sk_row *rows;            /* (step_tokens) */
+	struct sk_view *views;          /* (step_tokens) */
+	struct sk_span *spans;          /* (max_batch) */
+	uint32_t *logit_rows;           /* (max_batch) */
+	int64_t *logit_of;              /* (max_batch): a span's index into logit_rows, or -1 */
 	struct sk_generation **running; /* (max_batch): a span's generation */
 };
 
 /* --- admission.c --- */
 
-/* A request whose prompt is tokens: begins its generation, or finishes it as refused. Takes it over. */
-void sk_engine_admit(struct sk_engine *engine, struct sk_request *request, struct sk_engine_client *client);
+/* A request whose prompt is tokens: begins its generation, or finishes it as refused. Takes it
+ * over. */
+void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
+		     struct sk_engine_client *client);
 /* Finishes a request that never became a generation. */
-void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request, enum sk_stop_reason stop,
-		      const char *reason);
+void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
+		      enum sk_stop_reason stop, const char *reason);
 /* Where `policy` cannot be had on this model: -EINVAL and a sentence. */
-int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_policy *policy, struct sk_diag *diag);
+int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_policy *policy,
+			   struct sk_diag *diag);
 
 /* --- step.c --- */
 

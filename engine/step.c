@@ -1,4 +1,5 @@
-/* One step of the model: who runs how much (scheduler.h), a batch of their tokens, and what comes of it. */
+/* One step of the model: who runs how much (scheduler.h), a batch of their tokens, and what comes
+ * of it. */
 #include "base/clock.h"
 #include "engine/state.h"
 
@@ -19,7 +20,8 @@ static void dead(struct sk_engine *engine, const char *reason)
 }
 
 /* Lays the granted tokens out as rows and spans. Returns the number of spans. */
-static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch, uint32_t *ret_n_logits, uint64_t now_ns)
+static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch,
+			uint32_t *ret_n_logits, uint64_t now_ns)
 {
 	uint32_t n_rows = 0, n_spans = 0, n_logits = 0;
 
@@ -29,10 +31,11 @@ static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch, ui
 		if (!n)
 			continue;
 		struct sk_span *span = &engine->spans[n_spans];
-		int err = sk_session_advance(g->session, sk_generation_input(g), n, engine->rows + n_rows,
-					     engine->views + n_rows, span);
+		int err = sk_session_advance(g->session, sk_generation_input(g), n,
+					     engine->rows + n_rows, engine->views + n_rows, span);
 		if (err < 0) {
-			sk_generation_end(g, SK_STOP_ERROR, "not enough memory for the session's cache");
+			sk_generation_end(g, SK_STOP_ERROR,
+					  "not enough memory for the session's cache");
 			continue;
 		}
 		if (!g->began_ns) {
@@ -74,7 +77,8 @@ static void tell_progress(struct sk_engine *engine, struct sk_generation *g, uin
 	if (g->prompt_done_ns || now_ns - g->progress_ns < PROGRESS_NS)
 		return;
 	g->progress_ns = now_ns;
-	struct sk_event *event = sk_event_create(SK_EVENT_PROGRESS, g->request->connection, g->request->id);
+	struct sk_event *event =
+		sk_event_create(SK_EVENT_PROGRESS, g->request->connection, g->request->id);
 	if (!event)
 		return; /* the next one will tell */
 	event->progress.prompt_tokens = g->result.prompt_tokens;
@@ -92,7 +96,8 @@ bool sk_engine_step(struct sk_engine *engine)
 
 	for (uint32_t i = 0; i < engine->n_generations; i++)
 		engine->wants[i].n_tokens = sk_generation_n_wanted(engine->generations[i]);
-	if (engine->is_dead || !sk_schedule(engine->wants, engine->n_generations, engine->turn++, &limits))
+	if (engine->is_dead ||
+	    !sk_schedule(engine->wants, engine->n_generations, engine->turn++, &limits))
 		return false;
 
 	struct sk_batch batch;
@@ -121,9 +126,10 @@ bool sk_engine_step(struct sk_engine *engine)
 			tell_progress(engine, g, now_ns);
 			continue;
 		}
-		sk_generation_draw(g, engine->tokenizer,
-				   sk_forward_logits(&engine->forward, (uint32_t)engine->logit_of[i]),
-				   engine->config.n_context, now_ns);
+		sk_generation_draw(
+			g, engine->tokenizer,
+			sk_forward_logits(&engine->forward, (uint32_t)engine->logit_of[i]),
+			engine->config.n_context, now_ns);
 		engine->stats.n_generated_tokens++;
 		if (!g->is_detached)
 			sk_ring_writer_publish(g->request->ring);

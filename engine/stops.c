@@ -16,7 +16,8 @@ static size_t open_end(const struct sk_stop *stop, const uint8_t *text, size_t n
 	return n;
 }
 
-size_t sk_stops_push(struct sk_stops *stops, const uint8_t *text, size_t n_bytes, uint8_t *out, int *ret_matched)
+size_t sk_stops_push(struct sk_stops *stops, const uint8_t *text, size_t n_bytes, uint8_t *out,
+		     int *ret_matched)
 {
 	memcpy(out, stops->held, stops->n_held);
 	memcpy(out + stops->n_held, text, n_bytes);

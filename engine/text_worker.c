@@ -6,31 +6,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-int sk_text_worker_init(struct sk_text_worker *worker, const struct sk_tokenizer *tokenizer, struct sk_mailbox *engine,
-			struct sk_mailbox *events)
+int sk_text_worker_init(struct sk_text_worker *worker, const struct sk_tokenizer *tokenizer,
+			struct sk_mailbox *engine, struct sk_mailbox *events)
 {
-	*worker = (struct sk_text_worker){.tokenizer = tokenizer, .engine = engine, .events = events};
+	*worker =
+		(struct sk_text_worker){.tokenizer = tokenizer, .engine = engine, .events = events};
 	return sk_mailbox_init(&worker->inbox);
 }
 
 static int encode_chat(const struct sk_tokenizer *tokenizer, struct sk_request *request)
 {
 	bool is_auto = strcmp(request->chat, "auto") == 0;
-	const struct sk_chat_template *chat = is_auto ? sk_chat_of(tokenizer) : sk_chat_by_name(request->chat);
+	const struct sk_chat_template *chat =
+		is_auto ? sk_chat_of(tokenizer) : sk_chat_by_name(request->chat);
 	if (!chat)
 		return sk_diag_fail(&request->diag, EINVAL,
-				    is_auto ? "the model has no chat template that streamkv knows; name one with --chat=NAME"
+				    is_auto ? "the model has no chat template that streamkv knows; "
+					      "name one with --chat=NAME"
 					    : "no chat template is called '%s'",
 				    request->chat);
 
 	struct sk_chat_message messages[2];
 	size_t n = 0;
 	if (request->system)
-		messages[n++] = (struct sk_chat_message){"system", request->system, request->n_system_bytes};
+		messages[n++] = (struct sk_chat_message){"system", request->system,
+							 request->n_system_bytes};
 	messages[n++] = (struct sk_chat_message){"user", request->input, request->n_input_bytes};
 	int err = sk_chat_encode(chat, tokenizer, messages, n, &request->ids);
 	if (err == -EINVAL)
-		return sk_diag_fail(&request->diag, EINVAL, "the chat template '%s' has no system turn",
+		return sk_diag_fail(&request->diag, EINVAL,
+				    "the chat template '%s' has no system turn",
 				    sk_chat_name(chat));
 	return err;
 }
@@ -44,10 +49,11 @@ static void encode(const struct sk_tokenizer *tokenizer, struct sk_request *requ
 	else if (request->chat[0])
 		err = encode_chat(tokenizer, request);
 	else
-		err = sk_tokenizer_encode(tokenizer, request->input, request->n_input_bytes, request->encode_flags,
-					  &request->ids);
+		err = sk_tokenizer_encode(tokenizer, request->input, request->n_input_bytes,
+					  request->encode_flags, &request->ids);
 	if (err < 0 && !request->diag.text[0])
-		sk_diag_fail(&request->diag, -err, "the text could not be tokenised: %s", strerror(-err));
+		sk_diag_fail(&request->diag, -err, "the text could not be tokenised: %s",
+			     strerror(-err));
 	request->error = err;
 	sk_request_release_input(request);
 }
@@ -74,7 +80,8 @@ static struct sk_event *tokenized(const struct sk_tokenizer *tokenizer, struct s
 	return event;
 }
 
-static struct sk_event *detokenized(const struct sk_tokenizer *tokenizer, struct sk_request *request)
+static struct sk_event *detokenized(const struct sk_tokenizer *tokenizer,
+				    struct sk_request *request)
 {
 	const uint8_t *input = request->input;
 	uint64_t n_ids = request->n_input_bytes / sizeof(int32_t), n_bytes = 0;
@@ -120,8 +127,9 @@ static void work(struct sk_text_worker *worker, struct sk_request *request)
 		sk_mailbox_post(worker->engine, &request->mail.node);
 		return;
 	}
-	struct sk_event *event = request->kind == SK_REQUEST_TOKENIZE ? tokenized(worker->tokenizer, request)
-								      : detokenized(worker->tokenizer, request);
+	struct sk_event *event = request->kind == SK_REQUEST_TOKENIZE
+					 ? tokenized(worker->tokenizer, request)
+					 : detokenized(worker->tokenizer, request);
 	if (!event) {
 		/* Without memory for an answer: the one that was allocated ahead says so. */
 		event = request->finished;
@@ -138,7 +146,8 @@ static void work(struct sk_text_worker *worker, struct sk_request *request)
 
 static struct sk_request *request_of(struct sk_list *node)
 {
-	return sk_container_of(sk_container_of(node, struct sk_mail, node), struct sk_request, mail);
+	return sk_container_of(sk_container_of(node, struct sk_mail, node), struct sk_request,
+			       mail);
 }
 
 static void *worker_main(void *context)

@@ -1,5 +1,5 @@
-/* The thread that turns text into ids and back. A prompt of 10 MB takes seconds to tokenise: neither the
- * loop nor running streams wait for that. One request at a time, in order.
+/* The thread that turns text into ids and back. A prompt of 10 MB takes seconds to tokenise:
+ * neither the loop nor running streams wait for that. One request at a time, in order.
  */
 #pragma once
 
@@ -16,11 +16,11 @@ struct sk_text_worker {
 	atomic_bool is_stopping;
 };
 
-int sk_text_worker_init(struct sk_text_worker *worker, const struct sk_tokenizer *tokenizer, struct sk_mailbox *engine,
-			struct sk_mailbox *events);
+int sk_text_worker_init(struct sk_text_worker *worker, const struct sk_tokenizer *tokenizer,
+			struct sk_mailbox *engine, struct sk_mailbox *events);
 int sk_text_worker_start(struct sk_text_worker *worker);
-/* Ends the thread after the request in progress; requests that still wait are sent on to where they were going, unworked,
- * marked cancelled. */
+/* Ends the thread after the request in progress; requests that still wait are sent on to where they
+ * were going, unworked, marked cancelled. */
 void sk_text_worker_stop(struct sk_text_worker *worker);
 void sk_text_worker_finish(struct sk_text_worker *worker);
 

@@ -12,14 +12,15 @@ struct packer {
 	void *context;
 	struct sk_diag *diag;
 	uint64_t n_done, n_total; /* bytes in the file */
-	int error;		  /* the first; later calls do nothing */
+	int error;                /* the first; later calls do nothing */
 };
 
 static uint64_t matrix_bytes(const struct sk_matrix *matrix)
 {
 	uint64_t n = 0;
 	for (uint32_t i = 0; i < matrix->n_parts; i++)
-		n += matrix->parts[i].n_rows * sk_dtype_row_bytes(matrix->parts[i].tensor->dtype, matrix->n_cols);
+		n += matrix->parts[i].n_rows *
+		     sk_dtype_row_bytes(matrix->parts[i].tensor->dtype, matrix->n_cols);
 	return n;
 }
 
@@ -38,7 +39,8 @@ static void told(struct packer *packer, const struct sk_matrix *matrix)
 		packer->progress(packer->context, packer->n_done, packer->n_total);
 }
 
-static struct sk_linear *linear(struct packer *packer, const struct sk_matrix *matrix, const struct sk_matrix *bias)
+static struct sk_linear *linear(struct packer *packer, const struct sk_matrix *matrix,
+				const struct sk_matrix *bias)
 {
 	struct sk_linear *packed = NULL;
 	if (packer->error)
@@ -51,7 +53,8 @@ static struct sk_linear *linear(struct packer *packer, const struct sk_matrix *m
 	return packed;
 }
 
-static struct sk_norm *norm(struct packer *packer, const struct sk_matrix *weight, const struct sk_matrix *bias)
+static struct sk_norm *norm(struct packer *packer, const struct sk_matrix *weight,
+			    const struct sk_matrix *bias)
 {
 	struct sk_norm *packed = NULL;
 	if (packer->error)
@@ -64,8 +67,9 @@ static struct sk_norm *norm(struct packer *packer, const struct sk_matrix *weigh
 	return packed;
 }
 
-int sk_weights_init(struct sk_weights *weights, struct sk_backend *backend, const struct sk_model *model,
-		    enum sk_weight_format format, sk_weights_progress *progress, void *context, struct sk_diag *diag)
+int sk_weights_init(struct sk_weights *weights, struct sk_backend *backend,
+		    const struct sk_model *model, enum sk_weight_format format,
+		    sk_weights_progress *progress, void *context, struct sk_diag *diag)
 {
 	const struct sk_model_config *config = sk_model_config(model);
 	struct packer packer = {
@@ -93,8 +97,10 @@ int sk_weights_init(struct sk_weights *weights, struct sk_backend *backend, cons
 		to->ffn_up = linear(&packer, &from->ffn_up, &from->ffn_up_bias);
 		to->ffn_down = linear(&packer, &from->ffn_down, &from->ffn_down_bias);
 	}
-	weights->final_norm = norm(&packer, sk_model_final_norm(model), sk_model_final_norm_bias(model));
-	weights->output = config->tied_output ? weights->embedding : linear(&packer, sk_model_output(model), NULL);
+	weights->final_norm =
+		norm(&packer, sk_model_final_norm(model), sk_model_final_norm_bias(model));
+	weights->output = config->tied_output ? weights->embedding
+					      : linear(&packer, sk_model_output(model), NULL);
 
 	if (packer.error)
 		sk_weights_finish(weights);

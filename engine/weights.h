@@ -7,7 +7,7 @@
 
 struct sk_layer_weights {
 	struct sk_norm *attn_norm, *ffn_norm;
-	struct sk_linear *qkv;	    /* ((n_heads + 2 n_kv_heads) * head_dim, n_embd) */
+	struct sk_linear *qkv;      /* ((n_heads + 2 n_kv_heads) * head_dim, n_embd) */
 	struct sk_linear *attn_out; /* (n_embd, n_heads * head_dim) */
 	struct sk_linear *ffn_up;   /* (n_ff, n_embd), or gate over up (2 n_ff, n_embd) */
 	struct sk_linear *ffn_down; /* (n_embd, n_ff) */
@@ -24,6 +24,7 @@ struct sk_weights {
 typedef void sk_weights_progress(void *context, uint64_t n_bytes_done, uint64_t n_bytes_total);
 
 /* 0, -ENOMEM or -ENOTSUP and a sentence. */
-int sk_weights_init(struct sk_weights *weights, struct sk_backend *backend, const struct sk_model *model,
-		    enum sk_weight_format format, sk_weights_progress *progress, void *context, struct sk_diag *diag);
+int sk_weights_init(struct sk_weights *weights, struct sk_backend *backend,
+		    const struct sk_model *model, enum sk_weight_format format,
+		    sk_weights_progress *progress, void *context, struct sk_diag *diag);
 void sk_weights_finish(struct sk_weights *weights);

@@ -5,26 +5,30 @@
 
 #include "base/diag.h"
 #include "proto/channel.h"
+#include "proto/payload.h"
 
-/* Unpacks; NULL fields, unknown enums, two bodies or none: -EBADMSG and a sentence. An allocation bound (a small multiple
- * of the frame) keeps a hostile frame from growing in memory: -ENOMEM. Free with sk__client_message__free_unpacked(m, NULL). */
-int sk_client_message_unpack(const struct sk_frame *frame, Sk__ClientMessage **ret_message, struct sk_diag *diag);
-int sk_server_message_unpack(const struct sk_frame *frame, Sk__ServerMessage **ret_message, struct sk_diag *diag);
+/* Unpacks, and checks what makes the message one at all: exactly one known body, fields given once
+ * and of their types, known enum values, clean strings, the number of descriptors beside the frame
+ * that the message wants. Else -EBADMSG and a sentence, and the connection ends. An allocation
+ * bound (a small multiple of the frame) keeps a hostile frame from growing in memory: -ENOMEM. Free
+ * with sk__client_message__free_unpacked(m, NULL). */
+int sk_client_message_unpack(const struct sk_frame *frame, Sk__ClientMessage **ret_message,
+			     struct sk_diag *diag);
+/* The same for what the daemon says, with its sizes checked too: there is no further check of it.
+ * Welcome and Model have a policy. Strings may be other than UTF-8 (file names). */
+int sk_server_message_unpack(const struct sk_frame *frame, Sk__ServerMessage **ret_message,
+			     struct sk_diag *diag);
 
 /* The caps that the daemon announces in Welcome, and holds requests to. */
 struct sk_limits {
-	uint64_t max_prompt_bytes;
+	uint64_t max_prompt_bytes;  /* of a prompt, a system turn, a text, a list of ids */
 	uint32_t max_window_tokens; /* sink + window + slack at most */
 	uint32_t max_ring_slots;
 };
-/* Ranges and meaning: sampling values finite and in range, sink + window + slack within limits, stop strings not empty and
- * at most 16 of 256 bytes, session names [A-Za-z0-9._-]{1,64}, request ids not 0, sizes consistent with in_memfd.
- * -EINVAL and a sentence that names the field, its value and what is allowed. */
-int sk_client_message_check(const Sk__ClientMessage *message, const struct sk_limits *limits, struct sk_diag *diag);
-
-/* Bytes beside a frame. Sends: a new memfd with these bytes, sealed against every change. */
-int sk_payload_create(const void *bytes, size_t n_bytes, int *ret_fd);
-/* Receives: maps n_bytes of a peer's memfd after checking that it is one, its size, and that it can neither shrink nor be
- * written any more (F_SEAL_SHRINK and F_SEAL_WRITE); else -EBADMSG and a sentence. Unmap with sk_payload_unmap(). */
-int sk_payload_map(int fd, uint64_t n_bytes, const void **ret_bytes, struct sk_diag *diag);
-void sk_payload_unmap(const void *bytes, uint64_t n_bytes);
+/* Ranges and meaning of an unpacked message: sampling values finite and in range, sink + window +
+ * slack within limits, stop strings not empty and at most 16 of 256 bytes, session names
+ * [A-Za-z0-9._-]{1,64}, request ids not 0, sizes consistent with in_memfd. -EINVAL and a sentence
+ * that names the field, its value and what is allowed; it is plain ASCII, and the connection can go
+ * on. */
+int sk_client_message_check(const Sk__ClientMessage *message, const struct sk_limits *limits,
+			    struct sk_diag *diag);

@@ -1,17 +1,20 @@
 /* The token ring: one writer (the daemon's engine thread), one reader (a client), 64-byte slots.
  *
- *   segment "slots" (daemon writes; the client can only read)       segment "cursor" (the client writes)
- *   +--------+-----------------+------+------+-- ... --+------+     +-------------+----------------+
- *   | magic  | head  | waiting | slot | slot |         | slot |     | tail        | waiting        |
- *   +--------+-----------------+------+------+-- ... --+------+     +-------------+----------------+
+ *   segment "slots" (daemon writes; the client can only read)       segment "cursor" (the client
+ * writes)
+ *   +--------+-----------------+------+------+-- ... --+------+ +-------------+----------------+ |
+ * magic  | head  | waiting | slot | slot |         | slot |     | tail        | waiting        |
+ *   +--------+-----------------+------+------+-- ... --+------+ +-------------+----------------+
  *
- * head and tail count slots since the start (64 bits, never wrap in practice); slot i is i % n_slots.
- * The writer publishes head with release order after the slot is whole, the reader acquires it; tail the
- * other way round. Either side that is about to sleep sets its `waiting` flag, looks once more, then waits
- * on its doorbell (an eventfd); the other rings it only when the flag is set.
+ * head and tail count slots since the start (64 bits, never wrap in practice); slot i is i %
+ * n_slots. The writer publishes head with release order after the slot is whole, the reader
+ * acquires it; tail the other way round. Either side that is about to sleep sets its `waiting`
+ * flag, looks once more, then waits on its doorbell (a pipe: shm/doorbell.h says why); the other
+ * rings it only when the flag is set.
  *
- * The reader's page is not trusted: the writer copies tail once a look, and 0 <= head - tail <= n_slots
- * must hold, else -EPROTO, and the client is dropped.
+ * The reader's page is not trusted: the writer copies tail once a look, and it must lie between its
+ * last value and the published head, else -EPROTO from then on, and the client is dropped. The
+ * reader asks as much of the writer.
  */
 #pragma once
 
@@ -21,27 +24,28 @@
 #include <stdint.h>
 
 #define SK_RING_DEFAULT_SLOTS 4096
-#define SK_RING_LEAST_SLOTS   256 /* more text than one token and its held-back stop string can have */
-#define SK_RING_MOST_SLOTS    (1u << 20)
-#define SK_SLOT_TEXT_BYTES    40
+#define SK_RING_LEAST_SLOTS                                                                        \
+	256 /* more text than one token and its held-back stop string can have */
+#define SK_RING_MOST_SLOTS (1u << 20)
+#define SK_SLOT_TEXT_BYTES 40
 
 enum sk_slot_flags {
-	SK_SLOT_MORE = 1 << 0,	  /* the token's text runs on in the next slot */
+	SK_SLOT_MORE = 1 << 0,      /* the token's text runs on in the next slot */
 	SK_SLOT_CONTINUES = 1 << 1, /* this slot carries on the one before; only its text counts */
-	SK_SLOT_SPECIAL = 1 << 2, /* a special token */
-	SK_SLOT_NO_TOKEN = 1 << 3, /* text alone (bytes held back before), no token */
-	SK_SLOT_LAST = 1 << 4,	  /* nothing follows in this request */
+	SK_SLOT_SPECIAL = 1 << 2,   /* a special token */
+	SK_SLOT_NO_TOKEN = 1 << 3,  /* text alone (bytes held back before), no token */
+	SK_SLOT_LAST = 1 << 4,      /* nothing follows in this request */
 };
 
 struct sk_slot {
 	uint32_t request;
 	int32_t id;
-	float logprob;	       /* of the token under the model, before sampling changes; natural log */
-	uint32_t since_us;     /* since the slot before in this request; saturates */
-	uint32_t live;	       /* entries cached before the step that evaluates this token */
-	uint16_t evicted;      /* entries dropped by that step; saturates */
+	float logprob;     /* of the token under the model, before sampling changes; natural log */
+	uint32_t since_us; /* since the slot before in this request; saturates */
+	uint32_t live;     /* entries cached before the step that evaluates this token */
+	uint16_t evicted;  /* entries dropped by that step; saturates */
 	uint8_t flags;
-	uint8_t n_text_bytes;  /* <= SK_SLOT_TEXT_BYTES */
+	uint8_t n_text_bytes; /* <= SK_SLOT_TEXT_BYTES */
 	uint8_t text[SK_SLOT_TEXT_BYTES];
 };
 _Static_assert(sizeof(struct sk_slot) == 64, "a slot is a cache line");
@@ -49,33 +53,45 @@ _Static_assert(sizeof(struct sk_slot) == 64, "a slot is a cache line");
 struct sk_ring_writer;
 struct sk_ring_reader;
 
-/* --- Writer: the daemon. Created by the loop thread, then used by the engine thread alone. ---------- */
+/* --- Writer: the daemon. Created by the loop thread, then used by the engine thread alone.
+ * ---------- */
 
 int sk_ring_writer_create(uint32_t n_slots, struct sk_ring_writer **ret_writer);
 void sk_ring_writer_destroy(struct sk_ring_writer *writer);
-/* The four descriptors to send, in the order of proto/streamkv.proto's Welcome. Still owned by the writer. */
+/* The four descriptors to send, in the order of proto/streamkv.proto's Welcome. Still owned by the
+ * writer. */
 void sk_ring_writer_fds(const struct sk_ring_writer *writer, int ret_fds[4]);
-/* The doorbell that the reader rings when there is room again; the loop thread may poll it. */
+/* Readable when the reader has rung because there is room again. Any thread may poll it; it stays
+ * readable until the writer's next put that succeeds, or wait (so poll it edge-triggered, or only
+ * while waiting). */
 int sk_ring_writer_doorbell(const struct sk_ring_writer *writer);
 
 /* Slots that can be written now, or -EPROTO where the reader's cursor is impossible. */
 int64_t sk_ring_writer_room(struct sk_ring_writer *writer);
-/* Writes one token with its text, cut over as many slots as it takes (slot->text is ignored; `slot` gives the rest).
- * All or nothing: 0, -EAGAIN where there is no room, -EPROTO. Readers see nothing before sk_ring_writer_publish(). */
-int sk_ring_writer_put(struct sk_ring_writer *writer, const struct sk_slot *slot, const void *text, size_t n_bytes);
+/* Writes one token with its text, cut over as many slots as it takes (slot->text is ignored; `slot`
+ * gives the rest). All or nothing: 0, -EAGAIN where there is no room, -EPROTO, -EMSGSIZE where the
+ * whole ring would be too small. Text is cut anywhere, also inside a character. Readers see nothing
+ * before sk_ring_writer_publish(). */
+int sk_ring_writer_put(struct sk_ring_writer *writer, const struct sk_slot *slot, const void *text,
+		       size_t n_bytes);
 /* Makes what was put visible, and rings the reader's doorbell if it waits. */
 void sk_ring_writer_publish(struct sk_ring_writer *writer);
-/* Asks to be rung (see above) when there is room. True: there is room already, do not wait. */
+/* Asks to be rung (see above) when there is room for what the last put had no room for, or for a
+ * slot. True: there is already (or the cursor is impossible, as the next put will tell), do not
+ * wait. A ring may come early: try, wait again. Publish first: a reader that sees nothing reads
+ * nothing. */
 bool sk_ring_writer_wait(struct sk_ring_writer *writer);
 
-/* --- Reader: the client. One thread. ------------------------------------------------------------- */
+/* --- Reader: the client. One thread. -------------------------------------------------------------
+ */
 
-/* Takes the four descriptors over (also on failure). n_slots as granted by Welcome. -EBADMSG where they are not a ring. */
+/* Takes the four descriptors over (also on failure). n_slots as granted by Welcome. -EBADMSG where
+ * they are not a ring. */
 int sk_ring_reader_create(const int fds[4], uint32_t n_slots, struct sk_ring_reader **ret_reader);
 void sk_ring_reader_destroy(struct sk_ring_reader *reader);
 int sk_ring_reader_doorbell(const struct sk_ring_reader *reader);
-/* The next slot, copied out: 1, 0 none, -EPROTO where the daemon's cursor is impossible. Room is given back in batches,
- * and at the latest by sk_ring_reader_wait(). */
+/* The next slot, copied out: 1, 0 none, -EPROTO where the daemon's cursor is impossible. Room is
+ * given back in batches, and at the latest by sk_ring_reader_wait(). */
 int sk_ring_reader_next(struct sk_ring_reader *reader, struct sk_slot *ret_slot);
 /* Before sleeping on the doorbell: true where a slot has come meanwhile, do not sleep. */
 bool sk_ring_reader_wait(struct sk_ring_reader *reader);

@@ -1,6 +1,7 @@
-/* Runs a fuzz target as an ordinary test: its seeds, then mutations of them, from a fixed generator,
- * so that a failure comes back at the next run. Arguments: files to feed once each instead (to replay
- * what libFuzzer found). SK_FUZZ_ROUNDS in the environment sets the number of mutations.
+/* Runs a fuzz target as an ordinary test: its seeds, then mutations of them, from a fixed
+ * generator, so that a failure comes back at the next run. Arguments: files to feed once each
+ * instead (to replay what libFuzzer found). SK_FUZZ_ROUNDS in the environment sets the number of
+ * mutations.
  */
 #include "driver.h"
 
@@ -34,9 +35,24 @@ static uint32_t random_below(uint32_t limit) /* xorshift64* */
 
 /* Values at which a length or a sign check is likely to be wrong. */
 static const uint64_t edges[] = {
-	0,	    1,		0x7f,	     0x80,	   0xff,	       0x7fff,
-	0x8000,	    0xffff,	0x7fffffff,  0x80000000,   0xffffffff,	       0x100000000,
-	UINT64_MAX, INT64_MAX,	1ull << 63,  1ull << 61,   0x5555555555555556, UINT64_MAX - 7,
+	0,
+	1,
+	0x7f,
+	0x80,
+	0xff,
+	0x7fff,
+	0x8000,
+	0xffff,
+	0x7fffffff,
+	0x80000000,
+	0xffffffff,
+	0x100000000,
+	UINT64_MAX,
+	INT64_MAX,
+	1ull << 63,
+	1ull << 61,
+	0x5555555555555556,
+	UINT64_MAX - 7,
 };
 
 static void mutate_once(struct input *in)

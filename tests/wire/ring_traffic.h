@@ -1,5 +1,5 @@
-/* Traffic for the ring tests: a writer that puts numbered tokens and a reader that checks each of them,
- * both asleep in poll when they cannot go on. Every property of token i follows from i.
+/* Traffic for the ring tests: a writer that puts numbered tokens and a reader that checks each of
+ * them, both asleep in poll when they cannot go on. Every property of token i follows from i.
  */
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRAFFIC_MOST_TEXT 200
+#define TRAFFIC_MOST_TEXT   200
 #define TRAFFIC_PATIENCE_MS 60000 /* a wake-up that takes longer was lost */
 
 struct traffic_count {
@@ -78,7 +78,8 @@ static inline int traffic_write(struct sk_ring_writer *writer, uint64_t n_tokens
 			continue;
 		}
 		if (r != -EAGAIN) {
-			fprintf(stderr, "put of token %llu: %s\n", (unsigned long long)i, strerror(-r));
+			fprintf(stderr, "put of token %llu: %s\n", (unsigned long long)i,
+				strerror(-r));
 			return -1;
 		}
 		sk_ring_writer_publish(writer);
@@ -105,7 +106,8 @@ static inline int traffic_read(struct sk_ring_reader *reader, uint64_t n_tokens,
 		struct sk_slot slot;
 		int r = sk_ring_reader_next(reader, &slot);
 		if (r < 0) {
-			fprintf(stderr, "next at token %llu: %s\n", (unsigned long long)i, strerror(-r));
+			fprintf(stderr, "next at token %llu: %s\n", (unsigned long long)i,
+				strerror(-r));
 			return -1;
 		}
 		if (r == 0) {

@@ -1,5 +1,5 @@
-/* The ring between two processes: descriptors handed over as in Welcome, then ten million tokens, each
- * one checked on the other side, with both sides asleep whenever they cannot go on.
+/* The ring between two processes: descriptors handed over as in Welcome, then ten million tokens,
+ * each one checked on the other side, with both sides asleep whenever they cannot go on.
  */
 #include "sk_test.h"
 

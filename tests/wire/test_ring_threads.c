@@ -1,6 +1,7 @@
-/* The same traffic between two threads, for ThreadSanitizer. It follows addresses, and the two ends of a
- * ring map the same memory at different ones; so mmap is wrapped here (by the linker) to hand out one
- * map of a file again: the two ends then meet at the same addresses and every unordered access shows.
+/* The same traffic between two threads, for ThreadSanitizer. It follows addresses, and the two ends
+ * of a ring map the same memory at different ones; so mmap is wrapped here (by the linker) to hand
+ * out one map of a file again: the two ends then meet at the same addresses and every unordered
+ * access shows.
  */
 #include "sk_test.h"
 

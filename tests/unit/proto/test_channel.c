@@ -62,7 +62,8 @@ static int send_status(struct sk_channel *channel, uint32_t request, const int *
 	return sk_channel_send(channel, &message.base, fds, n_fds);
 }
 
-static int send_prompt(struct sk_channel *channel, uint32_t request, uint8_t *prompt, size_t n_bytes)
+static int send_prompt(struct sk_channel *channel, uint32_t request, uint8_t *prompt,
+		       size_t n_bytes)
 {
 	Sk__Generate generate = SK__GENERATE__INIT;
 	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
@@ -143,7 +144,8 @@ static void descriptors_come_with_their_frame(void **state)
 	}
 }
 
-/* All frames arrive in one fill each, none is taken before the end: the books must still be right. */
+/* All frames arrive in one fill each, none is taken before the end: the books must still be right.
+ */
 static void frames_may_wait_with_their_descriptors(void **state)
 {
 	(void)state;
@@ -170,7 +172,8 @@ static void frames_may_wait_with_their_descriptors(void **state)
 	pair_finish(&p); /* the rest was never taken */
 }
 
-static ssize_t raw_send(int socket, const void *bytes, size_t n_bytes, const int *fds, unsigned n_fds)
+static ssize_t raw_send(int socket, const void *bytes, size_t n_bytes, const int *fds,
+			unsigned n_fds)
 {
 	union {
 		struct cmsghdr align;
@@ -249,7 +252,8 @@ static void descriptors_inside_a_frame_are_a_fault(void **state)
 			if (read_between)
 				assert_int_equal(sk_channel_fill(p.a), 0);
 			assert_int_equal(raw_send(p.raw, bytes + cut, n - cut, &p.raw, 1), n - cut);
-			/* Read at once, the two parts cannot be told apart and are one frame that begins here. */
+			/* Read at once, the two parts cannot be told apart and are one frame that
+			 * begins here. */
 			int expected = cut && read_between ? -EBADMSG : 0;
 			assert_int_equal(sk_channel_fill(p.a), expected);
 			pair_finish(&p);
@@ -333,7 +337,9 @@ static void partial_writes(void **state)
 	int fd = marker(&inode);
 
 	memset(prompt, 'p', 200000);
-	assert_int_equal(setsockopt(sk_channel_fd(p.a), SOL_SOCKET, SO_SNDBUF, &n_buffer, sizeof n_buffer), 0);
+	assert_int_equal(
+		setsockopt(sk_channel_fd(p.a), SOL_SOCKET, SO_SNDBUF, &n_buffer, sizeof n_buffer),
+		0);
 	while (n_sent < 60) {
 		n_sent++;
 		if (n_sent % 3 == 0)

@@ -56,7 +56,8 @@ static void take_all(struct sk_frame_reader *reader, const struct stream *s, uns
 
 	while ((r = sk_frame_reader_next(reader, &message, &n_bytes)) == 1) {
 		assert_true(*frame < s->n_frames);
-		assert_int_equal(n_bytes, s->starts[*frame + 1] - s->starts[*frame] - SK_FRAME_HEADER_BYTES);
+		assert_int_equal(n_bytes,
+				 s->starts[*frame + 1] - s->starts[*frame] - SK_FRAME_HEADER_BYTES);
 		assert_memory_equal(message, s->bytes + s->starts[*frame] + SK_FRAME_HEADER_BYTES,
 				    n_bytes);
 		++*frame;
@@ -157,7 +158,8 @@ static void the_largest_frame(void **state)
 static void a_bad_length_is_found_at_once(void **state)
 {
 	(void)state;
-	static const uint32_t bad[] = {0, SK_FRAME_MOST_BYTES + 1, 0x7fffffff, 0x80000000, 0xffffffff};
+	static const uint32_t bad[] = {0, SK_FRAME_MOST_BYTES + 1, 0x7fffffff, 0x80000000,
+				       0xffffffff};
 	static const size_t lengths[] = {4, 9};
 	struct stream s = stream_create(lengths, 2);
 
@@ -176,16 +178,20 @@ static void a_bad_length_is_found_at_once(void **state)
 			assert_int_equal(sk_frame_reader_push(&reader, bytes, cut), 0);
 			if (cut % 2)
 				take_all(&reader, &s, &frame);
-			assert_int_equal(sk_frame_reader_push(&reader, bytes + cut, n_bytes - cut), -EMSGSIZE);
+			assert_int_equal(sk_frame_reader_push(&reader, bytes + cut, n_bytes - cut),
+					 -EMSGSIZE);
 			check_reader(&reader);
 			/* What came before it is good. */
 			while (frame < 2) {
-				assert_int_equal(sk_frame_reader_next(&reader, &message, &n_message), 1);
+				assert_int_equal(
+					sk_frame_reader_next(&reader, &message, &n_message), 1);
 				assert_int_equal(n_message, lengths[frame++]);
 			}
-			assert_int_equal(sk_frame_reader_next(&reader, &message, &n_message), -EMSGSIZE);
+			assert_int_equal(sk_frame_reader_next(&reader, &message, &n_message),
+					 -EMSGSIZE);
 			assert_int_equal(sk_frame_reader_push(&reader, "x", 1), -EMSGSIZE);
-			assert_int_equal(sk_frame_reader_next(&reader, &message, &n_message), -EMSGSIZE);
+			assert_int_equal(sk_frame_reader_next(&reader, &message, &n_message),
+					 -EMSGSIZE);
 			sk_frame_reader_finish(&reader);
 		}
 	}

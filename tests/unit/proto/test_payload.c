@@ -1,4 +1,5 @@
-/* Memfds beside frames: what is sent can be mapped and not be changed, and nothing else is accepted. */
+/* Memfds beside frames: what is sent can be mapped and not be changed, and nothing else is
+ * accepted. */
 #include "sk_test.h"
 
 #include "proto/payload.h"
@@ -29,7 +30,8 @@ static void there_and_back(void **state)
 		assert_int_equal(ftruncate(fd, (off_t)n + 1), -1);
 		if (n) {
 			assert_int_equal(ftruncate(fd, (off_t)n - 1), -1);
-			assert_ptr_equal(mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+			assert_ptr_equal(mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0),
+					 MAP_FAILED);
 		}
 		assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
 		sk_payload_unmap(map, n);

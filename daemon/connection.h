@@ -1,0 +1,41 @@
+/* One client: its channel, its token ring, and the requests it waits for. Loop thread.
+ *
+ *   hello timeout --> dropped          engine has let go of the ring --> destroyed
+ *   accepted --Hello--> welcomed --requests...--> closing
+ */
+#pragma once
+
+#include "daemon/server.h"
+#include "proto/channel.h"
+
+/* A Generate that runs: what must be known when it ends. */
+struct sk_connection_request {
+	struct sk_list node;
+	uint32_t id;
+	bool is_generate;
+	uint32_t n_stops;
+	struct sk_stop *stops;
+};
+
+struct sk_connection {
+	struct sk_list node; /* of server->connections */
+	struct sk_server *server;
+	uint64_t name; /* the engine's word for it */
+	uid_t uid;
+	pid_t pid;
+	struct sk_channel *channel;
+	struct event *reading, *writing, *room, *hello_timeout;
+	struct sk_ring_writer *ring; /* from Hello on */
+	struct sk_list requests;
+	bool is_welcome;
+	bool is_closing; /* nothing more is read or sent; waits for the engine's CLOSED where it had
+			    a ring */
+};
+
+/* Takes the socket over; on failure it is closed. */
+void sk_connection_accept(struct sk_server *server, int fd);
+/* An event of the engine for this connection. Takes it over. */
+void sk_connection_take_event(struct sk_connection *connection, struct sk_event *event);
+/* Tells the client why, as far as it reads, and closes. */
+void sk_connection_fail(struct sk_connection *connection, int error, const char *reason);
+void sk_connection_destroy(struct sk_connection *connection);

@@ -1,0 +1,210 @@
+/* streamkvd: options, socket, model, engine, server; then the loop until a signal. */
+#include "base/log.h"
+#include "daemon/backends.h"
+#include "daemon/notify.h"
+#include "daemon/progress.h"
+#include "daemon/server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#define CONFIG_PATH "/etc/streamkv/streamkvd.conf"
+
+/* Everything that main opens, in order. */
+struct daemon {
+	struct sk_daemon_options options;
+	struct sk_listener listener;
+	struct sk_model *model;
+	struct sk_tokenizer *tokenizer;
+	struct sk_engine *engine;
+	struct sk_server server;
+};
+
+static int said(int exit_code, const struct sk_diag *diag)
+{
+	sk_log(SK_LOG_ERROR, "%s", diag->text);
+	return exit_code;
+}
+
+/* --config is looked for before all else: what the file says, the command line says over again. */
+static const char *find_config(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--config") == 0 || strcmp(argv[i], "-c") == 0)
+			return i + 1 < argc ? argv[i + 1] : NULL;
+		if (strncmp(argv[i], "--config=", 9) == 0)
+			return argv[i] + 9;
+	}
+	return NULL;
+}
+
+/* 0 to go on, else the exit code; *ret_done: all is said already. */
+static int read_options(struct sk_daemon_options *options, int argc, char **argv, bool *ret_done)
+{
+	struct sk_diag diag = {""};
+	const char *config = find_config(argc, argv);
+	int n_rest;
+	bool help;
+
+	*ret_done = true;
+	if (sk_options_defaults(sk_daemon_option_table, options, &diag) < 0)
+		return said(EX_SOFTWARE, &diag);
+	if ((config || access(CONFIG_PATH, R_OK) == 0) &&
+	    sk_daemon_read_config(config ? config : CONFIG_PATH, options, &diag) < 0)
+		return said(EX_CONFIG, &diag);
+	if (sk_options_parse(sk_daemon_option_table, options, argc, argv, &n_rest, &help, &diag) <
+	    0)
+		return said(EX_USAGE, &diag);
+	if (help) {
+		sk_options_help(stdout, &sk_daemon_help, sk_daemon_option_table);
+		return 0;
+	}
+	if (options->man) {
+		sk_options_man(stdout, &sk_daemon_help, sk_daemon_option_table, 8);
+		return 0;
+	}
+	if (options->version) {
+		puts("streamkvd " SK_VERSION);
+		return 0;
+	}
+	if (n_rest) {
+		sk_diag_fail(&diag, EINVAL,
+			     "'%s': streamkvd takes options only; see streamkvd --help", argv[1]);
+		return said(EX_USAGE, &diag);
+	}
+	if (!options->model) {
+		sk_diag_fail(&diag, EINVAL,
+			     "no model is named; give one with --model DIR or --model FILE.gguf");
+		return said(EX_USAGE, &diag);
+	}
+	if (options->step_tokens < options->max_batch) {
+		sk_diag_fail(&diag, EINVAL, "--step-tokens %llu is less than --max-batch %llu",
+			     (unsigned long long)options->step_tokens,
+			     (unsigned long long)options->max_batch);
+		return said(EX_USAGE, &diag);
+	}
+	*ret_done = options->check_config;
+	return 0;
+}
+
+/* 600 as chmod writes it: the digits are octal. */
+static unsigned octal(uint64_t digits)
+{
+	return (unsigned)(digits / 100 % 10 * 64 + digits / 10 % 10 * 8 + digits % 10);
+}
+
+static int exit_code_of(int err)
+{
+	switch (err) {
+	case -ENOENT:
+		return EX_NOINPUT;
+	case -ENOMEM:
+	case -EMFILE:
+		return EX_OSERR;
+	case -ENODEV:
+		return EX_UNAVAILABLE;
+	default:
+		return EX_DATAERR;
+	}
+}
+
+static enum sk_kv_format kv_format_of(const struct daemon *daemon)
+{
+	int weights = daemon->options.weights;
+	if (daemon->options.kv != SK_KV_CHOICE_AUTO)
+		return daemon->options.kv == SK_KV_CHOICE_F32 ? SK_KV_F32 : SK_KV_F16;
+	bool exact =
+		weights == SK_WEIGHTS_F32 ||
+		(weights == SK_WEIGHTS_AUTO && sk_model_main_dtype(daemon->model) == SK_DTYPE_F32);
+	return exact ? SK_KV_F32 : SK_KV_F16;
+}
+
+static int open_engine(struct daemon *daemon, struct sk_diag *diag)
+{
+	const struct sk_daemon_options *options = &daemon->options;
+	struct sk_progress progress;
+	struct sk_engine_options wanted = {
+		.backend_options = {.n_threads = (uint32_t)options->threads,
+				    .instructions = options->instructions},
+		.weights = (enum sk_weight_format)options->weights,
+		.kv_format = kv_format_of(daemon),
+		.kv_memory_bytes = options->kv_memory,
+		.max_batch = (uint32_t)options->max_batch,
+		.step_tokens = (uint32_t)options->step_tokens,
+		.policy = {(enum sk_mode)options->mode, (uint32_t)options->sink,
+			   (uint32_t)options->window, (uint32_t)options->slack},
+		.stall_timeout_ns = (uint64_t)(options->stall_timeout * 1e9),
+		.progress = sk_progress_show,
+		.progress_context = &progress,
+	};
+	int err = sk_choose_backend(options->backend, &wanted.backend, diag);
+	if (err < 0)
+		return err;
+	sk_progress_begin(&progress, "loading");
+	err = sk_engine_create(daemon->model, daemon->tokenizer, &wanted, &daemon->engine, diag);
+	sk_progress_end(&progress);
+	return err;
+}
+
+static int run(struct daemon *daemon)
+{
+	const struct sk_daemon_options *options = &daemon->options;
+	struct sk_diag diag = {""};
+	int err;
+
+	err = sk_listener_open(&daemon->listener, sk_daemon_socket_path(options),
+			       octal(options->socket_mode), &diag);
+	if (err < 0)
+		return said(err == -EADDRINUSE ? EX_UNAVAILABLE : EX_CANTCREAT, &diag);
+	err = sk_model_open(options->model, &daemon->model, &diag);
+	if (!err)
+		err = sk_tokenizer_open(daemon->model, &daemon->tokenizer, &diag);
+	if (!err)
+		err = open_engine(daemon, &diag);
+	if (err < 0)
+		return said(exit_code_of(err), &diag);
+
+	daemon->server = (struct sk_server){
+		.options = options,
+		.engine = daemon->engine,
+		.model = daemon->model,
+		.tokenizer = daemon->tokenizer,
+		.listener = &daemon->listener,
+	};
+	err = sk_server_init(&daemon->server, &diag);
+	if (!err) {
+		err = sk_engine_start(daemon->engine);
+		if (err < 0)
+			sk_diag_fail(&diag, -err, "the engine's threads: %s", strerror(-err));
+	}
+	if (err < 0)
+		return said(EX_OSERR, &diag);
+	sk_log(SK_LOG_NOTICE, "ready: %s on %s, %.0f MB of weights, at %s",
+	       sk_model_config(daemon->model)->name, sk_engine_backend_name(daemon->engine),
+	       (double)sk_engine_weight_bytes(daemon->engine) / 1e6,
+	       daemon->listener.path[0] ? daemon->listener.path : "the socket handed over");
+	return sk_server_run(&daemon->server);
+}
+
+int main(int argc, char **argv)
+{
+	static struct daemon daemon = {.listener = {.fd = -1, .lock_fd = -1}};
+	bool done;
+
+	sk_log_open("streamkvd", SK_LOG_NOTICE);
+	int exit_code = read_options(&daemon.options, argc, argv, &done);
+	if (exit_code || done)
+		return exit_code;
+	sk_log_open("streamkvd", (enum sk_log_level)(daemon.options.log_level + SK_LOG_ERROR));
+	exit_code = run(&daemon);
+	if (daemon.server.base)
+		sk_server_finish(&daemon.server);
+	sk_engine_destroy(daemon.engine);
+	sk_tokenizer_close(daemon.tokenizer);
+	sk_model_close(daemon.model);
+	sk_listener_close(&daemon.listener);
+	return exit_code;
+}

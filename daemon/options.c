@@ -1,0 +1,126 @@
+#include "daemon/options.h"
+
+#include "shm/ring.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char *const backends[] = {"auto", "cuda", "cpu", NULL};
+static const char *const weights[] = {"auto", "f32", "bf16", "q8", "q4", NULL};
+static const char *const kvs[] = {"auto", "f32", "f16", NULL};
+static const char *const modes[] = {"streaming", "window", "dense", NULL};
+static const char *const levels[] = {"error", "warning", "notice", "info", "debug", NULL};
+
+#define AT(member) offsetof(struct sk_daemon_options, member)
+
+const struct sk_option sk_daemon_option_table[] = {
+	{"model", 'm', SK_OPTION_STRING, AT(model), "PATH", NULL,
+	 .help = "The model to keep: a Hugging Face directory (config.json, model.safetensors, "
+		 "tokenizer.json) or a GGUF file."},
+	{"backend", 'b', SK_OPTION_CHOICE, AT(backend), NULL, "auto", .choices = backends,
+	 .help = "The device that runs it."},
+	{"weights", 'w', SK_OPTION_CHOICE, AT(weights), NULL, "auto", .choices = weights,
+	 .help = "How weights are kept in memory; auto keeps what the file has."},
+	{"kv", 0, SK_OPTION_CHOICE, AT(kv), NULL, "auto", .choices = kvs,
+	 .help = "How cached keys and values are kept; auto is f32 with f32 weights, else f16."},
+	{"mode", 0, SK_OPTION_CHOICE, AT(mode), NULL, "streaming", .choices = modes,
+	 .help = "What a session is that asks for nothing else."},
+	{"sink", 'S', SK_OPTION_UINT, AT(sink), "N", "4", .max = 1 << 20,
+	 .help = "First tokens of a session that are never evicted."},
+	{"window", 'W', SK_OPTION_UINT, AT(window), "N", "0", .max = 1 << 24,
+	 .help = "Most recent tokens that a session keeps; 0 stands for 1020, or less where the "
+		 "model's context is shorter."},
+	{"slack", 'K', SK_OPTION_UINT, AT(slack), "N", "0", .max = 1 << 20,
+	 .help = "Entries that a cache may grow past sink + window before it is cut back."},
+	{"kv-memory", 0, SK_OPTION_BYTES, AT(kv_memory), "SIZE", "2G", .min = 1 << 20,
+	 .help = "Memory for the KV caches of all sessions together. It is used as sessions need "
+		 "it."},
+	{"max-batch", 0, SK_OPTION_UINT, AT(max_batch), "N", "64", .min = 1, .max = 4096,
+	 .help = "Sessions that take part in one step at most."},
+	{"step-tokens", 0, SK_OPTION_UINT, AT(step_tokens), "N", "256", .min = 1, .max = 65536,
+	 .help = "Tokens in one step at most, prompts included; at least max-batch."},
+	{"threads", 't', SK_OPTION_UINT, AT(threads), "N", "0", .max = 1024,
+	 .help = "Threads of the CPU backend; 0 is one for each core that the process may use."},
+	{"instructions", 0, SK_OPTION_STRING, AT(instructions), "NAME", NULL,
+	 .help = "Instruction set of the CPU backend (scalar, avx2, avx512, ...), instead of the "
+		 "best there is."},
+	{"socket", 's', SK_OPTION_STRING, AT(socket), "PATH", NULL,
+	 .help = "Where clients connect. Without it $STREAMKV_SOCKET, else "
+		 "$XDG_RUNTIME_DIR/streamkv.sock, else "
+		 "/run/streamkv/streamkvd.sock. A socket handed over by systemd comes before all "
+		 "of them."},
+	{"socket-mode", 0, SK_OPTION_UINT, AT(socket_mode), "MODE", "600", .max = 777,
+	 .help = "Permissions of the socket, as chmod writes them: 600 for its owner alone, 666 "
+		 "for every user."},
+	{"max-connections", 0, SK_OPTION_UINT, AT(max_connections), "N", "256", .min = 1,
+	 .max = 100000, .help = "Clients at once at most; further ones wait to be accepted."},
+	{"max-prompt", 0, SK_OPTION_BYTES, AT(max_prompt), "SIZE", "256M", .min = 1024,
+	 .max = 1u << 30,
+	 .help = "The longest prompt that is taken. A longer one is refused, never cut."},
+	{"max-tokens", 'n', SK_OPTION_UINT, AT(max_tokens), "N", "256", .min = 1,
+	 .help = "Tokens generated for a request that names no number."},
+	{"ring-slots", 0, SK_OPTION_UINT, AT(ring_slots), "N", "4096", .min = SK_RING_LEAST_SLOTS,
+	 .max = SK_RING_MOST_SLOTS,
+	 .help = "Slots of a client's token ring where it asks for no number; rounded up to a "
+		 "power of two."},
+	{"stall-timeout", 0, SK_OPTION_FLOAT, AT(stall_timeout), "SECONDS", "30", .fmax = 1e6,
+	 .help = "A client whose ring stays full for so long has its request cancelled; 0 waits "
+		 "for ever."},
+	{"hello-timeout", 0, SK_OPTION_FLOAT, AT(hello_timeout), "SECONDS", "10", .fmin = 0.01,
+	 .fmax = 1e6, .help = "A client that has not said hello by then is dropped."},
+	{"config", 'c', SK_OPTION_STRING, AT(config), "FILE", NULL, .not_in_file = true,
+	 .help = "Read options from FILE first (name = value); the command line comes before it. "
+		 "Without it "
+		 "/etc/streamkv/streamkvd.conf is read where it exists."},
+	{"check-config", 0, SK_OPTION_FLAG, AT(check_config), NULL, NULL, .not_in_file = true,
+	 .help = "Check options and configuration file, then end."},
+	{"log-level", 0, SK_OPTION_CHOICE, AT(log_level), NULL, "notice", .choices = levels,
+	 .help = "What is worth a line on standard error."},
+	{"version", 'V', SK_OPTION_FLAG, AT(version), NULL, NULL, .not_in_file = true,
+	 .help = "Print the version."},
+	{"man", 0, SK_OPTION_FLAG, AT(man), NULL, NULL,
+	 .not_in_file = true}, /* for the build: this page as troff */
+	{0},
+};
+
+const struct sk_command_help sk_daemon_help = {
+	.name = "streamkvd",
+	.synopsis = "",
+	.summary = "keep a language model warm, and its streaming KV caches",
+	.text = "streamkvd loads the model once and serves it on a Unix socket to streamkv-client "
+		"and to programs that use "
+		"libstreamkv. Each session has a streaming KV cache: its first tokens (sinks) and "
+		"the most recent ones (a "
+		"window), so that it may run for ever in constant memory.\n\n"
+		"The socket is there as soon as the daemon starts: clients that come while the "
+		"model is being loaded wait and "
+		"are served. SIGTERM and SIGINT end it: running requests finish as cancelled. A "
+		"second one ends it at once.",
+	.examples =
+		"  streamkvd --model SmolLM2-135M-Instruct.Q4_1.gguf\n"
+		"  streamkvd --model pythia-2.8b --weights q8 --sink 8 --window 248 --slack 64\n",
+	.exits = "   0  ended as asked\n"
+		 "  64  an option is wrong\n"
+		 "  65  the model's files are not what they should be, or not supported\n"
+		 "  66  the model is not there\n"
+		 "  69  another streamkvd has the socket, or the device is not there\n"
+		 "  70  the device failed\n"
+		 "  71  the system refused something (memory, descriptors)\n"
+		 "  73  the socket could not be made\n"
+		 "  78  the configuration file is wrong\n",
+};
+
+const char *sk_daemon_socket_path(const struct sk_daemon_options *options)
+{
+	static char path[512];
+	const char *named = getenv("STREAMKV_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
+
+	if (options->socket)
+		return options->socket;
+	if (named && named[0])
+		return named;
+	if (!runtime || !runtime[0])
+		return "/run/streamkv/streamkvd.sock";
+	snprintf(path, sizeof path, "%s/streamkv.sock", runtime);
+	return path;
+}

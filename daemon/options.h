@@ -1,0 +1,29 @@
+/* The daemon's options: one table for argv, the configuration file, --help and the man page. */
+#pragma once
+
+#include "base/options.h"
+
+struct sk_daemon_options {
+	const char *model, *socket, *config, *instructions;
+	int backend, weights, kv, mode, log_level;
+	uint64_t sink, window, slack, kv_memory, max_batch, step_tokens, threads, device;
+	uint64_t max_tokens, max_prompt, max_connections, ring_slots, socket_mode;
+	double stall_timeout, hello_timeout;
+	bool version, man, check_config;
+};
+
+enum { SK_BACKEND_AUTO, SK_BACKEND_CUDA, SK_BACKEND_CPU };
+enum { SK_KV_CHOICE_AUTO, SK_KV_CHOICE_F32, SK_KV_CHOICE_F16 };
+
+extern const struct sk_option sk_daemon_option_table[];
+extern const struct sk_command_help sk_daemon_help;
+
+/* Reads a configuration file (INI: "name = value" lines, sections are passed over) into the
+ * options. Its strings are kept until the program ends. -ENOENT where there is none, -EINVAL and a
+ * sentence with file and line. */
+int sk_daemon_read_config(const char *path, struct sk_daemon_options *options,
+			  struct sk_diag *diag);
+
+/* --socket, else $STREAMKV_SOCKET, else $XDG_RUNTIME_DIR/streamkv.sock, else
+ * /run/streamkv/streamkvd.sock. */
+const char *sk_daemon_socket_path(const struct sk_daemon_options *options);

@@ -15,8 +15,9 @@
  *     streamkv_stream_close(stream);
  *     streamkv_close(kv);
  *
- * A connection and its streams belong to one thread at a time. Functions return 0 (or as said) or -errno and
- * fill `error`, which may be NULL. Nothing is printed, no signal is touched (SIGPIPE is never raised).
+ * A connection and its streams belong to one thread at a time. Functions return 0 (or as said) or
+ * -errno and fill `error`, which may be NULL. Nothing is printed, no signal is touched (SIGPIPE is
+ * never raised).
  */
 #pragma once
 
@@ -35,15 +36,18 @@ struct streamkv_error {
 	char text[512]; /* one sentence */
 };
 
-/* --- Connection ---------------------------------------------------------------------------------- */
+/* --- Connection ----------------------------------------------------------------------------------
+ */
 
-/* The socket used where none is named: $STREAMKV_SOCKET, else $XDG_RUNTIME_DIR/streamkv.sock if it exists,
- * else /run/streamkv/streamkvd.sock. In a static buffer. */
+/* The socket used where none is named: $STREAMKV_SOCKET, else $XDG_RUNTIME_DIR/streamkv.sock if it
+ * exists, else /run/streamkv/streamkvd.sock. In a static buffer. */
 const char *streamkv_default_socket(void);
 
-/* -ENOENT or -ECONNREFUSED where no daemon listens; -EPROTO where it is no streamkvd, or of another version. Waits while
- * the daemon is still loading its model (socket activation), at most `timeout_ms` (-1: for ever). */
-int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **ret_kv, struct streamkv_error *error);
+/* -ENOENT or -ECONNREFUSED where no daemon listens; -EPROTO where it is no streamkvd, or of another
+ * version. Waits while the daemon is still loading its model (socket activation), at most
+ * `timeout_ms` (-1: for ever). */
+int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **ret_kv,
+		     struct streamkv_error *error);
 void streamkv_close(struct streamkv *kv);
 
 struct streamkv_policy {
@@ -58,7 +62,8 @@ struct streamkv_welcome {
 };
 const struct streamkv_welcome *streamkv_welcome(const struct streamkv *kv);
 
-/* --- Generate ------------------------------------------------------------------------------------ */
+/* --- Generate ------------------------------------------------------------------------------------
+ */
 
 struct streamkv_generate {
 	const void *prompt; /* any bytes; copied or sealed before the call returns */
@@ -76,14 +81,17 @@ struct streamkv_generate {
 	bool plain, ignore_eos, show_special;
 	const char *chat, *system; /* NULL: none */
 };
-#define STREAMKV_GENERATE_INIT {.policy = {STREAMKV_DEFAULT, -1, -1, -1}, .top_p = 1, .repeat_penalty = 1}
+#define STREAMKV_GENERATE_INIT                                                                     \
+	{                                                                                          \
+		.policy = {STREAMKV_DEFAULT, -1, -1, -1}, .top_p = 1, .repeat_penalty = 1          \
+	}
 
 struct streamkv_token {
-	int32_t id;	   /* -1: text alone, that had been held back */
+	int32_t id; /* -1: text alone, that had been held back */
 	float logprob;
-	double seconds;	   /* since the stream's first token, by the daemon's clock */
+	double seconds;    /* since the stream's first token, by the daemon's clock */
 	uint64_t position; /* of this token after the prompt: 0, 1, ... */
-	uint32_t live;	   /* entries cached before the step that evaluates it */
+	uint32_t live;     /* entries cached before the step that evaluates it */
 	uint32_t evicted;  /* entries dropped by that step */
 	bool special;
 	const uint8_t *text; /* whole UTF-8 sequences; valid until the next call */
@@ -106,51 +114,60 @@ struct streamkv_result {
 	enum streamkv_stop stop;
 	const char *reason; /* a sentence, or "" */
 	const char *stop_string;
-	uint64_t prompt_tokens, evaluated_tokens, reused_tokens, generated_tokens, evicted_tokens, evictions;
+	uint64_t prompt_tokens, evaluated_tokens, reused_tokens, generated_tokens, evicted_tokens,
+		evictions;
 	uint64_t live_min, live_max, position, seed;
 	uint64_t queue_ns, prefill_ns, first_token_ns, decode_ns;
 };
 
-int streamkv_generate(struct streamkv *kv, const struct streamkv_generate *ask, struct streamkv_stream **ret_stream,
-		      struct streamkv_error *error);
-/* The next token: 1, or 0 at the end (then streamkv_result() is whole), -ETIMEDOUT, -EINTR (a signal came: decide, call again),
- * -ECONNRESET where the daemon died, -EPROTO. */
+int streamkv_generate(struct streamkv *kv, const struct streamkv_generate *ask,
+		      struct streamkv_stream **ret_stream, struct streamkv_error *error);
+/* The next token: 1, or 0 at the end (then streamkv_result() is whole), -ETIMEDOUT, -EINTR (a
+ * signal came: decide, call again), -ECONNRESET where the daemon died, -EPROTO. */
 int streamkv_next(struct streamkv_stream *stream, int timeout_ms, struct streamkv_token *ret_token,
 		  struct streamkv_error *error);
 /* Prefill's progress so far, for a bar. */
-void streamkv_progress(const struct streamkv_stream *stream, uint64_t *ret_prompt_tokens, uint64_t *ret_evaluated);
+void streamkv_progress(const struct streamkv_stream *stream, uint64_t *ret_prompt_tokens,
+		       uint64_t *ret_evaluated);
 /* Asks for the end; the stream then ends as cancelled. Not for signal handlers. */
 int streamkv_cancel(struct streamkv_stream *stream, struct streamkv_error *error);
 const struct streamkv_result *streamkv_result(const struct streamkv_stream *stream);
 void streamkv_stream_close(struct streamkv_stream *stream); /* cancels if it still runs */
 
-/* --- Text ---------------------------------------------------------------------------------------- */
+/* --- Text ----------------------------------------------------------------------------------------
+ */
 
 /* *ret_ids is freed with free(). */
-int streamkv_tokenize(struct streamkv *kv, const void *text, size_t n_bytes, bool plain, bool add_bos, int32_t **ret_ids,
-		      size_t *ret_n_ids, struct streamkv_error *error);
-int streamkv_detokenize(struct streamkv *kv, const int32_t *ids, size_t n_ids, void **ret_text, size_t *ret_n_bytes,
-			struct streamkv_error *error);
+int streamkv_tokenize(struct streamkv *kv, const void *text, size_t n_bytes, bool plain,
+		      bool add_bos, int32_t **ret_ids, size_t *ret_n_ids,
+		      struct streamkv_error *error);
+int streamkv_detokenize(struct streamkv *kv, const int32_t *ids, size_t n_ids, void **ret_text,
+			size_t *ret_n_bytes, struct streamkv_error *error);
 
-/* --- The daemon ---------------------------------------------------------------------------------- */
+/* --- The daemon ----------------------------------------------------------------------------------
+ */
 
 struct streamkv_status {
-	const char *server, *model, *backend; /* live as long as the connection, until the next call */
+	const char *server, *model,
+		*backend; /* live as long as the connection, until the next call */
 	uint64_t uptime_ns;
 	uint32_t pid, connections, sessions, running, paused, page_tokens;
 	uint64_t pages_total, pages_used, page_bytes, weight_bytes;
 	uint64_t steps, prompt_tokens, generated_tokens, requests;
 };
-int streamkv_status(struct streamkv *kv, struct streamkv_status *ret_status, struct streamkv_error *error);
+int streamkv_status(struct streamkv *kv, struct streamkv_status *ret_status,
+		    struct streamkv_error *error);
 
 struct streamkv_model {
 	const char *name, *path, *architecture, *file_format, *weights, *chat;
 	uint64_t parameters, weight_bytes, kv_bytes_per_token;
-	uint32_t vocabulary, context, layers, width, heads, kv_heads, head_dim, rotary_dims, mlp_width;
+	uint32_t vocabulary, context, layers, width, heads, kv_heads, head_dim, rotary_dims,
+		mlp_width;
 	double rope_base;
 	struct streamkv_policy policy;
 };
-int streamkv_model(struct streamkv *kv, struct streamkv_model *ret_model, struct streamkv_error *error);
+int streamkv_model(struct streamkv *kv, struct streamkv_model *ret_model,
+		   struct streamkv_error *error);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,158 @@
+#include "client/command.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char sk_command_exits[] =
+	"   0  all is well\n"
+	"  64  an option or argument is wrong\n"
+	"  65  the input cannot be used (an empty prompt, ids that are no numbers)\n"
+	"  66  an input file or standard input cannot be read\n"
+	"  69  no daemon listens\n"
+	"  70  the model failed\n"
+	"  71  the system refused something (memory, descriptors)\n"
+	"  73  an output file cannot be made\n"
+	"  74  output cannot be written\n"
+	"  75  the daemon refused (its caches are full, the session is busy), or died: try again\n"
+	"  76  what answers is no streamkvd, or of another version\n"
+	" 130  ended by Ctrl-C, after what had been generated was printed (143: by SIGTERM)\n"
+	" 141  the reader of standard output has gone (as the shell shows SIGPIPE)\n";
+
+int sk_said(int exit_code, const char *format, ...)
+{
+	va_list args;
+	sk_terminal_clear();
+	fprintf(stderr, "streamkv-client: ");
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	return exit_code;
+}
+
+int sk_exit_code_of(int err)
+{
+	switch (err) {
+	case -ENOENT:
+	case -ECONNREFUSED:
+	case -EACCES:
+		return EX_UNAVAILABLE;
+	case -ENOMEM:
+	case -EMFILE:
+		return EX_OSERR;
+	case -EPROTO:
+	case -EPROTONOSUPPORT:
+	case -EBADMSG:
+		return EX_PROTOCOL;
+	case -EINVAL:
+	case -EMSGSIZE:
+	case -EOVERFLOW:
+		return EX_DATAERR;
+	default:
+		return EX_TEMPFAIL;
+	}
+}
+
+struct streamkv *sk_connect(const char *socket, int *ret_exit_code)
+{
+	struct streamkv_error error;
+	struct streamkv *kv;
+	int err = streamkv_connect(socket, 2000, &kv, &error);
+
+	if (err == -ETIMEDOUT) {
+		if (isatty(STDERR_FILENO))
+			fprintf(stderr, "streamkv-client: waiting for the daemon, which is loading "
+					"its model or is full\n");
+		err = streamkv_connect(socket, -1, &kv, &error);
+	}
+	if (err < 0) {
+		*ret_exit_code = sk_said(sk_exit_code_of(err), "%s", error.text);
+		return NULL;
+	}
+	return kv;
+}
+
+/* --- Input and output
+ * ------------------------------------------------------------------------------ */
+
+static int append(struct sk_input *input, size_t *n_allocated, const char *bytes, size_t n)
+{
+	if (input->n_bytes + n + 1 > *n_allocated) {
+		size_t wanted = 2 * (input->n_bytes + n) + 4096;
+		char *grown = realloc(input->bytes, wanted);
+		if (!grown)
+			return sk_said(EX_OSERR, "not enough memory for the input");
+		input->bytes = grown;
+		*n_allocated = wanted;
+	}
+	memcpy(input->bytes + input->n_bytes, bytes, n);
+	input->n_bytes += n;
+	input->bytes[input->n_bytes] = '\0';
+	return 0;
+}
+
+static int append_standard_input(struct sk_input *input, size_t *n_allocated)
+{
+	static char portion[1 << 16];
+	ssize_t n;
+
+	while ((n = read(STDIN_FILENO, portion, sizeof portion)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return sk_said(EX_NOINPUT, "standard input: %s", strerror(errno));
+		int err = append(input, n_allocated, portion, (size_t)n);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int sk_read_input(int n_rest, char **rest, struct sk_input *ret_input)
+{
+	struct sk_input input = {0};
+	size_t n_allocated = 0;
+	int err = append(&input, &n_allocated, "", 0);
+
+	if (!err && n_rest == 0) {
+		if (isatty(STDIN_FILENO))
+			fprintf(stderr, "streamkv-client: reading standard input, until Ctrl-D\n");
+		err = append_standard_input(&input, &n_allocated);
+	}
+	for (int i = 0; i < n_rest && !err; i++) {
+		if (i)
+			err = append(&input, &n_allocated, " ", 1);
+		if (!err)
+			err = strcmp(rest[i], "-") == 0
+				      ? append_standard_input(&input, &n_allocated)
+				      : append(&input, &n_allocated, rest[i], strlen(rest[i]));
+	}
+	if (err) {
+		free(input.bytes);
+		return err;
+	}
+	*ret_input = input;
+	return 0;
+}
+
+int sk_write_out(const void *bytes, size_t n_bytes)
+{
+	const char *at = bytes;
+	while (n_bytes) {
+		ssize_t n = write(STDOUT_FILENO, at, n_bytes);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EPIPE
+				       ? 128 + SIGPIPE
+				       : sk_said(EX_IOERR, "standard output: %s", strerror(errno));
+		at += n;
+		n_bytes -= (size_t)n;
+	}
+	return 0;
+}

@@ -1,0 +1,47 @@
+/* The commands of streamkv-client: one file each, one options table each, and what they share. */
+#pragma once
+
+#include "base/options.h"
+#include "client/streamkv.h"
+
+#include <sys/types.h>
+#include <sysexits.h>
+
+struct sk_command {
+	struct sk_command_help help; /* .name is "streamkv-client NAME" */
+	const struct sk_option *options;
+	size_t opts_bytes; /* of the struct that the options fill */
+	/* rest[0..n_rest): what is left of argv. Returns the exit code. */
+	int (*run)(const void *opts, int n_rest, char **rest);
+};
+
+extern const struct sk_command sk_command_generate, sk_command_tokenize, sk_command_detokenize,
+	sk_command_status, sk_command_model;
+
+extern const char sk_command_exits[]; /* the exit codes, for help */
+
+/* Prints "streamkv-client: SENTENCE" to standard error and returns `exit_code`. */
+int sk_said(int exit_code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The exit code for a libstreamkv error. */
+int sk_exit_code_of(int err);
+
+/* Connects to `socket` or the default; NULL after saying why, with the exit code. While the daemon
+ * loads its model a terminal is told so. */
+struct streamkv *sk_connect(const char *socket, int *ret_exit_code);
+
+struct sk_input {
+	char *bytes; /* heap */
+	size_t n_bytes;
+};
+/* Arguments joined by spaces, "-" standing for all of standard input; no arguments: standard input.
+ */
+int sk_read_input(int n_rest, char **rest, struct sk_input *ret_input);
+
+/* Writes all to standard output: 0, or the exit code (quietly where the reader has gone). */
+int sk_write_out(const void *bytes, size_t n_bytes);
+
+/* --- terminal.c --- */
+
+/* A line on a terminal's standard error that is drawn over; nothing elsewhere. */
+void sk_terminal_bar(const char *what, double part, double per_second, const char *unit);
+void sk_terminal_clear(void);

@@ -1,0 +1,108 @@
+#include "client/command.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct opts {
+	const char *socket;
+	bool json;
+};
+
+static const struct sk_option options[] = {
+	{"json", 0, SK_OPTION_FLAG, offsetof(struct opts, json), .help = "Print one JSON object."},
+	{"socket", 's', SK_OPTION_STRING, offsetof(struct opts, socket), "PATH",
+	 .help = "Where the daemon listens."},
+	{0},
+};
+
+static int print_json(const struct streamkv_status *s)
+{
+	json_t *object =
+		json_pack("{s:s%, s:s%, s:s%}", "server", s->server, strlen(s->server), "model",
+			  s->model, strlen(s->model), "backend", s->backend, strlen(s->backend));
+	const struct {
+		const char *name;
+		uint64_t value;
+	} numbers[] = {
+		{"pid", s->pid},
+		{"uptime_ns", s->uptime_ns},
+		{"connections", s->connections},
+		{"sessions", s->sessions},
+		{"running", s->running},
+		{"paused", s->paused},
+		{"pages_total", s->pages_total},
+		{"pages_used", s->pages_used},
+		{"page_bytes", s->page_bytes},
+		{"page_tokens", s->page_tokens},
+		{"weight_bytes", s->weight_bytes},
+		{"steps", s->steps},
+		{"prompt_tokens", s->prompt_tokens},
+		{"generated_tokens", s->generated_tokens},
+		{"requests", s->requests},
+	};
+	for (unsigned i = 0; object && i < sizeof numbers / sizeof *numbers; i++)
+		json_object_set_new(object, numbers[i].name,
+				    json_integer((json_int_t)numbers[i].value));
+	char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
+	json_decref(object);
+	if (!text)
+		return sk_said(EX_OSERR, "not enough memory");
+	int err = sk_write_out(text, strlen(text));
+	free(text);
+	return err ? err : sk_write_out("\n", 1);
+}
+
+static int print_text(const struct streamkv_status *s)
+{
+	char text[2048];
+	double used = (double)(s->pages_used * s->page_bytes) / 1e6,
+	       total = (double)(s->pages_total * s->page_bytes) / 1e6;
+	int n = snprintf(
+		text, sizeof text,
+		"server       %s, process %u, up %.0f s\n"
+		"model        %s on %s, %.0f MB of weights\n"
+		"clients      %u connected, %u sessions, %u requests running, %u of them paused\n"
+		"KV cache     %llu of %llu pages of %u tokens in use, %.0f of %.0f MB\n"
+		"since start  %llu requests, %llu prompt tokens, %llu generated tokens, %llu "
+		"steps\n",
+		s->server, s->pid, (double)s->uptime_ns * 1e-9, s->model, s->backend,
+		(double)s->weight_bytes / 1e6, s->connections, s->sessions, s->running, s->paused,
+		(unsigned long long)s->pages_used, (unsigned long long)s->pages_total,
+		s->page_tokens, used, total, (unsigned long long)s->requests,
+		(unsigned long long)s->prompt_tokens, (unsigned long long)s->generated_tokens,
+		(unsigned long long)s->steps);
+	return sk_write_out(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+}
+
+static int run(const void *from, int n_rest, char **rest)
+{
+	const struct opts *opts = from;
+	struct streamkv_error error;
+	struct streamkv_status status;
+	int exit_code;
+
+	if (n_rest)
+		return sk_said(EX_USAGE, "'%s': status takes options only", rest[0]);
+	struct streamkv *kv = sk_connect(opts->socket, &exit_code);
+	if (!kv)
+		return exit_code;
+	int err = streamkv_status(kv, &status, &error);
+	exit_code = err < 0 ? sk_said(sk_exit_code_of(err), "%s", error.text)
+			    : (opts->json ? print_json : print_text)(&status);
+	streamkv_close(kv);
+	return exit_code;
+}
+
+const struct sk_command sk_command_status = {
+	.help = {.name = "streamkv-client status",
+		 .synopsis = "",
+		 .summary = "show what the daemon is doing",
+		 .text = "Shows the daemon's model, clients, sessions, memory and work since its "
+			 "start. The connection that asks is "
+			 "counted among the clients.",
+		 .exits = sk_command_exits},
+	.options = options,
+	.opts_bytes = sizeof(struct opts),
+	.run = run,
+};

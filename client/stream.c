@@ -1,0 +1,342 @@
+#include "client/connection.h"
+
+#include "proto/payload.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define INLINE_BYTES (256u << 10) /* a longer prompt goes beside the frame */
+
+struct streamkv_stream {
+	struct streamkv *kv;
+	uint32_t request;
+	bool is_last;     /* the ring has nothing more of it */
+	bool is_finished; /* and this is how it ended: */
+	struct streamkv_result result;
+	Sk__ServerMessage *finished; /* what result points into */
+	char *stop_string;
+	uint64_t prompt_tokens, evaluated_tokens;
+	uint64_t n_tokens;
+	double seconds;
+	uint8_t *text;
+	size_t n_text, text_allocated;
+};
+
+const char *streamkv_stop_name(enum streamkv_stop stop)
+{
+	static const char *const names[] = {"unknown",   "eos",          "limit",   "stop",
+					    "cancelled", "disconnected", "refused", "error"};
+	return stop >= 0 && stop < sizeof names / sizeof *names ? names[stop] : names[0];
+}
+
+/* --- Asking
+ * ---------------------------------------------------------------------------------------- */
+
+static void fill_policy(Sk__Policy *to, const struct streamkv_policy *from)
+{
+	to->mode = (Sk__Mode)from->mode;
+	if (from->sink >= 0) {
+		to->has_sink_case = SK__POLICY__HAS_SINK_SINK;
+		to->sink = (uint32_t)from->sink;
+	}
+	if (from->window >= 0) {
+		to->has_window_case = SK__POLICY__HAS_WINDOW_WINDOW;
+		to->window = (uint32_t)from->window;
+	}
+	if (from->slack >= 0) {
+		to->has_slack_case = SK__POLICY__HAS_SLACK_SLACK;
+		to->slack = (uint32_t)from->slack;
+	}
+}
+
+static int ask(struct streamkv *kv, uint32_t request, const struct streamkv_generate *from,
+	       int prompt_fd, struct streamkv_error *error)
+{
+	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
+	Sk__Generate generate = SK__GENERATE__INIT;
+	Sk__Policy policy = SK__POLICY__INIT;
+	Sk__Sampling sampling = SK__SAMPLING__INIT;
+	ProtobufCBinaryData stops[16];
+
+	if (from->n_stops > 16)
+		return streamkv_fail(error, EINVAL, "%u stop strings were given, 16 are allowed",
+				     from->n_stops);
+	for (unsigned i = 0; i < from->n_stops; i++)
+		stops[i] = (ProtobufCBinaryData){strlen(from->stops[i]), (uint8_t *)from->stops[i]};
+	fill_policy(&policy, &from->policy);
+	sampling.temperature = from->temperature;
+	sampling.top_k = from->top_k;
+	sampling.top_p = from->top_p;
+	sampling.min_p = from->min_p;
+	sampling.repeat_penalty = from->repeat_penalty;
+	sampling.repeat_last = from->repeat_last;
+	if (from->has_seed) {
+		sampling.has_seed_case = SK__SAMPLING__HAS_SEED_SEED;
+		sampling.seed = from->seed;
+	}
+	if (prompt_fd >= 0) {
+		generate.source_case = SK__GENERATE__SOURCE_IN_MEMFD;
+		generate.in_memfd = 1;
+		generate.prompt_bytes = from->n_prompt_bytes;
+	} else {
+		generate.source_case = SK__GENERATE__SOURCE_PROMPT;
+		generate.prompt =
+			(ProtobufCBinaryData){from->n_prompt_bytes, (uint8_t *)from->prompt};
+	}
+	generate.max_tokens = from->max_tokens;
+	generate.endless = from->endless;
+	generate.session = from->session ? (char *)from->session : "";
+	generate.policy = &policy;
+	generate.sampling = &sampling;
+	generate.stop = stops;
+	generate.n_stop = from->n_stops;
+	generate.plain = from->plain;
+	generate.chat = from->chat ? (char *)from->chat : "";
+	if (from->system)
+		generate.system =
+			(ProtobufCBinaryData){strlen(from->system), (uint8_t *)from->system};
+	generate.ignore_eos = from->ignore_eos;
+	generate.show_special = from->show_special;
+	message.request = request;
+	message.body_case = SK__CLIENT_MESSAGE__BODY_GENERATE;
+	message.generate = &generate;
+	return streamkv_send(kv, &message, &prompt_fd, prompt_fd >= 0, error);
+}
+
+int streamkv_generate(struct streamkv *kv, const struct streamkv_generate *from,
+		      struct streamkv_stream **ret_stream, struct streamkv_error *error)
+{
+	int prompt_fd = -1;
+
+	if (kv->stream)
+		return streamkv_fail(error, EBUSY,
+				     "a stream of this connection runs already; close it first");
+	if (from->n_prompt_bytes > kv->welcome.max_prompt_bytes)
+		return streamkv_fail(
+			error, EMSGSIZE,
+			"the prompt has %zu bytes, the daemon takes %llu (--max-prompt)",
+			from->n_prompt_bytes, (unsigned long long)kv->welcome.max_prompt_bytes);
+	struct streamkv_stream *stream = calloc(1, sizeof *stream);
+	if (!stream)
+		return streamkv_fail(error, ENOMEM, "not enough memory");
+	if (from->n_prompt_bytes > INLINE_BYTES) {
+		int err = sk_payload_create(from->prompt, from->n_prompt_bytes, &prompt_fd);
+		if (err < 0) {
+			free(stream);
+			return streamkv_fail(error, -err, "no memory to share the prompt: %s",
+					     strerror(-err));
+		}
+	}
+	stream->kv = kv;
+	stream->request = streamkv_next_request(kv);
+	int err = ask(kv, stream->request, from, prompt_fd, error);
+	if (prompt_fd >= 0)
+		close(prompt_fd);
+	if (err < 0) {
+		free(stream);
+		return err;
+	}
+	kv->stream = stream;
+	*ret_stream = stream;
+	return 0;
+}
+
+/* --- Reading
+ * --------------------------------------------------------------------------------------- */
+
+static int keep_text(struct streamkv_stream *stream, const struct sk_slot *slot)
+{
+	if (stream->n_text + slot->n_text_bytes > stream->text_allocated) {
+		size_t n = 2 * (stream->n_text + slot->n_text_bytes) + 256;
+		uint8_t *grown = realloc(stream->text, n);
+		if (!grown)
+			return -ENOMEM;
+		stream->text = grown;
+		stream->text_allocated = n;
+	}
+	memcpy(stream->text + stream->n_text, slot->text, slot->n_text_bytes);
+	stream->n_text += slot->n_text_bytes;
+	return 0;
+}
+
+static void fill_token(struct streamkv_stream *stream, const struct sk_slot *slot,
+		       struct streamkv_token *token)
+{
+	stream->n_text = 0;
+	stream->seconds += (double)slot->since_us * 1e-6;
+	*token = (struct streamkv_token){
+		.id = slot->flags & SK_SLOT_NO_TOKEN ? -1 : slot->id,
+		.logprob = slot->logprob,
+		.seconds = stream->seconds,
+		.position = stream->n_tokens,
+		.live = slot->live,
+		.evicted = slot->evicted,
+		.special = slot->flags & SK_SLOT_SPECIAL,
+	};
+	stream->n_tokens += !(slot->flags & SK_SLOT_NO_TOKEN);
+}
+
+/* A whole token out of the ring: 1, or 0 where there is none. Its slots were published together. */
+static int take_token(struct streamkv_stream *stream, struct streamkv_token *token,
+		      struct streamkv_error *error)
+{
+	struct sk_slot slot;
+	int got;
+
+	while ((got = sk_ring_reader_next(stream->kv->ring, &slot)) == 1) {
+		if (slot.request != stream->request)
+			continue; /* of a stream that was closed before its end */
+		if (!(slot.flags & SK_SLOT_CONTINUES))
+			fill_token(stream, &slot, token);
+		if (keep_text(stream, &slot) < 0)
+			return streamkv_fail(error, ENOMEM, "not enough memory");
+		if (slot.flags & SK_SLOT_MORE)
+			continue;
+		stream->is_last = slot.flags & SK_SLOT_LAST;
+		token->text = stream->text;
+		token->n_text_bytes = stream->n_text;
+		return 1;
+	}
+	return got < 0 ? streamkv_fail(error, EPROTO,
+				       "the daemon's token ring is not of this protocol")
+		       : 0;
+}
+
+static void finish(struct streamkv_stream *stream, Sk__ServerMessage *message)
+{
+	const Sk__Finished *from = message->finished;
+
+	stream->finished = message;
+	stream->is_finished = true;
+	stream->stop_string = strndup(from->stop_string.data ? (char *)from->stop_string.data : "",
+				      from->stop_string.len);
+	stream->result = (struct streamkv_result){
+		.stop = (enum streamkv_stop)from->stop,
+		.reason = from->reason,
+		.stop_string = stream->stop_string ? stream->stop_string : "",
+		.prompt_tokens = from->prompt_tokens,
+		.evaluated_tokens = from->evaluated_tokens,
+		.reused_tokens = from->reused_tokens,
+		.generated_tokens = from->generated_tokens,
+		.evicted_tokens = from->evicted_tokens,
+		.evictions = from->evictions,
+		.live_min = from->live_min,
+		.live_max = from->live_max,
+		.position = from->position,
+		.seed = from->seed,
+		.queue_ns = from->queue_ns,
+		.prefill_ns = from->prefill_ns,
+		.first_token_ns = from->first_token_ns,
+		.decode_ns = from->decode_ns,
+	};
+}
+
+/* Takes what the socket has brought: progress, the end, a refusal. */
+static int take_messages(struct streamkv_stream *stream, struct streamkv_error *error)
+{
+	struct sk_frame frame;
+	Sk__ServerMessage *message;
+	int got;
+
+	while ((got = streamkv_receive(stream->kv, &frame, &message, error)) == 1) {
+		sk_frame_finish(&frame);
+		if (message->request != stream->request) {
+			sk__server_message__free_unpacked(message, NULL);
+			continue;
+		}
+		if (message->body_case == SK__SERVER_MESSAGE__BODY_FINISHED &&
+		    !stream->is_finished) {
+			finish(stream, message);
+			return 0;
+		}
+		if (message->body_case == SK__SERVER_MESSAGE__BODY_PROGRESS) {
+			stream->prompt_tokens = message->progress->prompt_tokens;
+			stream->evaluated_tokens = message->progress->evaluated_tokens;
+		}
+		int err = 0;
+		if (message->body_case == SK__SERVER_MESSAGE__BODY_FAILED) {
+			err = streamkv_fail(
+				error, message->failed->error > 0 ? message->failed->error : EIO,
+				"%s", message->failed->reason);
+			stream->is_last = stream->is_finished = true;
+			stream->result.stop = STREAMKV_STOP_REFUSED;
+			stream->result.reason = stream->result.stop_string = "";
+		}
+		sk__server_message__free_unpacked(message, NULL);
+		if (err < 0)
+			return err;
+	}
+	return got;
+}
+
+int streamkv_next(struct streamkv_stream *stream, int timeout_ms, struct streamkv_token *ret_token,
+		  struct streamkv_error *error)
+{
+	struct streamkv *kv = stream->kv;
+
+	for (;;) {
+		int got = stream->is_last ? 0 : take_token(stream, ret_token, error);
+		if (got != 0)
+			return got;
+		/* Finished comes after the ring's last slot; where there is none (refused,
+		 * disconnected), it is the end. */
+		if (stream->is_finished)
+			return 0;
+		bool has_slot = !stream->is_last && sk_ring_reader_wait(kv->ring);
+		if (has_slot)
+			continue;
+		got = take_messages(stream, error);
+		if (got < 0) {
+			/* What the daemon had still written is read before its end is told. */
+			struct streamkv_error ignored;
+			int rest = stream->is_last ? 0 : take_token(stream, ret_token, &ignored);
+			return rest == 1 ? 1 : got;
+		}
+		if (stream->is_finished)
+			continue;
+		got = streamkv_wait(kv, stream->is_last ? -1 : sk_ring_reader_doorbell(kv->ring),
+				    timeout_ms, error);
+		if (got < 0)
+			return got;
+	}
+}
+
+void streamkv_progress(const struct streamkv_stream *stream, uint64_t *ret_prompt_tokens,
+		       uint64_t *ret_evaluated)
+{
+	*ret_prompt_tokens = stream->prompt_tokens;
+	*ret_evaluated = stream->evaluated_tokens;
+}
+
+int streamkv_cancel(struct streamkv_stream *stream, struct streamkv_error *error)
+{
+	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
+	Sk__Cancel cancel = SK__CANCEL__INIT;
+
+	cancel.target = stream->request;
+	message.body_case = SK__CLIENT_MESSAGE__BODY_CANCEL;
+	message.cancel = &cancel;
+	return streamkv_send(stream->kv, &message, NULL, 0, error);
+}
+
+const struct streamkv_result *streamkv_result(const struct streamkv_stream *stream)
+{
+	return &stream->result;
+}
+
+void streamkv_stream_close(struct streamkv_stream *stream)
+{
+	if (!stream)
+		return;
+	if (!stream->is_finished && !stream->kv->is_broken)
+		(void)streamkv_cancel(stream, NULL);
+	if (stream->kv->stream == stream)
+		stream->kv->stream = NULL;
+	if (stream->finished)
+		sk__server_message__free_unpacked(stream->finished, NULL);
+	free(stream->stop_string);
+	free(stream->text);
+	free(stream);
+}

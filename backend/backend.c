@@ -19,13 +19,171 @@ void sk_backend_close(struct sk_backend *backend)
 		backend->ops->close(backend);
 }
 
+uint32_t sk_backend_max_rows(const struct sk_backend *backend)
+{
+	return backend->shape.max_rows;
+}
+
+const char *sk_backend_name(const struct sk_backend *backend)
+{
+	return backend->ops->name(backend);
+}
+
+/* --- Memory ------------------------------------------------------------------------------------ */
+
+int sk_backend_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width, struct sk_buffer **ret_buffer)
+{
+	return backend->ops->alloc(backend, n_rows, width, ret_buffer);
+}
+
 void sk_backend_free(struct sk_backend *backend, struct sk_buffer *buffer)
 {
 	if (buffer)
 		backend->ops->free(backend, buffer);
 }
 
-uint32_t sk_backend_max_rows(const struct sk_backend *backend)
+int sk_backend_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix, const struct sk_matrix *bias,
+			   enum sk_weight_format format, struct sk_linear **ret_linear)
 {
-	return backend->shape.max_rows;
+	return backend->ops->pack_linear(backend, matrix, bias, format, ret_linear);
+}
+
+int sk_backend_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight, const struct sk_matrix *bias,
+			 struct sk_norm **ret_norm)
+{
+	return backend->ops->pack_norm(backend, weight, bias, ret_norm);
+}
+
+uint64_t sk_backend_weight_bytes(const struct sk_backend *backend)
+{
+	return backend->ops->weight_bytes(backend);
+}
+
+uint64_t sk_backend_page_bytes(const struct sk_backend *backend)
+{
+	return backend->ops->page_bytes(backend);
+}
+
+int sk_backend_reserve_pages(struct sk_backend *backend, uint32_t n_pages)
+{
+	int r = backend->ops->reserve_pages(backend, n_pages);
+	if (r == 0)
+		backend->n_pages = n_pages;
+	return r;
+}
+
+void sk_backend_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages)
+{
+	backend->ops->clear_pages(backend, pages, n_pages);
+}
+
+void sk_backend_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to)
+{
+	backend->ops->copy_page(backend, from, to);
+}
+
+/* --- A step ------------------------------------------------------------------------------------ */
+
+/* Whether a span keeps the rules of struct sk_row and struct sk_span. Its rows lie within the batch. */
+static bool span_is_sound(const struct sk_backend *backend, const struct sk_span *span, const struct sk_row *rows)
+{
+	uint64_t first = UINT64_MAX, last = rows[0].entry + (span->n_rows - 1);
+	uint32_t n_sink = 0;
+
+	if (last < rows[0].entry || last > UINT64_MAX - 1)
+		return false;
+	for (uint32_t i = 0; i < span->n_rows; i++) {
+		const struct sk_row *row = &rows[i];
+		if (row->entry != rows[0].entry + i || row->first > row->entry || row->n_sink > row->first)
+			return false;
+		first = row->first < first ? row->first : first;
+		n_sink = row->n_sink > n_sink ? row->n_sink : n_sink;
+	}
+
+	uint32_t n_sink_pages = n_sink / SK_PAGE_TOKENS + (n_sink % SK_PAGE_TOKENS != 0);
+	if (n_sink_pages > span->n_sink_pages)
+		return false;
+	for (uint32_t i = 0; i < n_sink_pages; i++)
+		if (span->sink_pages[i] >= backend->n_pages)
+			return false;
+
+	/* Entries ascend by one, so what the rows see together is all of [first, last]. */
+	uint64_t page = first / SK_PAGE_TOKENS, last_page = last / SK_PAGE_TOKENS;
+	if (page < span->page0 || last_page - span->page0 >= span->n_pages)
+		return false;
+	for (; page <= last_page; page++)
+		if (span->pages[page - span->page0] >= backend->n_pages)
+			return false;
+	return true;
+}
+
+int sk_backend_begin_step(struct sk_backend *backend, const struct sk_batch *batch)
+{
+	uint32_t row = 0;
+	if (batch->n_rows == 0 || batch->n_rows > backend->shape.max_rows)
+		return -EINVAL;
+	for (uint32_t i = 0; i < batch->n_spans; i++) {
+		const struct sk_span *span = &batch->spans[i];
+		if (span->row != row || span->n_rows == 0 || span->n_rows > batch->n_rows - row ||
+		    !span_is_sound(backend, span, batch->rows + row))
+			return -EINVAL;
+		row += span->n_rows;
+	}
+	if (row != batch->n_rows)
+		return -EINVAL;
+	return backend->ops->begin_step(backend, batch);
+}
+
+int sk_backend_end_step(struct sk_backend *backend)
+{
+	return backend->ops->end_step(backend);
+}
+
+void sk_backend_embed(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table)
+{
+	backend->ops->embed(backend, out, table);
+}
+
+void sk_backend_norm(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		     const struct sk_norm *norm, float eps, bool subtract_mean)
+{
+	backend->ops->norm(backend, out, in, norm, eps, subtract_mean);
+}
+
+void sk_backend_matmul(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		       const struct sk_linear *linear)
+{
+	backend->ops->matmul(backend, out, in, linear);
+}
+
+void sk_backend_matmul_add(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
+			   const struct sk_linear *linear)
+{
+	backend->ops->matmul_add(backend, x, in, linear);
+}
+
+void sk_backend_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv, uint32_t layer)
+{
+	backend->ops->append(backend, q, qkv, layer);
+}
+
+void sk_backend_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q, uint32_t layer)
+{
+	backend->ops->attend(backend, out, q, layer);
+}
+
+void sk_backend_activate(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in, enum sk_act act)
+{
+	backend->ops->activate(backend, out, in, act);
+}
+
+void sk_backend_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
+		       const uint32_t *rows, uint32_t n_rows)
+{
+	backend->ops->gather(backend, out, x, rows, n_rows);
+}
+
+const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row)
+{
+	return backend->ops->read(backend, buffer, row);
 }

@@ -1,8 +1,8 @@
 /* The contract of a device, for those who call it (engine/, kv/). Implementers read backend/impl.h.
  *
  * A backend holds packed weights, a pool of KV pages, and activation buffers, all opaque. A forward
- * pass is a sequence of the operations below between begin_step and end_step; operations are queued in
- * order and may run later, so their faults are reported by sk_backend_end_step() alone.
+ * pass is a sequence of the operations below between begin_step and end_step; operations are queued
+ * in order and may run later, so their faults are reported by sk_backend_end_step() alone.
  *
  * One thread calls a backend: the engine thread. Workers are the backend's own business.
  * Not known here: what a model, a session or a token means.
@@ -17,12 +17,12 @@
 #include <stdint.h>
 
 #define SK_PAGE_TOKENS 32 /* entries a KV page, in every layer */
-#define SK_NO_PAGE	UINT32_MAX
+#define SK_NO_PAGE     UINT32_MAX
 
 struct sk_backend;
 struct sk_buffer; /* activations: (n_rows, width) floats, row-major */
 struct sk_linear; /* a packed matrix and its bias */
-struct sk_norm;	  /* a norm's weight and bias */
+struct sk_norm;   /* a norm's weight and bias */
 
 /* How weights are kept. AUTO keeps what the file has: floats as they are, blocks as 8 or 4 bits. */
 enum sk_weight_format {
@@ -41,7 +41,8 @@ enum sk_kv_format {
 /* Everything that a device must know of a model's attention before it can reserve a pool. */
 struct sk_backend_shape {
 	uint32_t n_layers, n_heads, n_kv_heads, head_dim;
-	uint32_t n_rot; /* rotated dims of a head, half-split pairs (i, i + n_rot/2), base^(-2i/n_rot) */
+	uint32_t n_rot; /* rotated dims of a head, half-split pairs (i, i + n_rot/2),
+			   base^(-2i/n_rot) */
 	double rope_base;
 	enum sk_kv_format kv_format;
 	uint32_t max_rows; /* tokens a step, at most */
@@ -51,31 +52,37 @@ struct sk_backend_shape {
 struct sk_backend_kind;
 
 struct sk_backend_options {
-	uint32_t n_threads;	/* CPU: 0 = one for each core that this process may use */
-	const char *instructions; /* CPU: NULL = the best there is, else "scalar", "avx2", "avx512", ... */
-	uint32_t device;	/* GPU: which */
+	uint32_t n_threads;       /* CPU: 0 = one for each core that this process may use */
+	const char *instructions; /* CPU: NULL = the best there is, else "scalar", "avx2", "avx512",
+				     ... */
+	uint32_t device;          /* GPU: which */
 };
 
 /* -ENODEV and a sentence where this machine has no such device. */
 int sk_backend_open(const struct sk_backend_kind *kind, const struct sk_backend_options *options,
-		    const struct sk_backend_shape *shape, struct sk_backend **ret_backend, struct sk_diag *diag);
+		    const struct sk_backend_shape *shape, struct sk_backend **ret_backend,
+		    struct sk_diag *diag);
 void sk_backend_close(struct sk_backend *backend); /* and all that came from it */
 uint32_t sk_backend_max_rows(const struct sk_backend *backend);
 const char *sk_backend_name(const struct sk_backend *backend); /* "cpu (avx512-vnni, 2 threads)" */
 
-/* --- Memory ------------------------------------------------------------------------------------ */
+/* --- Memory ------------------------------------------------------------------------------------
+ */
 
-int sk_backend_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width, struct sk_buffer **ret_buffer);
+int sk_backend_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
+		     struct sk_buffer **ret_buffer);
 void sk_backend_free(struct sk_backend *backend, struct sk_buffer *buffer);
 
-/* Packs a matrix (with an optional bias of shape (n_rows, 1), else absent or NULL). The source is not
- * needed afterwards. -ENOMEM, -ENOTSUP (a format that this device cannot keep). */
-int sk_backend_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix, const struct sk_matrix *bias,
-			   enum sk_weight_format format, struct sk_linear **ret_linear);
-/* Keeps an embedding table (n_vocab, width) so that rows can be looked up. Where the output matrix is
- * the same table, pack it once with sk_backend_pack_linear() and use it for both: every linear can embed. */
-int sk_backend_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight, const struct sk_matrix *bias,
-			 struct sk_norm **ret_norm);
+/* Packs a matrix (with an optional bias of shape (n_rows, 1), else absent or NULL). The source is
+ * not needed afterwards. -ENOMEM, -ENOTSUP (a format that this device cannot keep). */
+int sk_backend_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix,
+			   const struct sk_matrix *bias, enum sk_weight_format format,
+			   struct sk_linear **ret_linear);
+/* Keeps an embedding table (n_vocab, width) so that rows can be looked up. Where the output matrix
+ * is the same table, pack it once with sk_backend_pack_linear() and use it for both: every linear
+ * can embed. */
+int sk_backend_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
+			 const struct sk_matrix *bias, struct sk_norm **ret_norm);
 uint64_t sk_backend_weight_bytes(const struct sk_backend *backend); /* packed, in all */
 
 /* The pool of KV pages, all layers of one page together. Pages start zeroed. Reserve once. */
@@ -84,15 +91,18 @@ int sk_backend_reserve_pages(struct sk_backend *backend, uint32_t n_pages);
 void sk_backend_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages);
 void sk_backend_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to);
 
-/* --- A step ------------------------------------------------------------------------------------ */
+/* --- A step ------------------------------------------------------------------------------------
+ */
 
 /* One token of a step. Entries of a session are numbered 0, 1, ... from its first token; an entry's
- * page is entry / SK_PAGE_TOKENS of its session, its slot entry % SK_PAGE_TOKENS. The token sees the
- * entries [0, n_sink) and [first, entry]; n_sink <= first. See kv/window.h, which computes them.
+ * page is entry / SK_PAGE_TOKENS of its session, its slot entry % SK_PAGE_TOKENS. The token sees
+ * the entries [0, n_sink) and [first, entry]; n_sink <= first. See kv/window.h, which computes
+ * them.
  *
  * Rotary positions (design section 2.1): the key is rotated at text position origin + entry, once.
  * Entries from `first` on are scored with the query rotated at origin + entry, sinks with the query
- * rotated at origin + live, where live = n_sink + (entry - first) is the query's place in the cache. */
+ * rotated at origin + live, where live = n_sink + (entry - first) is the query's place in the
+ * cache. */
 struct sk_row {
 	uint64_t entry;
 	uint64_t first;
@@ -102,9 +112,9 @@ struct sk_row {
 
 /* One session's rows in a step: contiguous, entries ascending by one. */
 struct sk_span {
-	uint32_t row, n_rows;	     /* step rows [row, row + n_rows) */
-	uint64_t origin;	     /* text position of entry 0 */
-	const uint32_t *sink_pages;  /* pages that hold entries [0, n_sink) of every row */
+	uint32_t row, n_rows;       /* step rows [row, row + n_rows) */
+	uint64_t origin;            /* text position of entry 0 */
+	const uint32_t *sink_pages; /* pages that hold entries [0, n_sink) of every row */
 	uint32_t n_sink_pages;
 	const uint32_t *pages; /* page of entry e >= first: pages[e / SK_PAGE_TOKENS - page0] */
 	uint32_t n_pages;
@@ -123,35 +133,41 @@ int sk_backend_begin_step(struct sk_backend *backend, const struct sk_batch *bat
 /* Waits until all is done. A fault of the device: -EIO, and every session of the batch is lost. */
 int sk_backend_end_step(struct sk_backend *backend);
 
-/* out = rows of `table` by the batch's ids; ids are < its n_rows (checked by begin_step's caller). */
-void sk_backend_embed(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table);
+/* out = rows of `table` by the batch's ids; ids are < its n_rows (checked by begin_step's caller).
+ */
+void sk_backend_embed(struct sk_backend *backend, struct sk_buffer *out,
+		      const struct sk_linear *table);
 
 /* out = norm(in) over each of the batch's rows: with subtract_mean layer norm, without RMS norm. */
 void sk_backend_norm(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
 		     const struct sk_norm *norm, float eps, bool subtract_mean);
 
 /* out = in W^T + b */
-void sk_backend_matmul(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
-		       const struct sk_linear *linear);
+void sk_backend_matmul(struct sk_backend *backend, struct sk_buffer *out,
+		       const struct sk_buffer *in, const struct sk_linear *linear);
 /* x += in W^T + b */
-void sk_backend_matmul_add(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
-			   const struct sk_linear *linear);
+void sk_backend_matmul_add(struct sk_backend *backend, struct sk_buffer *x,
+			   const struct sk_buffer *in, const struct sk_linear *linear);
 
 /* Reads (n_rows, Q + K + V) from `qkv`, writes each row's rotated key and its value to its page in
- * `layer`, and leaves in `q` (n_rows, 2 * n_heads * head_dim) the query rotated at the text position,
- * then the query for the sinks. */
-void sk_backend_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv, uint32_t layer);
-/* out (n_rows, n_heads * head_dim) = softmax(q k / sqrt(head_dim)) v over what each row sees. All rows
- * of the step have been appended before. */
-void sk_backend_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q, uint32_t layer);
+ * `layer`, and leaves in `q` (n_rows, 2 * n_heads * head_dim) the query rotated at the text
+ * position, then the query for the sinks. */
+void sk_backend_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv,
+		       uint32_t layer);
+/* out (n_rows, n_heads * head_dim) = softmax(q k / sqrt(head_dim)) v over what each row sees. All
+ * rows of the step have been appended before. */
+void sk_backend_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
+		       uint32_t layer);
 
-/* The MLP's nonlinearity, (n_rows, width) -> out; SK_ACT_SWIGLU reads (n_rows, 2 width), gate first. */
+/* The MLP's nonlinearity, (n_rows, width) -> out; SK_ACT_SWIGLU reads (n_rows, 2 width), gate
+ * first. */
 enum sk_act {
-	SK_ACT_GELU,	  /* exact, erf */
+	SK_ACT_GELU, /* exact, erf */
 	SK_ACT_GELU_TANH,
 	SK_ACT_SWIGLU,
 };
-void sk_backend_activate(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in, enum sk_act act);
+void sk_backend_activate(struct sk_backend *backend, struct sk_buffer *out,
+			 const struct sk_buffer *in, enum sk_act act);
 
 /* Gathers `rows` of the batch from x: out (n_rows, width). What follows works on those rows alone:
  * after it, operations take their row count from this call until the step ends. */
@@ -159,4 +175,5 @@ void sk_backend_gather(struct sk_backend *backend, struct sk_buffer *out, const 
 		       const uint32_t *rows, uint32_t n_rows);
 
 /* After end_step: the floats of row `row`, valid until the next step begins. */
-const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row);
+const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer,
+			     uint32_t row);

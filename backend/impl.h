@@ -1,5 +1,5 @@
-/* The contract of a device, for those who implement one. Each operation is specified at the function
- * of the same name in backend/backend.h; this table only says how it is reached.
+/* The contract of a device, for those who implement one. Each operation is specified at the
+ * function of the same name in backend/backend.h; this table only says how it is reached.
  *
  * An implementation embeds struct sk_backend first in its own struct and casts back after checking
  * `ops` (see sk_cpu_from() in cpu/): a foreign backend is then a fault that is seen, not a crash.
@@ -12,18 +12,21 @@
 struct sk_backend {
 	const struct sk_backend_ops *ops;
 	struct sk_backend_shape shape;
+	uint32_t n_pages; /* reserved; kept by backend.c, which checks batches against it */
 };
 
 struct sk_backend_ops {
 	void (*close)(struct sk_backend *backend);
 	const char *(*name)(const struct sk_backend *backend);
 
-	int (*alloc)(struct sk_backend *backend, uint32_t n_rows, uint32_t width, struct sk_buffer **ret_buffer);
+	int (*alloc)(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
+		     struct sk_buffer **ret_buffer);
 	void (*free)(struct sk_backend *backend, struct sk_buffer *buffer);
-	int (*pack_linear)(struct sk_backend *backend, const struct sk_matrix *matrix, const struct sk_matrix *bias,
-			   enum sk_weight_format format, struct sk_linear **ret_linear);
-	int (*pack_norm)(struct sk_backend *backend, const struct sk_matrix *weight, const struct sk_matrix *bias,
-			 struct sk_norm **ret_norm);
+	int (*pack_linear)(struct sk_backend *backend, const struct sk_matrix *matrix,
+			   const struct sk_matrix *bias, enum sk_weight_format format,
+			   struct sk_linear **ret_linear);
+	int (*pack_norm)(struct sk_backend *backend, const struct sk_matrix *weight,
+			 const struct sk_matrix *bias, struct sk_norm **ret_norm);
 	uint64_t (*weight_bytes)(const struct sk_backend *backend);
 	uint64_t (*page_bytes)(const struct sk_backend *backend);
 	int (*reserve_pages)(struct sk_backend *backend, uint32_t n_pages);
@@ -32,19 +35,24 @@ struct sk_backend_ops {
 
 	int (*begin_step)(struct sk_backend *backend, const struct sk_batch *batch);
 	int (*end_step)(struct sk_backend *backend);
-	void (*embed)(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table);
+	void (*embed)(struct sk_backend *backend, struct sk_buffer *out,
+		      const struct sk_linear *table);
 	void (*norm)(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
 		     const struct sk_norm *norm, float eps, bool subtract_mean);
-	void (*matmul)(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
-		       const struct sk_linear *linear);
-	void (*matmul_add)(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
-			   const struct sk_linear *linear);
-	void (*append)(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv, uint32_t layer);
-	void (*attend)(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q, uint32_t layer);
-	void (*activate)(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in, enum sk_act act);
-	void (*gather)(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x, const uint32_t *rows,
-		       uint32_t n_rows);
-	const float *(*read)(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row);
+	void (*matmul)(struct sk_backend *backend, struct sk_buffer *out,
+		       const struct sk_buffer *in, const struct sk_linear *linear);
+	void (*matmul_add)(struct sk_backend *backend, struct sk_buffer *x,
+			   const struct sk_buffer *in, const struct sk_linear *linear);
+	void (*append)(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv,
+		       uint32_t layer);
+	void (*attend)(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
+		       uint32_t layer);
+	void (*activate)(struct sk_backend *backend, struct sk_buffer *out,
+			 const struct sk_buffer *in, enum sk_act act);
+	void (*gather)(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
+		       const uint32_t *rows, uint32_t n_rows);
+	const float *(*read)(struct sk_backend *backend, const struct sk_buffer *buffer,
+			     uint32_t row);
 };
 
 struct sk_backend_kind {

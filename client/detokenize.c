@@ -50,8 +50,8 @@ static int run(const void *from, int n_rest, char **rest)
 	const struct opts *opts = from;
 	struct streamkv_error error;
 	struct sk_input input;
-	int32_t *ids;
-	size_t n_ids, n_bytes;
+	int32_t *ids = NULL;
+	size_t n_ids = 0, n_bytes;
 	void *text;
 	int exit_code;
 

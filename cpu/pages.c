@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <string.h>
 
-void sk_pages_init(struct sk_pages *pages, const struct sk_backend_shape *shape)
+void sk_cpu_pages_init(struct sk_cpu_pages *pages, const struct sk_backend_shape *shape)
 {
 	size_t element = shape->kv_format == SK_KV_F16 ? 2 : 4;
-	*pages = (struct sk_pages){0};
+	*pages = (struct sk_cpu_pages){0};
 	pages->value_dim = (shape->head_dim + SK_CPU_LANES - 1) / SK_CPU_LANES * SK_CPU_LANES;
 	pages->key_bytes = element * SK_PAGE_TOKENS * shape->head_dim;
 	pages->head_bytes = pages->key_bytes + element * SK_PAGE_TOKENS * pages->value_dim;
@@ -15,7 +15,7 @@ void sk_pages_init(struct sk_pages *pages, const struct sk_backend_shape *shape)
 	pages->page_bytes = pages->layer_bytes * shape->n_layers;
 }
 
-int sk_pages_reserve(struct sk_pages *pages, uint32_t n_pages)
+int sk_cpu_pages_reserve(struct sk_cpu_pages *pages, uint32_t n_pages)
 {
 	if (pages->region.data)
 		return -EBUSY;
@@ -27,18 +27,18 @@ int sk_pages_reserve(struct sk_pages *pages, uint32_t n_pages)
 	return r;
 }
 
-void sk_pages_clear(struct sk_pages *pages, uint32_t page)
+void sk_cpu_pages_clear(struct sk_cpu_pages *pages, uint32_t page)
 {
-	memset(sk_pages_head(pages, page, 0, 0), 0, pages->page_bytes);
+	memset(sk_cpu_pages_head(pages, page, 0, 0), 0, pages->page_bytes);
 }
 
-void sk_pages_copy(struct sk_pages *pages, uint32_t from, uint32_t to)
+void sk_cpu_pages_copy(struct sk_cpu_pages *pages, uint32_t from, uint32_t to)
 {
 	if (from != to)
-		memcpy(sk_pages_head(pages, to, 0, 0), sk_pages_head(pages, from, 0, 0), pages->page_bytes);
+		memcpy(sk_cpu_pages_head(pages, to, 0, 0), sk_cpu_pages_head(pages, from, 0, 0), pages->page_bytes);
 }
 
-void sk_pages_finish(struct sk_pages *pages)
+void sk_cpu_pages_finish(struct sk_cpu_pages *pages)
 {
 	sk_region_finish(&pages->region);
 }

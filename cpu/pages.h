@@ -12,21 +12,21 @@
 
 #define SK_CPU_LANES 16 /* floats in the widest vector */
 
-struct sk_pages {
+struct sk_cpu_pages {
 	struct sk_region region;
 	uint32_t n_pages;
 	uint32_t value_dim;
 	size_t key_bytes, head_bytes, layer_bytes, page_bytes; /* keys of a head; a head; ... */
 };
 
-void sk_pages_init(struct sk_pages *pages, const struct sk_backend_shape *shape);
-int sk_pages_reserve(struct sk_pages *pages, uint32_t n_pages); /* -ENOMEM, -EBUSY */
-void sk_pages_clear(struct sk_pages *pages, uint32_t page);
-void sk_pages_copy(struct sk_pages *pages, uint32_t from, uint32_t to);
-void sk_pages_finish(struct sk_pages *pages);
+void sk_cpu_pages_init(struct sk_cpu_pages *pages, const struct sk_backend_shape *shape);
+int sk_cpu_pages_reserve(struct sk_cpu_pages *pages, uint32_t n_pages); /* -ENOMEM, -EBUSY */
+void sk_cpu_pages_clear(struct sk_cpu_pages *pages, uint32_t page);
+void sk_cpu_pages_copy(struct sk_cpu_pages *pages, uint32_t from, uint32_t to);
+void sk_cpu_pages_finish(struct sk_cpu_pages *pages);
 
 /* The keys of one head in one page of one layer; its values follow key_bytes behind. */
-static inline void *sk_pages_head(const struct sk_pages *pages, uint32_t page, uint32_t layer, uint32_t kv_head)
+static inline void *sk_cpu_pages_head(const struct sk_cpu_pages *pages, uint32_t page, uint32_t layer, uint32_t kv_head)
 {
 	return (char *)pages->region.data + page * pages->page_bytes + layer * pages->layer_bytes +
 	       kv_head * pages->head_bytes;

@@ -20,12 +20,12 @@
 #define SPINS 8000 /* tens of microseconds */
 
 struct worker {
-	struct sk_pool *pool;
+	struct sk_cpu_pool *pool;
 	uint32_t index;
 	pthread_t thread;
 };
 
-struct sk_pool {
+struct sk_cpu_pool {
 	_Alignas(64) _Atomic uint64_t ticket; /* job number << 32 | next chunk */
 	_Alignas(64) _Atomic uint32_t n_done;
 	_Alignas(64) _Atomic uint32_t number; /* of the newest job; workers sleep on it */
@@ -33,7 +33,7 @@ struct sk_pool {
 	_Atomic bool caller_asleep; /* on n_done */
 	_Atomic bool quit;
 	_Atomic uint32_t n_chunks; /* the job; see the head */
-	_Atomic(sk_pool_fn *) fn;
+	_Atomic(sk_cpu_pool_fn *) fn;
 	_Atomic(void *) job;
 
 	uint32_t n_threads, n_workers; /* wanted with the caller; started */
@@ -60,11 +60,11 @@ static inline void relax(void)
 }
 
 /* Works on job `number` until none of its chunks is left to claim. */
-static void work(struct sk_pool *pool, uint32_t number, uint32_t thread)
+static void work(struct sk_cpu_pool *pool, uint32_t number, uint32_t thread)
 {
-	uint32_t n_chunks = atomic_load_explicit(&pool->n_chunks, memory_order_relaxed);
-	sk_pool_fn *fn = atomic_load_explicit(&pool->fn, memory_order_relaxed);
-	void *job = atomic_load_explicit(&pool->job, memory_order_relaxed);
+	uint32_t n_chunks = atomic_load_explicit(&pool->n_chunks, memory_order_acquire);
+	sk_cpu_pool_fn *fn = atomic_load_explicit(&pool->fn, memory_order_acquire);
+	void *job = atomic_load_explicit(&pool->job, memory_order_acquire);
 	uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
 
 	while ((uint32_t)(ticket >> 32) == number && (uint32_t)ticket < n_chunks) {
@@ -82,7 +82,7 @@ static void work(struct sk_pool *pool, uint32_t number, uint32_t thread)
 static void *worker_main(void *arg)
 {
 	struct worker *worker = arg;
-	struct sk_pool *pool = worker->pool;
+	struct sk_cpu_pool *pool = worker->pool;
 	uint32_t seen = 0;
 
 	for (;;) {
@@ -105,14 +105,14 @@ static void *worker_main(void *arg)
 }
 
 /* Makes job `number` the newest, and wakes those who sleep for one. */
-static void announce(struct sk_pool *pool, uint32_t number)
+static void announce(struct sk_cpu_pool *pool, uint32_t number)
 {
 	atomic_store(&pool->number, number);
 	if (atomic_load(&pool->n_asleep))
 		futex_wake(&pool->number);
 }
 
-void sk_pool_run(struct sk_pool *pool, uint32_t n_chunks, sk_pool_fn *fn, void *job)
+void sk_cpu_pool_run(struct sk_cpu_pool *pool, uint32_t n_chunks, sk_cpu_pool_fn *fn, void *job)
 {
 	if (n_chunks <= 1 || pool->n_workers == 0) {
 		for (uint32_t i = 0; i < n_chunks; i++)
@@ -121,11 +121,11 @@ void sk_pool_run(struct sk_pool *pool, uint32_t n_chunks, sk_pool_fn *fn, void *
 	}
 
 	uint32_t number = atomic_load_explicit(&pool->number, memory_order_relaxed) + 1;
-	/* First the number, with no chunk to claim: from here on nobody can pair old with new fields. */
+	/* First the number, with no chunk to claim: whoever reads a new field then sees a new ticket. */
 	atomic_store_explicit(&pool->ticket, (uint64_t)number << 32 | UINT32_MAX, memory_order_release);
-	atomic_store_explicit(&pool->n_chunks, n_chunks, memory_order_relaxed);
-	atomic_store_explicit(&pool->fn, fn, memory_order_relaxed);
-	atomic_store_explicit(&pool->job, job, memory_order_relaxed);
+	atomic_store_explicit(&pool->n_chunks, n_chunks, memory_order_release);
+	atomic_store_explicit(&pool->fn, fn, memory_order_release);
+	atomic_store_explicit(&pool->job, job, memory_order_release);
 	atomic_store_explicit(&pool->n_done, 0, memory_order_relaxed);
 	atomic_store_explicit(&pool->ticket, (uint64_t)number << 32, memory_order_release);
 	announce(pool, number);
@@ -142,23 +142,23 @@ void sk_pool_run(struct sk_pool *pool, uint32_t n_chunks, sk_pool_fn *fn, void *
 	atomic_store(&pool->caller_asleep, false);
 }
 
-int sk_pool_create(uint32_t n_threads, struct sk_pool **ret_pool)
+int sk_cpu_pool_create(uint32_t n_threads, struct sk_cpu_pool **ret_pool)
 {
 	if (n_threads == 0) {
 		cpu_set_t set;
 		n_threads = sched_getaffinity(0, sizeof set, &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 1;
 	}
-	size_t size = sizeof(struct sk_pool) + (n_threads - 1) * sizeof(struct worker);
-	struct sk_pool *pool = aligned_alloc(64, (size + 63) / 64 * 64);
+	size_t size = sizeof(struct sk_cpu_pool) + (n_threads - 1) * sizeof(struct worker);
+	struct sk_cpu_pool *pool = aligned_alloc(64, (size + 63) / 64 * 64);
 	if (!pool)
 		return -ENOMEM;
-	*pool = (struct sk_pool){.n_threads = n_threads};
+	*pool = (struct sk_cpu_pool){.n_threads = n_threads};
 	for (uint32_t i = 0; i + 1 < n_threads; i++) {
 		struct worker *worker = &pool->workers[i];
 		*worker = (struct worker){.pool = pool, .index = i + 1};
 		int error = pthread_create(&worker->thread, NULL, worker_main, worker);
 		if (error) {
-			sk_pool_destroy(pool);
+			sk_cpu_pool_destroy(pool);
 			return -error;
 		}
 		char name[16];
@@ -170,7 +170,7 @@ int sk_pool_create(uint32_t n_threads, struct sk_pool **ret_pool)
 	return 0;
 }
 
-void sk_pool_destroy(struct sk_pool *pool)
+void sk_cpu_pool_destroy(struct sk_cpu_pool *pool)
 {
 	if (!pool)
 		return;
@@ -181,7 +181,7 @@ void sk_pool_destroy(struct sk_pool *pool)
 	free(pool);
 }
 
-uint32_t sk_pool_n_threads(const struct sk_pool *pool)
+uint32_t sk_cpu_pool_n_threads(const struct sk_cpu_pool *pool)
 {
 	return pool->n_threads;
 }

@@ -18,7 +18,7 @@ int sk_region_init(struct sk_region *region, size_t size_bytes)
 		return -ENOMEM;
 	size_t size = (size_bytes + page - 1) / page * page;
 	uint8_t *map = mmap(NULL, size + align - page, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (map == MAP_FAILED)
 		return -ENOMEM;
 	uint8_t *data = (uint8_t *)(((uintptr_t)map + align - 1) / align * align);

@@ -51,6 +51,9 @@ static void encode(const struct sk_tokenizer *tokenizer, struct sk_request *requ
 	else
 		err = sk_tokenizer_encode(tokenizer, request->input, request->n_input_bytes,
 					  request->encode_flags, &request->ids);
+	if (err == -EILSEQ)
+		sk_diag_fail(&request->diag, EILSEQ,
+			     "the text has bytes that are no UTF-8 and that the model's vocabulary has no tokens for");
 	if (err < 0 && !request->diag.text[0])
 		sk_diag_fail(&request->diag, -err, "the text could not be tokenised: %s",
 			     strerror(-err));

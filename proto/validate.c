@@ -96,7 +96,7 @@ static int client_shape(const Sk__ClientMessage *m, const struct sk_frame *frame
 int sk_client_message_unpack(const struct sk_frame *frame, Sk__ClientMessage **ret_message,
 			     struct sk_diag *diag)
 {
-	ProtobufCMessage *base;
+	ProtobufCMessage *base = NULL;
 	int r = unpack(&sk__client_message__descriptor, frame, true, &base, diag);
 
 	if (r < 0)
@@ -166,7 +166,7 @@ static int server_shape(const Sk__ServerMessage *m, const struct sk_frame *frame
 int sk_server_message_unpack(const struct sk_frame *frame, Sk__ServerMessage **ret_message,
 			     struct sk_diag *diag)
 {
-	ProtobufCMessage *base;
+	ProtobufCMessage *base = NULL;
 	int r = unpack(&sk__server_message__descriptor, frame, false, &base, diag);
 
 	if (r < 0)

@@ -86,8 +86,6 @@ static int make_room(struct sk_bpe *bpe, size_t n)
 
 static size_t add_symbol(struct sk_bpe *bpe, size_t n, int32_t id)
 {
-	if (id < 0)
-		return n;
 	if (id == bpe->vocab->unk_id && bpe->vocab->fuse_unk && n && bpe->symbols[n - 1].id == id)
 		return n;
 	bpe->symbols[n] =
@@ -95,40 +93,36 @@ static size_t add_symbol(struct sk_bpe *bpe, size_t n, int32_t id)
 	return n + 1;
 }
 
-/* Bytes, or characters that fall back to bytes, or the unknown token; what is none of them has no
- * id and is left out, as the `tokenizers` package does. */
-static size_t split(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes)
+/* Bytes, or characters that fall back to bytes, or the unknown token. -EILSEQ for what is none of them: some
+ * byte-level vocabularies have no token for bytes that never occur in UTF-8. */
+static int split(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, size_t *ret_n)
 {
 	const struct sk_vocab *vocab = bpe->vocab;
 	size_t n = 0;
 
-	if (vocab->is_byte_level) {
-		for (size_t i = 0; i < n_bytes; i++) {
-			int32_t id = vocab->byte_ids[piece[i]];
-			n = add_symbol(bpe, n, id >= 0 ? id : vocab->unk_id);
-		}
-		return n;
-	}
-	for (size_t at = 0; at < n_bytes;) {
+	for (size_t at = 0, k; at < n_bytes; at += k) {
 		utf8proc_int32_t character;
-		utf8proc_ssize_t length =
-			utf8proc_iterate(piece + at, (utf8proc_ssize_t)(n_bytes - at), &character);
-		size_t k = length > 0 ? (size_t)length : 1;
+		utf8proc_ssize_t length = -1;
+		if (!vocab->is_byte_level)
+			length = utf8proc_iterate(piece + at, (utf8proc_ssize_t)(n_bytes - at), &character);
+		k = length > 0 ? (size_t)length : 1;
 		int32_t id = length > 0 ? sk_vocab_find(vocab, piece + at, k) : -1;
 		bool has_bytes = true;
 		for (size_t i = 0; i < k; i++)
 			has_bytes &= vocab->byte_ids[piece[at + i]] >= 0;
+		if (id < 0 && !has_bytes)
+			id = vocab->unk_id;
+		if (id < 0 && !has_bytes)
+			return -EILSEQ;
 		if (id >= 0) {
 			n = add_symbol(bpe, n, id);
-		} else if (has_bytes) {
-			for (size_t i = 0; i < k; i++)
-				n = add_symbol(bpe, n, vocab->byte_ids[piece[at + i]]);
-		} else {
-			n = add_symbol(bpe, n, vocab->unk_id);
+			continue;
 		}
-		at += k;
+		for (size_t i = 0; i < k; i++)
+			n = add_symbol(bpe, n, vocab->byte_ids[piece[at + i]]);
 	}
-	return n;
+	*ret_n = n;
+	return 0;
 }
 
 int sk_bpe_encode(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, struct sk_ids *ids)
@@ -142,9 +136,10 @@ int sk_bpe_encode(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, stru
 	}
 	if (make_room(bpe, n_bytes) < 0)
 		return -ENOMEM;
-	size_t n = split(bpe, piece, n_bytes);
-	if (!n)
-		return 0;
+	size_t n;
+	int err = split(bpe, piece, n_bytes, &n);
+	if (err < 0)
+		return err;
 	bpe->symbols[n - 1].next = -1;
 	bpe->n_heap = 0;
 	for (size_t i = 0; i + 1 < n; i++)
@@ -166,7 +161,7 @@ int sk_bpe_encode(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, stru
 		consider(bpe, pair.left);
 	}
 	for (int32_t at = 0; at >= 0; at = bpe->symbols[at].next) {
-		int err = sk_ids_append(ids, bpe->symbols[at].id);
+		err = sk_ids_append(ids, bpe->symbols[at].id);
 		if (err < 0)
 			return err;
 	}

@@ -27,5 +27,5 @@ struct sk_bpe {
 };
 
 void sk_bpe_finish(struct sk_bpe *bpe);
-/* Appends the piece's ids. 0 or -ENOMEM. */
+/* Appends the piece's ids. 0, -ENOMEM, or -EILSEQ where the vocabulary has no token for a byte of it. */
 int sk_bpe_encode(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, struct sk_ids *ids);

@@ -40,8 +40,9 @@ enum sk_encode_flags {
 	SK_ENCODE_BOS = 1 << 1,   /* begin with BOS where the file says that a sequence does */
 };
 
-/* Appends the ids of text[0..n_bytes) to *ids. -ENOMEM, or -EOVERFLOW past 2^31 bytes; then *ids is
- * as it was. */
+/* Appends the ids of text[0..n_bytes) to *ids. -ENOMEM; -EOVERFLOW past 2^31 bytes; -EILSEQ
+ * where the vocabulary has no token for a byte (GPT-NeoX has none for bytes that never occur in UTF-8, such as 0xff): nothing is
+ * left out silently. Then *ids is as it was. */
 int sk_tokenizer_encode(const struct sk_tokenizer *tokenizer, const void *text, size_t n_bytes,
 			unsigned flags, struct sk_ids *ids);
 

@@ -82,8 +82,8 @@ static inline int sk_reference_slurp(const char *path, void **ret_bytes, size_t 
 static inline int sk_reference_open(const char *path, struct sk_reference *ret)
 {
 	struct sk_reference_header h;
-	void *bytes;
-	size_t n_bytes;
+	void *bytes = NULL;
+	size_t n_bytes = 0;
 	int r = sk_reference_slurp(path, &bytes, &n_bytes);
 	if (r < 0)
 		return r;
@@ -163,8 +163,8 @@ static inline char *sk_greedy_ids(char *at, const char *word, int32_t *ids, uint
 /* The number of cases read (up to SK_GREEDY_MAX_CASES), -EINVAL, or -errno. */
 static inline int sk_greedy_read(const char *path, struct sk_greedy_case ret[SK_GREEDY_MAX_CASES])
 {
-	void *bytes;
-	size_t n_bytes;
+	void *bytes = NULL;
+	size_t n_bytes = 0;
 	int n = 0, r = sk_reference_slurp(path, &bytes, &n_bytes);
 	if (r < 0)
 		return r;

@@ -1,0 +1,195 @@
+/* The block formats are those of base/tensor.h; this file takes their codes where sk_dtype_decode_row()
+ * takes their values. */
+#include "cpu/codes.h"
+
+#include "base/half.h"
+
+#include <math.h>
+
+enum sk_packing sk_codes_packing(enum sk_dtype dtype)
+{
+	switch (dtype) {
+	case SK_DTYPE_F32:
+		return SK_PACKING_F32;
+	case SK_DTYPE_F16:
+		return SK_PACKING_F16;
+	case SK_DTYPE_BF16:
+		return SK_PACKING_BF16;
+	case SK_DTYPE_Q4_0:
+		return SK_PACKING_Q4;
+	case SK_DTYPE_Q4_1:
+	case SK_DTYPE_Q4_K:
+		return SK_PACKING_Q4M;
+	case SK_DTYPE_Q5_1:
+	case SK_DTYPE_Q5_K:
+		return SK_PACKING_Q8M;
+	case SK_DTYPE_Q8_0:
+	case SK_DTYPE_Q5_0:
+	case SK_DTYPE_Q6_K:
+		return SK_PACKING_Q8;
+	case SK_N_DTYPES:
+		break;
+	}
+	return SK_N_PACKINGS;
+}
+
+static inline uint16_t u16_at(const uint8_t *p)
+{
+	return (uint16_t)(p[0] | p[1] << 8);
+}
+
+/* A block as files have it: codes from 0, and what the code of zero is (or a minimum). */
+struct block {
+	uint8_t codes[SK_BLOCK_COLS];
+	uint16_t scale, minimum;
+	int zero; /* value (code - zero) * scale */
+	bool has_minimum;
+};
+
+static void nibbles(uint8_t *codes, const uint8_t *bytes)
+{
+	for (int i = 0; i < 16; i++) {
+		codes[i] = bytes[i] & 15;
+		codes[i + 16] = bytes[i] >> 4;
+	}
+}
+
+static void fifth_bits(uint8_t *codes, const uint8_t *bytes)
+{
+	for (int i = 0; i < 32; i++)
+		codes[i] |= (uint8_t)((bytes[i / 8] >> (i % 8) & 1) << 4);
+}
+
+/* Scale and minimum j of the twelve bytes that hold eight of each in six bits. */
+static void six_bits(const uint8_t *s, int j, int *ret_scale, int *ret_minimum)
+{
+	if (j < 4) {
+		*ret_scale = s[j] & 63;
+		*ret_minimum = s[j + 4] & 63;
+	} else {
+		*ret_scale = (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+		*ret_minimum = s[j + 4] >> 4 | (s[j] >> 6) << 4;
+	}
+}
+
+/* Block `b` (of 32 columns) of a row. */
+static void block_read(struct block *out, enum sk_dtype dtype, const uint8_t *row, uint32_t b)
+{
+	uint32_t elements = sk_dtype_info(dtype)->block_elements, bytes = sk_dtype_info(dtype)->block_bytes;
+	const uint8_t *p = row + (size_t)(b * SK_BLOCK_COLS / elements) * bytes;
+
+	*out = (struct block){.scale = u16_at(p)};
+	switch (dtype) {
+	case SK_DTYPE_Q8_0:
+		out->zero = 128;
+		for (int i = 0; i < 32; i++)
+			out->codes[i] = p[2 + i] ^ 0x80;
+		break;
+	case SK_DTYPE_Q4_0:
+		out->zero = 8;
+		nibbles(out->codes, p + 2);
+		break;
+	case SK_DTYPE_Q4_1:
+		out->has_minimum = true;
+		out->minimum = u16_at(p + 2);
+		nibbles(out->codes, p + 4);
+		break;
+	case SK_DTYPE_Q5_0:
+		out->zero = 16;
+		nibbles(out->codes, p + 6);
+		fifth_bits(out->codes, p + 2);
+		break;
+	case SK_DTYPE_Q5_1:
+		out->has_minimum = true;
+		out->minimum = u16_at(p + 2);
+		nibbles(out->codes, p + 8);
+		fifth_bits(out->codes, p + 4);
+		break;
+	case SK_DTYPE_Q4_K:
+	case SK_DTYPE_Q5_K: {
+		int j = (int)(b % 8), scale, minimum;
+		six_bits(p + 4, j, &scale, &minimum);
+		out->has_minimum = true;
+		out->scale = sk_half_from_float(sk_half_to_float(u16_at(p)) * (float)scale);
+		out->minimum = sk_half_from_float(-sk_half_to_float(u16_at(p + 2)) * (float)minimum);
+		const uint8_t *high = p + 16, *low = p + (dtype == SK_DTYPE_Q5_K ? 48 : 16) + j / 2 * 32;
+		for (int i = 0; i < 32; i++) {
+			out->codes[i] = (uint8_t)(low[i] >> j % 2 * 4 & 15);
+			if (dtype == SK_DTYPE_Q5_K)
+				out->codes[i] |= (uint8_t)((high[i] >> j & 1) << 4);
+		}
+		break;
+	}
+	default:
+		break;
+	}
+}
+
+bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enum sk_dtype dtype, const void *row,
+			uint32_t n_cols)
+{
+	enum sk_packing own = sk_codes_packing(dtype);
+	if (!sk_packing_is_blocks(own) || dtype == SK_DTYPE_Q6_K)
+		return false;
+	if (own > packing + 1 || (packing == SK_PACKING_Q4 && own == SK_PACKING_Q4M))
+		return false;
+	if ((own == SK_PACKING_Q8 || own == SK_PACKING_Q8M) &&
+	    (packing == SK_PACKING_Q4 || packing == SK_PACKING_Q4M))
+		return false;
+	if (sk_packing_has_minima(own) && !sk_packing_has_minima(packing))
+		return false;
+
+	for (uint32_t b = 0; b < n_cols / SK_BLOCK_COLS; b++) {
+		struct block block;
+		block_read(&block, dtype, row, b);
+		uint8_t *codes = out->codes + b * SK_BLOCK_COLS;
+		int add = 0;
+		if (packing == SK_PACKING_Q8)
+			add = 128 - block.zero;
+		for (int i = 0; i < SK_BLOCK_COLS; i++)
+			codes[i] = (uint8_t)(block.codes[i] + add);
+		out->scales[b] = block.scale;
+		if (block.has_minimum)
+			out->minima[b] = block.minimum;
+		else if (sk_packing_has_minima(packing)) /* a power of two times a half */
+			out->minima[b] = sk_half_from_float(-(float)block.zero * sk_half_to_float(block.scale));
+	}
+	return true;
+}
+
+static void quantise(const struct sk_codes *out, enum sk_packing packing, const float *in, uint32_t b)
+{
+	const float *x = in + (size_t)b * SK_BLOCK_COLS;
+	float least = x[0], most = x[0];
+	for (int i = 1; i < SK_BLOCK_COLS; i++) {
+		least = x[i] < least ? x[i] : least;
+		most = x[i] > most ? x[i] : most;
+	}
+
+	float scale, minimum = 0;
+	int zero = 0, top = packing == SK_PACKING_Q8 || packing == SK_PACKING_Q8M ? 255 : 15;
+	if (packing == SK_PACKING_Q8) {
+		scale = fmaxf(-least, most) / 127;
+		zero = 128;
+	} else if (packing == SK_PACKING_Q4) {
+		scale = (-least > most ? least : most) / -8;
+		zero = 8;
+	} else {
+		minimum = least;
+		scale = (most - least) / (float)top;
+	}
+	out->scales[b] = sk_half_from_float(scale);
+	out->minima[b] = sk_half_from_float(minimum);
+	scale = sk_half_to_float(out->scales[b]); /* the codes make good for the rounding */
+	minimum = sk_half_to_float(out->minima[b]);
+	for (int i = 0; i < SK_BLOCK_COLS; i++) {
+		float code = scale != 0 ? rintf((x[i] - minimum) / scale) + (float)zero : (float)zero;
+		out->codes[b * SK_BLOCK_COLS + i] = (uint8_t)(code >= 0 ? fminf(code, (float)top) : 0);
+	}
+}
+
+void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in, uint32_t n_cols)
+{
+	for (uint32_t b = 0; b < (n_cols + SK_BLOCK_COLS - 1) / SK_BLOCK_COLS; b++)
+		quantise(out, packing, in, b);
+}

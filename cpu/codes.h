@@ -1,0 +1,25 @@
+/* Rows of weights as integer codes: taken as they are from the block formats of files, or made from
+ * floats. The meaning of a code is that of the packing (cpu/packed.h).
+ */
+#pragma once
+
+#include "base/tensor.h"
+#include "cpu/packed.h"
+
+/* One row: a code a column (a multiple of SK_BLOCK_COLS), a half scale and minimum a block. */
+struct sk_codes {
+	uint8_t *codes;
+	uint16_t *scales, *minima;
+};
+
+/* The packing that keeps `dtype` with its own codes, or as it is. */
+enum sk_packing sk_codes_packing(enum sk_dtype dtype);
+
+/* Takes over a row of a block format whose packing is `packing`, or one that holds it exactly.
+ * False: it has to go through floats. */
+bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enum sk_dtype dtype, const void *row,
+			uint32_t n_cols);
+
+/* Q8: scale max / 127. Q4: the value of largest magnitude becomes -8. With minima: from the least value
+ * to the greatest. Nearest codes. `in` is zero from n_cols to the end of its block. */
+void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in, uint32_t n_cols);

@@ -1,0 +1,141 @@
+/* Opening and closing the CPU as a backend, its pool of pages, and the table of its operations. */
+#include "cpu/cpu.h"
+
+#include "cpu/device.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void cpu_close(struct sk_backend *backend)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (!cpu)
+		return;
+	sk_cpu_free_all(cpu);
+	sk_cpu_pool_destroy(cpu->pool);
+	sk_cpu_pages_finish(&cpu->pages);
+	sk_rotary_finish(&cpu->rotary);
+	sk_region_finish(&cpu->blocks);
+	free(cpu->groups);
+	free(cpu->row_pages);
+	free(cpu->angles);
+	free(cpu->attend_scratch);
+	free(cpu);
+}
+
+static const char *cpu_name(const struct sk_backend *backend)
+{
+	return ((const struct sk_cpu *)backend)->name;
+}
+
+static uint64_t cpu_weight_bytes(const struct sk_backend *backend)
+{
+	return ((const struct sk_cpu *)backend)->weight_bytes;
+}
+
+static uint64_t cpu_page_bytes(const struct sk_backend *backend)
+{
+	return ((const struct sk_cpu *)backend)->pages.page_bytes;
+}
+
+static int cpu_reserve_pages(struct sk_backend *backend, uint32_t n_pages)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	return cpu ? sk_cpu_pages_reserve(&cpu->pages, n_pages) : -EINVAL;
+}
+
+static void cpu_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	for (uint32_t i = 0; cpu && i < n_pages; i++)
+		sk_cpu_pages_clear(&cpu->pages, pages[i]);
+}
+
+static void cpu_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (cpu)
+		sk_cpu_pages_copy(&cpu->pages, from, to);
+}
+
+static const float *cpu_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row)
+{
+	(void)backend;
+	return sk_buffer_row(buffer, row);
+}
+
+const struct sk_backend_ops sk_cpu_ops = {
+	.close = cpu_close,
+	.name = cpu_name,
+	.alloc = sk_cpu_alloc,
+	.free = sk_cpu_free,
+	.pack_linear = sk_cpu_pack_linear,
+	.pack_norm = sk_cpu_pack_norm,
+	.weight_bytes = cpu_weight_bytes,
+	.page_bytes = cpu_page_bytes,
+	.reserve_pages = cpu_reserve_pages,
+	.clear_pages = cpu_clear_pages,
+	.copy_page = cpu_copy_page,
+	.begin_step = sk_cpu_begin_step,
+	.end_step = sk_cpu_end_step,
+	.embed = sk_cpu_embed,
+	.norm = sk_cpu_norm,
+	.matmul = sk_cpu_matmul,
+	.matmul_add = sk_cpu_matmul_add,
+	.append = sk_cpu_append,
+	.attend = sk_cpu_attend,
+	.activate = sk_cpu_activate,
+	.gather = sk_cpu_gather,
+	.read = cpu_read,
+};
+
+static int cpu_init(struct sk_cpu *cpu, const struct sk_backend_options *options, const struct sk_backend_shape *shape)
+{
+	cpu->base = (struct sk_backend){.ops = &sk_cpu_ops, .shape = *shape};
+	sk_list_init(&cpu->buffers);
+	sk_list_init(&cpu->linears);
+	sk_list_init(&cpu->norms);
+	sk_cpu_pages_init(&cpu->pages, shape);
+
+	int r = sk_rotary_init(&cpu->rotary, shape->n_rot, shape->rope_base);
+	if (r < 0)
+		return r;
+	r = sk_cpu_pool_create(options->n_threads, &cpu->pool);
+	if (r < 0)
+		return r;
+	uint32_t n_threads = sk_cpu_pool_n_threads(cpu->pool);
+	snprintf(cpu->name, sizeof cpu->name, "cpu (%s, %u thread%s)", cpu->kernels->name, n_threads,
+		 n_threads == 1 ? "" : "s");
+
+	size_t scratch = (size_t)SK_ATTEND_QUERIES * cpu->pages.value_dim * sizeof(float);
+	cpu->groups = calloc(shape->max_rows, sizeof *cpu->groups);
+	cpu->row_pages = calloc(shape->max_rows, sizeof *cpu->row_pages);
+	cpu->angles = calloc(shape->max_rows, (2 * (size_t)shape->n_rot + 1) * sizeof *cpu->angles);
+	cpu->attend_scratch = aligned_alloc(64, n_threads * scratch);
+	return cpu->groups && cpu->row_pages && cpu->angles && cpu->attend_scratch ? 0 : -ENOMEM;
+}
+
+static int cpu_open(const struct sk_backend_options *options, const struct sk_backend_shape *shape,
+		    struct sk_backend **ret_backend, struct sk_diag *diag)
+{
+	const struct sk_cpu_kernels *kernels;
+	int r = sk_cpu_kernels_select(options->instructions, &kernels, diag);
+	if (r < 0)
+		return r;
+	struct sk_cpu *cpu = calloc(1, sizeof *cpu);
+	if (!cpu)
+		return sk_diag_fail(diag, ENOMEM, "backend cpu: out of memory");
+	cpu->kernels = kernels;
+	r = cpu_init(cpu, options, shape);
+	if (r < 0) {
+		cpu_close(&cpu->base);
+		return sk_diag_fail(diag, -r, "backend cpu: cannot start with %u threads and %u rows a step: %s",
+				    options->n_threads, shape->max_rows, strerror(-r));
+	}
+	*ret_backend = &cpu->base;
+	return 0;
+}
+
+const struct sk_backend_kind sk_cpu_backend = {.name = "cpu", .open = cpu_open};

@@ -1,0 +1,90 @@
+/* The CPU backend's own struct, and its operations: cpu.c opens and closes, memory.c holds weights and
+ * buffers, step.c computes. One thread calls (the engine's); workers see jobs alone.
+ */
+#pragma once
+
+#include "backend/impl.h"
+#include "base/list.h"
+#include "cpu/kernels.h"
+#include "cpu/packed.h"
+#include "cpu/pages.h"
+#include "cpu/pool.h"
+#include "cpu/rotary.h"
+
+struct sk_buffer {
+	struct sk_list node; /* in sk_cpu.buffers */
+	struct sk_region region;
+	uint32_t n_rows, width;
+};
+
+struct sk_linear {
+	struct sk_list node; /* in sk_cpu.linears */
+	struct sk_packed weights;
+	float *bias; /* (n_rows), or NULL */
+};
+
+struct sk_norm {
+	struct sk_list node; /* in sk_cpu.norms */
+	uint32_t width;
+	float *weight, *bias; /* bias: or NULL */
+};
+
+struct sk_cpu {
+	struct sk_backend base;
+	const struct sk_cpu_kernels *kernels;
+	struct sk_cpu_pool *pool;
+	struct sk_cpu_pages pages;
+	struct sk_rotary rotary;
+	char name[64];
+
+	struct sk_list buffers, linears, norms;
+	uint64_t weight_bytes;
+
+	/* The step: the batch, what begin_step makes of it, and how many rows are at work now. */
+	const struct sk_batch *batch;
+	uint32_t n_rows;
+	uint32_t n_groups;
+	struct sk_cpu_rows *groups;  /* (n_groups) rows that attend together; room for max_rows */
+	uint32_t *row_pages;	     /* (max_rows) */
+	float *angles;		     /* (max_rows, 2, n_rot) */
+	float *attend_scratch;	     /* (n_threads, SK_ATTEND_QUERIES, value_dim) */
+	struct sk_region blocks;     /* (max_rows, most blocks of a linear): activations as integers */
+};
+
+extern const struct sk_backend_ops sk_cpu_ops;
+
+/* NULL for a backend of another kind: a fault of the caller, which then does nothing. */
+static inline struct sk_cpu *sk_cpu_from(struct sk_backend *backend)
+{
+	return backend->ops == &sk_cpu_ops ? (struct sk_cpu *)backend : NULL;
+}
+
+static inline float *sk_buffer_row(const struct sk_buffer *buffer, uint32_t row)
+{
+	return (float *)buffer->region.data + (size_t)row * buffer->width;
+}
+
+/* memory.c */
+int sk_cpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width, struct sk_buffer **ret_buffer);
+void sk_cpu_free(struct sk_backend *backend, struct sk_buffer *buffer);
+int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix, const struct sk_matrix *bias,
+		       enum sk_weight_format format, struct sk_linear **ret_linear);
+int sk_cpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight, const struct sk_matrix *bias,
+		     struct sk_norm **ret_norm);
+void sk_cpu_free_all(struct sk_cpu *cpu); /* buffers, linears, norms */
+
+/* step.c */
+int sk_cpu_begin_step(struct sk_backend *backend, const struct sk_batch *batch);
+int sk_cpu_end_step(struct sk_backend *backend);
+void sk_cpu_embed(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table);
+void sk_cpu_norm(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		 const struct sk_norm *norm, float eps, bool subtract_mean);
+void sk_cpu_matmul(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		   const struct sk_linear *linear);
+void sk_cpu_matmul_add(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
+		       const struct sk_linear *linear);
+void sk_cpu_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv, uint32_t layer);
+void sk_cpu_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q, uint32_t layer);
+void sk_cpu_activate(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in, enum sk_act act);
+void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x, const uint32_t *rows,
+		   uint32_t n_rows);

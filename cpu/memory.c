@@ -1,0 +1,152 @@
+/* What a CPU backend holds for its caller: activation buffers, packed matrices, norms. */
+#include "cpu/device.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static void buffer_destroy(struct sk_buffer *buffer)
+{
+	sk_list_remove(&buffer->node);
+	sk_region_finish(&buffer->region);
+	free(buffer);
+}
+
+static void linear_destroy(struct sk_linear *linear)
+{
+	sk_list_remove(&linear->node);
+	sk_packed_finish(&linear->weights);
+	free(linear->bias);
+	free(linear);
+}
+
+static void norm_destroy(struct sk_norm *norm)
+{
+	sk_list_remove(&norm->node);
+	free(norm->weight);
+	free(norm->bias);
+	free(norm);
+}
+
+int sk_cpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width, struct sk_buffer **ret_buffer)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (!cpu)
+		return -EINVAL;
+	if (n_rows && width > SIZE_MAX / 8 / n_rows)
+		return -ENOMEM;
+	struct sk_buffer *buffer = calloc(1, sizeof *buffer);
+	if (!buffer)
+		return -ENOMEM;
+	int r = sk_region_init(&buffer->region, (size_t)n_rows * width * sizeof(float));
+	if (r < 0) {
+		free(buffer);
+		return r;
+	}
+	buffer->n_rows = n_rows;
+	buffer->width = width;
+	sk_list_append(&cpu->buffers, &buffer->node);
+	*ret_buffer = buffer;
+	return 0;
+}
+
+void sk_cpu_free(struct sk_backend *backend, struct sk_buffer *buffer)
+{
+	if (sk_cpu_from(backend))
+		buffer_destroy(buffer);
+}
+
+/* A vector (n, 1) as floats; NULL in *ret_floats where the model has none. */
+static int vector_read(const struct sk_matrix *vector, uint32_t n, float **ret_floats)
+{
+	if (!vector || sk_matrix_is_absent(vector)) {
+		*ret_floats = NULL;
+		return 0;
+	}
+	if (vector->n_rows != n || vector->n_cols != 1)
+		return -EINVAL;
+	float *floats = malloc(n * sizeof *floats);
+	if (!floats)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++)
+		sk_matrix_decode_row(vector, i, &floats[i]);
+	*ret_floats = floats;
+	return 0;
+}
+
+/* Room for max_rows rows of activations as integers, for the widest linear so far. */
+static int reserve_blocks(struct sk_cpu *cpu, uint32_t n_blocks)
+{
+	size_t size = (size_t)cpu->base.shape.max_rows * n_blocks * sizeof(struct sk_cpu_block);
+	if (size <= cpu->blocks.size_bytes)
+		return 0;
+	struct sk_region region;
+	int r = sk_region_init(&region, size);
+	if (r < 0)
+		return r;
+	sk_region_finish(&cpu->blocks);
+	cpu->blocks = region;
+	return 0;
+}
+
+int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix, const struct sk_matrix *bias,
+		       enum sk_weight_format format, struct sk_linear **ret_linear)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (!cpu)
+		return -EINVAL;
+	struct sk_linear *linear = calloc(1, sizeof *linear);
+	if (!linear)
+		return -ENOMEM;
+	sk_list_init(&linear->node);
+	int r = vector_read(bias, matrix->n_rows, &linear->bias);
+	if (r == 0)
+		r = sk_packed_init(&linear->weights, matrix, format, cpu->pool);
+	if (r == 0)
+		r = reserve_blocks(cpu, linear->weights.n_blocks);
+	if (r < 0) {
+		linear_destroy(linear);
+		return r;
+	}
+	cpu->weight_bytes += sk_packed_bytes(&linear->weights);
+	if (linear->bias)
+		cpu->weight_bytes += matrix->n_rows * sizeof(float);
+	sk_list_append(&cpu->linears, &linear->node);
+	*ret_linear = linear;
+	return 0;
+}
+
+int sk_cpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight, const struct sk_matrix *bias,
+		     struct sk_norm **ret_norm)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (!cpu || sk_matrix_is_absent(weight))
+		return -EINVAL;
+	struct sk_norm *norm = calloc(1, sizeof *norm);
+	if (!norm)
+		return -ENOMEM;
+	sk_list_init(&norm->node);
+	norm->width = weight->n_rows;
+	int r = vector_read(weight, norm->width, &norm->weight);
+	if (r == 0)
+		r = vector_read(bias, norm->width, &norm->bias);
+	if (r < 0) {
+		norm_destroy(norm);
+		return r;
+	}
+	cpu->weight_bytes += (norm->bias ? 2 : 1) * (uint64_t)norm->width * sizeof(float);
+	sk_list_append(&cpu->norms, &norm->node);
+	*ret_norm = norm;
+	return 0;
+}
+
+void sk_cpu_free_all(struct sk_cpu *cpu)
+{
+	sk_list_for_each (node, &cpu->buffers)
+		buffer_destroy(sk_container_of(node, struct sk_buffer, node));
+	sk_list_for_each (node, &cpu->linears)
+		linear_destroy(sk_container_of(node, struct sk_linear, node));
+	sk_list_for_each (node, &cpu->norms)
+		norm_destroy(sk_container_of(node, struct sk_norm, node));
+}

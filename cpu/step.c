@@ -1,0 +1,297 @@
+/* The operations of a step: each cuts its work into chunks for the pool, and waits for them. A call that
+ * names a foreign backend, or buffers that do not fit each other, is a fault of the caller: it is
+ * kept, and end_step returns it.
+ */
+#include "cpu/device.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define CHUNKS_A_THREAD 8    /* so that the last ones to finish are small */
+#define LITTLE		16384 /* floats that are not worth waking anybody for */
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/* How many of n things a chunk takes. */
+static uint32_t chunk_of(const struct sk_cpu *cpu, uint32_t n)
+{
+	uint32_t chunks = sk_cpu_pool_n_threads(cpu->pool) * CHUNKS_A_THREAD;
+	return n / chunks + (n % chunks != 0);
+}
+
+static uint32_t divide_up(uint32_t n, uint32_t by)
+{
+	return n / by + (n % by != 0);
+}
+
+/* A job over rows, one row a call; little work stays on the calling thread. */
+struct row_job {
+	struct sk_cpu *cpu;
+	void (*row)(const struct row_job *job, uint32_t row);
+	uint32_t n_rows, chunk;
+	struct sk_buffer *out;
+	const struct sk_buffer *in;
+	const struct sk_linear *linear;
+	const struct sk_norm *norm;
+	const struct sk_cpu_append *append;
+	const uint32_t *rows;
+	float eps;
+	bool subtract_mean;
+};
+
+static void row_chunk(void *arg, uint32_t chunk, uint32_t thread)
+{
+	const struct row_job *job = arg;
+	uint32_t end = least(job->n_rows, (chunk + 1) * job->chunk);
+	(void)thread;
+	for (uint32_t row = chunk * job->chunk; row < end; row++)
+		job->row(job, row);
+}
+
+static void run_rows(struct row_job *job, size_t row_floats)
+{
+	struct sk_cpu *cpu = job->cpu;
+	job->n_rows = cpu->n_rows;
+	job->chunk = job->n_rows * row_floats <= LITTLE ? job->n_rows : chunk_of(cpu, job->n_rows);
+	if (job->n_rows)
+		sk_cpu_pool_run(cpu->pool, divide_up(job->n_rows, job->chunk), row_chunk, job);
+}
+
+/* --- Begin and end ------------------------------------------------------------------------------ */
+
+static void angles_row(const struct row_job *job, uint32_t row)
+{
+	struct sk_cpu *cpu = job->cpu;
+	const struct sk_row *r = &cpu->batch->rows[row];
+	float *angles = cpu->angles + (size_t)row * 2 * cpu->base.shape.n_rot;
+	const struct sk_span *span = cpu->batch->spans;
+	while (row - span->row >= span->n_rows) /* spans are in order and without gaps */
+		span++;
+	sk_rotary_angles(&cpu->rotary, span->origin + r->entry, angles);
+	sk_rotary_angles(&cpu->rotary, span->origin + r->n_sink + (r->entry - r->first),
+			 angles + cpu->base.shape.n_rot);
+}
+
+int sk_cpu_begin_step(struct sk_backend *backend, const struct sk_batch *batch)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (!cpu)
+		return -EINVAL;
+	const struct sk_backend_shape *shape = &cpu->base.shape;
+	uint32_t shared = shape->n_heads / shape->n_kv_heads;
+	uint32_t together = shared < SK_ATTEND_QUERIES ? SK_ATTEND_QUERIES / shared : 1;
+
+	cpu->batch = batch;
+	cpu->n_rows = batch->n_rows;
+	cpu->n_groups = 0;
+	for (uint32_t i = 0; i < batch->n_spans; i++) {
+		const struct sk_span *span = &batch->spans[i];
+		for (uint32_t done = 0; done < span->n_rows; done += together)
+			cpu->groups[cpu->n_groups++] = (struct sk_cpu_rows){
+				span, span->row + done, least(together, span->n_rows - done)};
+		for (uint32_t row = span->row; row < span->row + span->n_rows; row++)
+			cpu->row_pages[row] = span->pages[batch->rows[row].entry / SK_PAGE_TOKENS - span->page0];
+	}
+	struct row_job job = {.cpu = cpu, .row = angles_row};
+	run_rows(&job, 64 * (size_t)shape->n_rot);
+	return 0;
+}
+
+int sk_cpu_end_step(struct sk_backend *backend)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (!cpu || !cpu->batch)
+		return -EINVAL;
+	cpu->batch = NULL;
+	return 0;
+}
+
+/* --- Rows ---------------------------------------------------------------------------------------- */
+
+static void embed_row(const struct row_job *job, uint32_t row)
+{
+	sk_packed_decode_row(&job->linear->weights, (uint32_t)job->cpu->batch->rows[row].id,
+			     sk_buffer_row(job->out, row));
+}
+
+void sk_cpu_embed(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table)
+{
+	struct row_job job = {.cpu = sk_cpu_from(backend), .row = embed_row, .out = out, .linear = table};
+	run_rows(&job, out->width);
+}
+
+static void norm_row(const struct row_job *job, uint32_t row)
+{
+	job->cpu->kernels->norm(sk_buffer_row(job->out, row), sk_buffer_row(job->in, row), job->norm->width,
+				job->norm->weight, job->norm->bias, job->eps, job->subtract_mean);
+}
+
+void sk_cpu_norm(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		 const struct sk_norm *norm, float eps, bool subtract_mean)
+{
+	struct row_job job = {.cpu = sk_cpu_from(backend),
+			      .row = norm_row,
+			      .out = out,
+			      .in = in,
+			      .norm = norm,
+			      .eps = eps,
+			      .subtract_mean = subtract_mean};
+	run_rows(&job, norm->width);
+}
+
+static void gather_row(const struct row_job *job, uint32_t row)
+{
+	memcpy(sk_buffer_row(job->out, row), sk_buffer_row(job->in, job->rows[row]), job->out->width * sizeof(float));
+}
+
+void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x, const uint32_t *rows,
+		   uint32_t n_rows)
+{
+	struct row_job job = {.cpu = sk_cpu_from(backend), .row = gather_row, .out = out, .in = x, .rows = rows};
+	job.cpu->n_rows = n_rows;
+	run_rows(&job, out->width);
+}
+
+/* --- Matrices ------------------------------------------------------------------------------------ */
+
+struct matmul_job {
+	struct sk_cpu *cpu;
+	struct sk_cpu_matmul matmul;
+	uint32_t chunk; /* panels */
+};
+
+static void matmul_chunk(void *arg, uint32_t chunk, uint32_t thread)
+{
+	const struct matmul_job *job = arg;
+	const struct sk_packed *weights = job->matmul.weights;
+	uint32_t panel = chunk * job->chunk;
+	(void)thread;
+	job->cpu->kernels->matmul[weights->packing](&job->matmul, panel, least(job->chunk, weights->n_panels - panel));
+}
+
+static void quantise_row(const struct row_job *job, uint32_t row)
+{
+	const struct sk_packed *weights = &job->linear->weights;
+	struct sk_cpu_block *blocks = job->cpu->blocks.data;
+	job->cpu->kernels->quantise(sk_buffer_row(job->in, row), weights->n_cols,
+				    blocks + (size_t)row * weights->n_blocks);
+}
+
+static void matmul(struct sk_cpu *cpu, struct sk_buffer *out, const struct sk_buffer *in,
+		   const struct sk_linear *linear, bool add)
+{
+	const struct sk_packed *weights = &linear->weights;
+	if (sk_packing_is_blocks(weights->packing)) {
+		struct row_job rows = {.cpu = cpu, .row = quantise_row, .in = in, .linear = linear};
+		run_rows(&rows, weights->n_cols);
+	}
+	struct matmul_job job = {
+		.cpu = cpu,
+		.matmul = {.weights = weights,
+			   .bias = linear->bias,
+			   .in = sk_buffer_row(in, 0),
+			   .blocks = cpu->blocks.data,
+			   .out = sk_buffer_row(out, 0),
+			   .in_stride = in->width,
+			   .out_stride = out->width,
+			   .n_rows = cpu->n_rows,
+			   .add = add},
+		.chunk = chunk_of(cpu, weights->n_panels),
+	};
+	sk_cpu_pool_run(cpu->pool, divide_up(weights->n_panels, job.chunk), matmul_chunk, &job);
+}
+
+void sk_cpu_matmul(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		   const struct sk_linear *linear)
+{
+	matmul(sk_cpu_from(backend), out, in, linear, false);
+}
+
+void sk_cpu_matmul_add(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
+		       const struct sk_linear *linear)
+{
+	matmul(sk_cpu_from(backend), x, in, linear, true);
+}
+
+/* --- Attention ----------------------------------------------------------------------------------- */
+
+static void append_row(const struct row_job *job, uint32_t row)
+{
+	job->cpu->kernels->append(job->append, row);
+}
+
+void sk_cpu_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv, uint32_t layer)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	struct sk_cpu_append append = {
+		.shape = &cpu->base.shape,
+		.pages = &cpu->pages,
+		.batch = cpu->batch,
+		.row_pages = cpu->row_pages,
+		.angles = cpu->angles,
+		.qkv = sk_buffer_row(qkv, 0),
+		.q = sk_buffer_row(q, 0),
+		.layer = layer,
+	};
+	struct row_job job = {.cpu = cpu, .row = append_row, .append = &append};
+	run_rows(&job, 3 * (size_t)qkv->width);
+}
+
+struct attend_job {
+	struct sk_cpu *cpu;
+	struct sk_cpu_attend attend;
+};
+
+static void attend_chunk(void *arg, uint32_t chunk, uint32_t thread)
+{
+	const struct attend_job *job = arg;
+	uint32_t n_groups = job->cpu->n_groups;
+	job->cpu->kernels->attend(&job->attend, &job->cpu->groups[chunk % n_groups], chunk / n_groups, thread);
+}
+
+void sk_cpu_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q, uint32_t layer)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	struct attend_job job = {
+		.cpu = cpu,
+		.attend = {.shape = &cpu->base.shape,
+			   .pages = &cpu->pages,
+			   .batch = cpu->batch,
+			   .q = sk_buffer_row(q, 0),
+			   .out = sk_buffer_row(out, 0),
+			   .layer = layer,
+			   .scratch = cpu->attend_scratch},
+	};
+	sk_cpu_pool_run(cpu->pool, cpu->n_groups * cpu->base.shape.n_kv_heads, attend_chunk, &job);
+}
+
+/* --- Activations --------------------------------------------------------------------------------- */
+
+struct activate_job {
+	const struct sk_cpu *cpu;
+	struct sk_buffer *out;
+	const struct sk_buffer *in;
+	enum sk_act act;
+	uint32_t parts, part; /* a row in `parts` parts of `part` floats */
+};
+
+static void activate_chunk(void *arg, uint32_t chunk, uint32_t thread)
+{
+	const struct activate_job *job = arg;
+	uint32_t row = chunk / job->parts, from = chunk % job->parts * job->part, width = job->out->width;
+	const float *in = sk_buffer_row(job->in, row) + from;
+	(void)thread;
+	job->cpu->kernels->activate(sk_buffer_row(job->out, row) + from, in, in + width,
+				    least(job->part, width - from), job->act);
+}
+
+void sk_cpu_activate(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in, enum sk_act act)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	struct activate_job job = {.cpu = cpu, .out = out, .in = in, .act = act, .part = 4096};
+	job.parts = divide_up(out->width, job.part);
+	sk_cpu_pool_run(cpu->pool, cpu->n_rows * job.parts, activate_chunk, &job);
+}

@@ -1,0 +1,159 @@
+/* Logits against references in float64: transformers for dense attention, the oracle for streaming,
+ * through at least three turns of the window. Each streaming reference is run in chunks of 1, 7, 64
+ * and everything. */
+#include "harness.h"
+#include "reference.h"
+
+#define MOST_TOKENS 600
+
+struct comparison {
+	const struct harness *h;
+	const struct sk_reference *reference;
+	uint32_t row;
+	double worst;          /* logit */
+	double worst_logprob;  /* of the next token */
+	unsigned n_wrong_best; /* where the two likeliest are clearly apart */
+};
+
+static void compare_row(void *context, size_t index, const struct sk_view *view,
+			const float *logits)
+{
+	struct comparison *c = context;
+	const struct sk_reference *r = c->reference;
+
+	if (c->row == r->n_rows || r->position[c->row] != index)
+		return;
+	assert_int_equal(view->live, r->live[c->row]);
+	for (uint32_t i = 0; i < r->n_subset; i++) {
+		uint32_t id = sk_reference_id(r, c->row, i);
+		double d = fabs((double)logits[id] -
+				(double)r->logits[(size_t)c->row * r->n_subset + i]);
+		c->worst = d > c->worst || isnan(d) ? d : c->worst;
+	}
+	double sum = log_sum_exp(logits, c->h->n_vocab), d = fabs(sum - r->logsumexp[c->row]);
+	c->worst = d > c->worst || isnan(d) ? d : c->worst;
+	if (!isnan(r->logprob[c->row])) {
+		d = fabs((double)logits[r->ids[index + 1]] - sum - r->logprob[c->row]);
+		c->worst_logprob = d > c->worst_logprob || isnan(d) ? d : c->worst_logprob;
+	}
+	if ((double)r->gap[c->row] > 0.01) {
+		for (uint32_t i = 0; i < c->h->n_vocab; i++) {
+			if (logits[i] > logits[r->best[c->row]]) {
+				c->n_wrong_best++;
+				break;
+			}
+		}
+	}
+	c->row++;
+}
+
+/* Runs the reference's text in chunks and returns the worst logit. */
+static double compare(struct harness *h, const char *file, uint32_t chunk, double tolerance)
+{
+	struct sk_reference r;
+	assert_int_equal(sk_reference_open(sk_test_golden(file), &r), 0);
+	assert_int_equal(r.n_vocab, h->n_vocab);
+	assert_true(r.n_tokens <= MOST_TOKENS);
+	assert_int_not_equal(r.mode, SK_REFERENCE_RECOMPUTE);
+
+	enum sk_mode mode = r.mode == SK_REFERENCE_DENSE ? SK_MODE_DENSE : SK_MODE_STREAMING;
+	struct sk_session *session =
+		harness_session(h, mode, r.sink, r.window ? r.window : 1, r.slack);
+	if (mode == SK_MODE_STREAMING) /* three turns at least */
+		assert_true(r.n_tokens >= r.sink + r.slack + 4 * r.window);
+	struct comparison c = {.h = h, .reference = &r};
+	harness_run(h, session, r.ids, r.n_tokens, chunk ? chunk : r.n_tokens, compare_row, &c);
+	assert_int_equal(c.row, r.n_rows);
+	if (chunk <= 1)
+		print_message("  %-36s logits within %.1e, logprobs within %.1e\n", file, c.worst,
+			      c.worst_logprob);
+	if (!(c.worst <= tolerance) || c.n_wrong_best)
+		fail_msg("%s, chunks of %u: worst logit off by %g, %u wrong likeliest tokens", file,
+			 chunk, c.worst, c.n_wrong_best);
+	sk_session_destroy(session);
+	sk_reference_close(&r);
+	return c.worst;
+}
+
+static void compare_model(const char *path, const char *name, const char *const *settings,
+			  enum sk_weight_format weights, const char *instructions, double tolerance)
+{
+	static const uint32_t chunks[] = {1, 7, 64, 0};
+	struct harness h;
+	char file[128];
+
+	harness_open(&h, sk_test_model(path), weights, SK_KV_F32, instructions, MOST_TOKENS);
+	for (; *settings; settings++) {
+		snprintf(file, sizeof file, "%s.%s.ref", name, *settings);
+		for (unsigned i = 0; i < 4; i++)
+			compare(&h, file, chunks[i], tolerance);
+	}
+	harness_close(&h);
+}
+
+static const char *const dense_only[] = {"dense", NULL};
+static const char *const all[] = {"dense",      "s0-w56-k0",  "s0-w56-k64", "s1-w56-k0",
+				  "s1-w56-k64", "s4-w56-k0",  "s4-w56-k64", "s8-w56-k0",
+				  "s8-w56-k64", "s4-w120-k0", NULL};
+static const char *const some[] = {"dense",      "s0-w56-k0",  "s1-w56-k64", "s4-w56-k0",
+				   "s4-w56-k64", "s4-w120-k0", NULL};
+
+static void test_gpt_neox(void **state)
+{
+	(void)state;
+	static const char *const rows[] = {"dense-rows", NULL};
+	compare_model("pythia-books", "pythia-books", all, SK_WEIGHTS_F32, NULL, 1e-3);
+	compare_model("pythia-books", "pythia-books", rows, SK_WEIGHTS_F32, NULL, 1e-3);
+	compare_model("pythia-books", "pythia-books", dense_only, SK_WEIGHTS_AUTO, NULL,
+		      1e-3); /* as the file has it: F16 */
+}
+
+static void test_gpt_neox_with_serial_residual(void **state)
+{
+	(void)state;
+	compare_model("tiny-neox-serial", "tiny-neox-serial", some, SK_WEIGHTS_F32, NULL, 1e-3);
+	compare_model("tiny-neox-serial", "tiny-neox-serial", dense_only, SK_WEIGHTS_AUTO, NULL,
+		      1e-3); /* BF16 */
+	compare_model("tiny-neox-serial-f16.gguf", "tiny-neox-serial-f16", dense_only,
+		      SK_WEIGHTS_AUTO, NULL, 1e-3);
+}
+
+static void test_llama(void **state)
+{
+	(void)state;
+	compare_model("tiny-llama", "tiny-llama", all, SK_WEIGHTS_F32, NULL, 1e-3);
+	compare_model("tiny-llama-f32.gguf", "tiny-llama", all, SK_WEIGHTS_AUTO, NULL, 1e-3);
+}
+
+static void test_portable_code(void **state)
+{
+	(void)state;
+	compare_model("tiny-llama", "tiny-llama", some, SK_WEIGHTS_F32, "scalar", 1e-3);
+	compare_model("tiny-neox-serial", "tiny-neox-serial", some, SK_WEIGHTS_F32, "scalar", 1e-3);
+}
+
+/* Against the same weights dequantised: what is measured is the rounding of activations to 16 bits.
+ */
+static void test_blocks(void **state)
+{
+	(void)state;
+	static const char *const formats[] = {"q8_0", "q4_0", "q4_1", "q5_0"};
+	char path[64], name[64];
+	for (unsigned i = 0; i < sizeof formats / sizeof *formats; i++) {
+		snprintf(path, sizeof path, "tiny-llama-%s.gguf", formats[i]);
+		snprintf(name, sizeof name, "tiny-llama-%s", formats[i]);
+		compare_model(path, name, dense_only, SK_WEIGHTS_AUTO, NULL, 5e-3);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_gpt_neox),
+		cmocka_unit_test(test_gpt_neox_with_serial_residual),
+		cmocka_unit_test(test_llama),
+		cmocka_unit_test(test_portable_code),
+		cmocka_unit_test(test_blocks),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

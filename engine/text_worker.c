@@ -53,7 +53,8 @@ static void encode(const struct sk_tokenizer *tokenizer, struct sk_request *requ
 					  request->encode_flags, &request->ids);
 	if (err == -EILSEQ)
 		sk_diag_fail(&request->diag, EILSEQ,
-			     "the text has bytes that are no UTF-8 and that the model's vocabulary has no tokens for");
+			     "the text has bytes that the model's vocabulary has no tokens for: "
+			     "control characters, or what is no UTF-8");
 	if (err < 0 && !request->diag.text[0])
 		sk_diag_fail(&request->diag, -err, "the text could not be tokenised: %s",
 			     strerror(-err));

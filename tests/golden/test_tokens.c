@@ -196,9 +196,11 @@ static void test_cases_in_json(void **state)
 static size_t random_bytes(uint32_t *random, uint8_t *bytes, size_t most)
 {
 	static const char *const pieces[] = {
-		" ",        "  ",       "\n",   "the",  "\xe4\xbd\xa0",  "\xf0\x9f\x98\x80",
-		"\xe4\xbd", "\xf0\x9f", "\xc3", "\xff", "<|endoftext|>", "1234"};
+		" ",        "  ",       "\n",   "the",      "\xe4\xbd\xa0",  "\xf0\x9f\x98\x80",
+		"\xe4\xbd", "\xf0\x9f", "\xc3", "\xe2\x82", "<|endoftext|>", "1234"};
 	size_t n = 0, wanted = (*random >> 8) % most;
+	if (*random >> 30 == 0)
+		bytes[n++] = 0xff; /* in UTF-8 never */
 	while (n + 16 < wanted) {
 		*random = *random * 1664525u + 1013904223u;
 		uint32_t r = *random >> 16;
@@ -207,10 +209,11 @@ static size_t random_bytes(uint32_t *random, uint8_t *bytes, size_t most)
 			memcpy(bytes + n, piece, strlen(piece));
 			n += strlen(piece);
 		} else if (r % 3 == 1) {
-			bytes[n++] = (uint8_t)(r >> 4) & 0x7f; /* NUL too */
+			uint8_t byte = (uint8_t)(r >> 4) &
+				       0x7f; /* NUL too; SmolLM2 has not every control character */
+			bytes[n++] = byte && byte < 0x20 ? byte | 0x40 : byte;
 		} else {
-			bytes[n++] = (uint8_t)(0x80 | r >> 4);
-			bytes[n++] = 'x'; /* so that no lead byte finds its sequence */
+			bytes[n++] = (uint8_t)(0x80 | (r >> 4 & 0x3f)); /* no sequence begins so */
 		}
 	}
 	return n;
@@ -260,7 +263,8 @@ static void check_round_trips(const char *name)
 			assert_memory_equal(out, bytes, n);
 		sk_ids_finish(&ids);
 	}
-	assert_true(n_refused < 4000);
+	print_message("  %s: %u of 5000 texts had bytes without a token\n", name, n_refused);
+	assert_true(n_refused < 2000);
 	sk_tokenizer_close(tokenizer);
 }
 

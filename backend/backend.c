@@ -5,11 +5,14 @@
 #include <errno.h>
 
 int sk_backend_open(const struct sk_backend_kind *kind, const struct sk_backend_options *options,
-		    const struct sk_backend_shape *shape, struct sk_backend **ret_backend, struct sk_diag *diag)
+		    const struct sk_backend_shape *shape, struct sk_backend **ret_backend,
+		    struct sk_diag *diag)
 {
-	if (!shape->n_layers || !shape->n_heads || !shape->n_kv_heads || !shape->head_dim || !shape->max_rows ||
-	    shape->n_heads % shape->n_kv_heads || shape->n_rot > shape->head_dim || shape->n_rot % 2)
-		return sk_diag_fail(diag, EINVAL, "backend %s: impossible attention shape", kind->name);
+	if (!shape->n_layers || !shape->n_heads || !shape->n_kv_heads || !shape->head_dim ||
+	    !shape->max_rows || shape->n_heads % shape->n_kv_heads ||
+	    shape->n_rot > shape->head_dim || shape->n_rot % 2)
+		return sk_diag_fail(diag, EINVAL, "backend %s: impossible attention shape",
+				    kind->name);
 	return kind->open(options, shape, ret_backend, diag);
 }
 
@@ -31,7 +34,8 @@ const char *sk_backend_name(const struct sk_backend *backend)
 
 /* --- Memory ------------------------------------------------------------------------------------ */
 
-int sk_backend_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width, struct sk_buffer **ret_buffer)
+int sk_backend_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
+		     struct sk_buffer **ret_buffer)
 {
 	return backend->ops->alloc(backend, n_rows, width, ret_buffer);
 }
@@ -42,14 +46,15 @@ void sk_backend_free(struct sk_backend *backend, struct sk_buffer *buffer)
 		backend->ops->free(backend, buffer);
 }
 
-int sk_backend_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix, const struct sk_matrix *bias,
-			   enum sk_weight_format format, struct sk_linear **ret_linear)
+int sk_backend_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix,
+			   const struct sk_matrix *bias, enum sk_weight_format format,
+			   struct sk_linear **ret_linear)
 {
 	return backend->ops->pack_linear(backend, matrix, bias, format, ret_linear);
 }
 
-int sk_backend_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight, const struct sk_matrix *bias,
-			 struct sk_norm **ret_norm)
+int sk_backend_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
+			 const struct sk_matrix *bias, struct sk_norm **ret_norm)
 {
 	return backend->ops->pack_norm(backend, weight, bias, ret_norm);
 }
@@ -85,7 +90,8 @@ void sk_backend_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to
 /* --- A step ------------------------------------------------------------------------------------ */
 
 /* Whether a span keeps the rules of struct sk_row and struct sk_span. Its rows lie within the batch. */
-static bool span_is_sound(const struct sk_backend *backend, const struct sk_span *span, const struct sk_row *rows)
+static bool span_is_sound(const struct sk_backend *backend, const struct sk_span *span,
+			  const struct sk_row *rows)
 {
 	uint64_t first = UINT64_MAX, last = rows[0].entry + (span->n_rows - 1);
 	uint32_t n_sink = 0;
@@ -94,7 +100,8 @@ static bool span_is_sound(const struct sk_backend *backend, const struct sk_span
 		return false;
 	for (uint32_t i = 0; i < span->n_rows; i++) {
 		const struct sk_row *row = &rows[i];
-		if (row->entry != rows[0].entry + i || row->first > row->entry || row->n_sink > row->first)
+		if (row->entry != rows[0].entry + i || row->first > row->entry ||
+		    row->n_sink > row->first)
 			return false;
 		first = row->first < first ? row->first : first;
 		n_sink = row->n_sink > n_sink ? row->n_sink : n_sink;
@@ -139,7 +146,8 @@ int sk_backend_end_step(struct sk_backend *backend)
 	return backend->ops->end_step(backend);
 }
 
-void sk_backend_embed(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table)
+void sk_backend_embed(struct sk_backend *backend, struct sk_buffer *out,
+		      const struct sk_linear *table)
 {
 	backend->ops->embed(backend, out, table);
 }
@@ -150,29 +158,32 @@ void sk_backend_norm(struct sk_backend *backend, struct sk_buffer *out, const st
 	backend->ops->norm(backend, out, in, norm, eps, subtract_mean);
 }
 
-void sk_backend_matmul(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
-		       const struct sk_linear *linear)
+void sk_backend_matmul(struct sk_backend *backend, struct sk_buffer *out,
+		       const struct sk_buffer *in, const struct sk_linear *linear)
 {
 	backend->ops->matmul(backend, out, in, linear);
 }
 
-void sk_backend_matmul_add(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
-			   const struct sk_linear *linear)
+void sk_backend_matmul_add(struct sk_backend *backend, struct sk_buffer *x,
+			   const struct sk_buffer *in, const struct sk_linear *linear)
 {
 	backend->ops->matmul_add(backend, x, in, linear);
 }
 
-void sk_backend_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv, uint32_t layer)
+void sk_backend_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv,
+		       uint32_t layer)
 {
 	backend->ops->append(backend, q, qkv, layer);
 }
 
-void sk_backend_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q, uint32_t layer)
+void sk_backend_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
+		       uint32_t layer)
 {
 	backend->ops->attend(backend, out, q, layer);
 }
 
-void sk_backend_activate(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in, enum sk_act act)
+void sk_backend_activate(struct sk_backend *backend, struct sk_buffer *out,
+			 const struct sk_buffer *in, enum sk_act act)
 {
 	backend->ops->activate(backend, out, in, act);
 }
@@ -183,7 +194,8 @@ void sk_backend_gather(struct sk_backend *backend, struct sk_buffer *out, const 
 	backend->ops->gather(backend, out, x, rows, n_rows);
 }
 
-const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row)
+const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer,
+			     uint32_t row)
 {
 	return backend->ops->read(backend, buffer, row);
 }

@@ -75,7 +75,8 @@ static void six_bits(const uint8_t *s, int j, int *ret_scale, int *ret_minimum)
 /* Block `b` (of 32 columns) of a row. */
 static void block_read(struct block *out, enum sk_dtype dtype, const uint8_t *row, uint32_t b)
 {
-	uint32_t elements = sk_dtype_info(dtype)->block_elements, bytes = sk_dtype_info(dtype)->block_bytes;
+	uint32_t elements = sk_dtype_info(dtype)->block_elements,
+		 bytes = sk_dtype_info(dtype)->block_bytes;
 	const uint8_t *p = row + (size_t)(b * SK_BLOCK_COLS / elements) * bytes;
 
 	*out = (struct block){.scale = u16_at(p)};
@@ -111,8 +112,10 @@ static void block_read(struct block *out, enum sk_dtype dtype, const uint8_t *ro
 		six_bits(p + 4, j, &scale, &minimum);
 		out->has_minimum = true;
 		out->scale = sk_half_from_float(sk_half_to_float(u16_at(p)) * (float)scale);
-		out->minimum = sk_half_from_float(-sk_half_to_float(u16_at(p + 2)) * (float)minimum);
-		const uint8_t *high = p + 16, *low = p + (dtype == SK_DTYPE_Q5_K ? 48 : 16) + j / 2 * 32;
+		out->minimum =
+			sk_half_from_float(-sk_half_to_float(u16_at(p + 2)) * (float)minimum);
+		const uint8_t *high = p + 16,
+			      *low = p + (dtype == SK_DTYPE_Q5_K ? 48 : 16) + j / 2 * 32;
 		for (int i = 0; i < 32; i++) {
 			out->codes[i] = (uint8_t)(low[i] >> j % 2 * 4 & 15);
 			if (dtype == SK_DTYPE_Q5_K)
@@ -125,8 +128,8 @@ static void block_read(struct block *out, enum sk_dtype dtype, const uint8_t *ro
 	}
 }
 
-bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enum sk_dtype dtype, const void *row,
-			uint32_t n_cols)
+bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enum sk_dtype dtype,
+			const void *row, uint32_t n_cols)
 {
 	enum sk_packing own = sk_codes_packing(dtype);
 	if (!sk_packing_is_blocks(own) || dtype == SK_DTYPE_Q6_K)
@@ -152,12 +155,14 @@ bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enu
 		if (block.has_minimum)
 			out->minima[b] = block.minimum;
 		else if (sk_packing_has_minima(packing)) /* a power of two times a half */
-			out->minima[b] = sk_half_from_float(-(float)block.zero * sk_half_to_float(block.scale));
+			out->minima[b] = sk_half_from_float(-(float)block.zero *
+							    sk_half_to_float(block.scale));
 	}
 	return true;
 }
 
-static void quantise(const struct sk_codes *out, enum sk_packing packing, const float *in, uint32_t b)
+static void quantise(const struct sk_codes *out, enum sk_packing packing, const float *in,
+		     uint32_t b)
 {
 	const float *x = in + (size_t)b * SK_BLOCK_COLS;
 	float least = x[0], most = x[0];
@@ -183,12 +188,15 @@ static void quantise(const struct sk_codes *out, enum sk_packing packing, const 
 	scale = sk_half_to_float(out->scales[b]); /* the codes make good for the rounding */
 	minimum = sk_half_to_float(out->minima[b]);
 	for (int i = 0; i < SK_BLOCK_COLS; i++) {
-		float code = scale != 0 ? rintf((x[i] - minimum) / scale) + (float)zero : (float)zero;
-		out->codes[b * SK_BLOCK_COLS + i] = (uint8_t)(code >= 0 ? fminf(code, (float)top) : 0);
+		float code =
+			scale != 0 ? rintf((x[i] - minimum) / scale) + (float)zero : (float)zero;
+		out->codes[b * SK_BLOCK_COLS + i] =
+			(uint8_t)(code >= 0 ? fminf(code, (float)top) : 0);
 	}
 }
 
-void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in, uint32_t n_cols)
+void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in,
+			  uint32_t n_cols)
 {
 	for (uint32_t b = 0; b < (n_cols + SK_BLOCK_COLS - 1) / SK_BLOCK_COLS; b++)
 		quantise(out, packing, in, b);

@@ -17,9 +17,10 @@ enum sk_packing sk_codes_packing(enum sk_dtype dtype);
 
 /* Takes over a row of a block format whose packing is `packing`, or one that holds it exactly.
  * False: it has to go through floats. */
-bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enum sk_dtype dtype, const void *row,
-			uint32_t n_cols);
+bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enum sk_dtype dtype,
+			const void *row, uint32_t n_cols);
 
 /* Q8: scale max / 127. Q4: the value of largest magnitude becomes -8. With minima: from the least value
  * to the greatest. Nearest codes. `in` is zero from n_cols to the end of its block. */
-void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in, uint32_t n_cols);
+void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in,
+			  uint32_t n_cols);

@@ -60,7 +60,8 @@ static void cpu_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to
 		sk_cpu_pages_copy(&cpu->pages, from, to);
 }
 
-static const float *cpu_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row)
+static const float *cpu_read(struct sk_backend *backend, const struct sk_buffer *buffer,
+			     uint32_t row)
 {
 	(void)backend;
 	return sk_buffer_row(buffer, row);
@@ -91,7 +92,8 @@ const struct sk_backend_ops sk_cpu_ops = {
 	.read = cpu_read,
 };
 
-static int cpu_init(struct sk_cpu *cpu, const struct sk_backend_options *options, const struct sk_backend_shape *shape)
+static int cpu_init(struct sk_cpu *cpu, const struct sk_backend_options *options,
+		    const struct sk_backend_shape *shape)
 {
 	cpu->base = (struct sk_backend){.ops = &sk_cpu_ops, .shape = *shape};
 	sk_list_init(&cpu->buffers);
@@ -106,8 +108,8 @@ static int cpu_init(struct sk_cpu *cpu, const struct sk_backend_options *options
 	if (r < 0)
 		return r;
 	uint32_t n_threads = sk_cpu_pool_n_threads(cpu->pool);
-	snprintf(cpu->name, sizeof cpu->name, "cpu (%s, %u thread%s)", cpu->kernels->name, n_threads,
-		 n_threads == 1 ? "" : "s");
+	snprintf(cpu->name, sizeof cpu->name, "cpu (%s, %u thread%s)", cpu->kernels->name,
+		 n_threads, n_threads == 1 ? "" : "s");
 
 	size_t scratch = (size_t)SK_ATTEND_QUERIES * cpu->pages.value_dim * sizeof(float);
 	cpu->groups = calloc(shape->max_rows, sizeof *cpu->groups);
@@ -131,8 +133,10 @@ static int cpu_open(const struct sk_backend_options *options, const struct sk_ba
 	r = cpu_init(cpu, options, shape);
 	if (r < 0) {
 		cpu_close(&cpu->base);
-		return sk_diag_fail(diag, -r, "backend cpu: cannot start with %u threads and %u rows a step: %s",
-				    options->n_threads, shape->max_rows, strerror(-r));
+		return sk_diag_fail(
+			diag, -r,
+			"backend cpu: cannot start with %u threads and %u rows a step: %s",
+			options->n_threads, shape->max_rows, strerror(-r));
 	}
 	*ret_backend = &cpu->base;
 	return 0;

@@ -44,11 +44,11 @@ struct sk_cpu {
 	const struct sk_batch *batch;
 	uint32_t n_rows;
 	uint32_t n_groups;
-	struct sk_cpu_rows *groups;  /* (n_groups) rows that attend together; room for max_rows */
-	uint32_t *row_pages;	     /* (max_rows) */
-	float *angles;		     /* (max_rows, 2, n_rot) */
-	float *attend_scratch;	     /* (n_threads, SK_ATTEND_QUERIES, value_dim) */
-	struct sk_region blocks;     /* (max_rows, most blocks of a linear): activations as integers */
+	struct sk_cpu_rows *groups; /* (n_groups) rows that attend together; room for max_rows */
+	uint32_t *row_pages;        /* (max_rows) */
+	float *angles;              /* (max_rows, 2, n_rot) */
+	float *attend_scratch;      /* (n_threads, SK_ATTEND_QUERIES, value_dim) */
+	struct sk_region blocks; /* (max_rows, most blocks of a linear): activations as integers */
 };
 
 extern const struct sk_backend_ops sk_cpu_ops;
@@ -65,12 +65,14 @@ static inline float *sk_buffer_row(const struct sk_buffer *buffer, uint32_t row)
 }
 
 /* memory.c */
-int sk_cpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width, struct sk_buffer **ret_buffer);
+int sk_cpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
+		 struct sk_buffer **ret_buffer);
 void sk_cpu_free(struct sk_backend *backend, struct sk_buffer *buffer);
-int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix, const struct sk_matrix *bias,
-		       enum sk_weight_format format, struct sk_linear **ret_linear);
-int sk_cpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight, const struct sk_matrix *bias,
-		     struct sk_norm **ret_norm);
+int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix,
+		       const struct sk_matrix *bias, enum sk_weight_format format,
+		       struct sk_linear **ret_linear);
+int sk_cpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
+		     const struct sk_matrix *bias, struct sk_norm **ret_norm);
 void sk_cpu_free_all(struct sk_cpu *cpu); /* buffers, linears, norms */
 
 /* step.c */
@@ -83,8 +85,11 @@ void sk_cpu_matmul(struct sk_backend *backend, struct sk_buffer *out, const stru
 		   const struct sk_linear *linear);
 void sk_cpu_matmul_add(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
 		       const struct sk_linear *linear);
-void sk_cpu_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv, uint32_t layer);
-void sk_cpu_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q, uint32_t layer);
-void sk_cpu_activate(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in, enum sk_act act);
-void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x, const uint32_t *rows,
-		   uint32_t n_rows);
+void sk_cpu_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv,
+		   uint32_t layer);
+void sk_cpu_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
+		   uint32_t layer);
+void sk_cpu_activate(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		     enum sk_act act);
+void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
+		   const uint32_t *rows, uint32_t n_rows);

@@ -5,7 +5,8 @@
 #include "cpu/simd.h"
 
 /* One head: pairs (i, i + n_rot / 2) turn by the angles, the rest is copied. */
-SK_INLINE void rotate(float *out, const float *in, const float *angles, uint32_t n_rot, uint32_t head_dim)
+SK_INLINE void rotate(float *out, const float *in, const float *angles, uint32_t n_rot,
+		      uint32_t head_dim)
 {
 	const uint32_t half = n_rot / 2;
 	const float *cosines = angles, *sines = angles + half;
@@ -18,7 +19,8 @@ SK_INLINE void rotate(float *out, const float *in, const float *angles, uint32_t
 }
 
 /* The key of one head to its lane of the page, its value to its line. `key` is rotated. */
-SK_INLINE void put_half(uint16_t *keys, uint16_t *values, const float *key, const float *value, uint32_t head_dim)
+SK_INLINE void put_half(uint16_t *keys, uint16_t *values, const float *key, const float *value,
+			uint32_t head_dim)
 {
 	for (uint32_t i = 0; i < head_dim; i += LANES) {
 		uint32_t n = head_dim - i < LANES ? head_dim - i : LANES;
@@ -38,7 +40,8 @@ static void append(const struct sk_cpu_append *job, uint32_t row)
 {
 	const struct sk_backend_shape *shape = job->shape;
 	const uint32_t d = shape->head_dim, n_heads = shape->n_heads, n_kv = shape->n_kv_heads;
-	const float *text = job->angles + (size_t)row * 2 * shape->n_rot, *cache = text + shape->n_rot;
+	const float *text = job->angles + (size_t)row * 2 * shape->n_rot,
+		    *cache = text + shape->n_rot;
 	const float *query = job->qkv + (size_t)row * (n_heads + 2 * n_kv) * d;
 	const float *key = query + (size_t)n_heads * d, *value = key + (size_t)n_kv * d;
 	float *q = job->q + (size_t)row * 2 * n_heads * d;
@@ -49,12 +52,15 @@ static void append(const struct sk_cpu_append *job, uint32_t row)
 		rotate(q, key, text, shape->n_rot, d); /* q serves as scratch until its own turn */
 		if (shape->kv_format == SK_KV_F16) {
 			put_half((uint16_t *)head + slot,
-				 (uint16_t *)(head + job->pages->key_bytes) + slot * job->pages->value_dim, q, value, d);
+				 (uint16_t *)(head + job->pages->key_bytes) +
+					 slot * job->pages->value_dim,
+				 q, value, d);
 			continue;
 		}
 		for (uint32_t i = 0; i < d; i++)
 			((float *)head)[i * SK_PAGE_TOKENS + slot] = q[i];
-		memcpy((float *)(head + job->pages->key_bytes) + slot * job->pages->value_dim, value, d * sizeof *value);
+		memcpy((float *)(head + job->pages->key_bytes) + slot * job->pages->value_dim,
+		       value, d * sizeof *value);
 	}
 	for (uint32_t h = 0; h < n_heads; h++, query += d, q += d) {
 		rotate(q, query, text, shape->n_rot, d);

@@ -18,8 +18,8 @@
 
 struct query {
 	const float *text, *sink; /* rotated for the window, for the sinks */
-	float *sum;		  /* (value_dim), of values by weight */
-	float most, weight;	  /* greatest score, sum of weights relative to it */
+	float *sum;               /* (value_dim), of values by weight */
+	float most, weight;       /* greatest score, sum of weights relative to it */
 	const struct sk_row *row;
 };
 
@@ -32,45 +32,47 @@ struct look {
 
 SK_INLINE vf load_kv(enum sk_kv_format format, const void *p, size_t i)
 {
-	return format == SK_KV_F16 ? v_load_half((const uint16_t *)p + i) : v_load((const float *)p + i);
+	return format == SK_KV_F16 ? v_load_half((const uint16_t *)p + i)
+				   : v_load((const float *)p + i);
 }
 
 /* scores (n, SK_PAGE_TOKENS) = q k, in two sums over even and odd dims */
-SK_INLINE void score(enum sk_kv_format format, const int n, const struct look *looks, const void *keys,
-		     uint32_t head_dim, float scale, float scores[][SK_PAGE_TOKENS])
+SK_INLINE void score(enum sk_kv_format format, const int n, const struct look *looks,
+		     const void *keys, uint32_t head_dim, float scale,
+		     float scores[][SK_PAGE_TOKENS])
 {
 	vf even[GROUP][PAGE_VECTORS], odd[GROUP][PAGE_VECTORS];
 	SK_UNROLL
 	for (int j = 0; j < n; j++)
 		SK_UNROLL
-		for (int v = 0; v < PAGE_VECTORS; v++)
-			even[j][v] = odd[j][v] = v_set(0);
+	for (int v = 0; v < PAGE_VECTORS; v++)
+		even[j][v] = odd[j][v] = v_set(0);
 
 	uint32_t d = 0;
 	for (; d + 2 <= head_dim; d += 2)
 		SK_UNROLL
-		for (int v = 0; v < PAGE_VECTORS; v++) {
-			vf ke = load_kv(format, keys, (size_t)d * SK_PAGE_TOKENS + v * LANES);
-			vf ko = load_kv(format, keys, (size_t)(d + 1) * SK_PAGE_TOKENS + v * LANES);
-			SK_UNROLL
-			for (int j = 0; j < n; j++) {
-				even[j][v] = v_fma(ke, v_set(looks[j].q[d]), even[j][v]);
-				odd[j][v] = v_fma(ko, v_set(looks[j].q[d + 1]), odd[j][v]);
-			}
+	for (int v = 0; v < PAGE_VECTORS; v++) {
+		vf ke = load_kv(format, keys, (size_t)d * SK_PAGE_TOKENS + v * LANES);
+		vf ko = load_kv(format, keys, (size_t)(d + 1) * SK_PAGE_TOKENS + v * LANES);
+		SK_UNROLL
+		for (int j = 0; j < n; j++) {
+			even[j][v] = v_fma(ke, v_set(looks[j].q[d]), even[j][v]);
+			odd[j][v] = v_fma(ko, v_set(looks[j].q[d + 1]), odd[j][v]);
 		}
+	}
 	if (d < head_dim)
 		SK_UNROLL
-		for (int v = 0; v < PAGE_VECTORS; v++) {
-			vf ke = load_kv(format, keys, (size_t)d * SK_PAGE_TOKENS + v * LANES);
-			SK_UNROLL
-			for (int j = 0; j < n; j++)
-				even[j][v] = v_fma(ke, v_set(looks[j].q[d]), even[j][v]);
-		}
+	for (int v = 0; v < PAGE_VECTORS; v++) {
+		vf ke = load_kv(format, keys, (size_t)d * SK_PAGE_TOKENS + v * LANES);
+		SK_UNROLL
+		for (int j = 0; j < n; j++)
+			even[j][v] = v_fma(ke, v_set(looks[j].q[d]), even[j][v]);
+	}
 	SK_UNROLL
 	for (int j = 0; j < n; j++)
 		SK_UNROLL
-		for (int v = 0; v < PAGE_VECTORS; v++)
-			v_store(scores[j] + v * LANES, (even[j][v] + odd[j][v]) * scale);
+	for (int v = 0; v < PAGE_VECTORS; v++)
+		v_store(scores[j] + v * LANES, (even[j][v] + odd[j][v]) * scale);
 }
 
 /* Scores to weights; what was summed so far is rescaled (by *ret_rescale) where they top it. */
@@ -101,35 +103,36 @@ SK_INLINE void weigh(const struct look *look, float *scores, float *ret_rescale)
 }
 
 /* n_vectors vectors of each query's sum, from dim `d` on */
-SK_INLINE void gather_values(enum sk_kv_format format, const int n, const int n_vectors, const struct look *looks,
-			     const void *values, uint32_t value_dim, uint32_t d, uint32_t from, uint32_t to,
-			     const float *rescale, float weights[][SK_PAGE_TOKENS])
+SK_INLINE void gather_values(enum sk_kv_format format, const int n, const int n_vectors,
+			     const struct look *looks, const void *values, uint32_t value_dim,
+			     uint32_t d, uint32_t from, uint32_t to, const float *rescale,
+			     float weights[][SK_PAGE_TOKENS])
 {
 	vf sums[GROUP][4];
 	SK_UNROLL
 	for (int j = 0; j < n; j++)
 		SK_UNROLL
-		for (int v = 0; v < n_vectors; v++)
-			sums[j][v] = v_set(0);
+	for (int v = 0; v < n_vectors; v++)
+		sums[j][v] = v_set(0);
 	for (uint32_t t = from; t < to; t++)
 		SK_UNROLL
-		for (int v = 0; v < n_vectors; v++) {
-			vf value = load_kv(format, values, (size_t)t * value_dim + d + v * LANES);
-			SK_UNROLL
-			for (int j = 0; j < n; j++)
-				sums[j][v] = v_fma(value, v_set(weights[j][t]), sums[j][v]);
-		}
+	for (int v = 0; v < n_vectors; v++) {
+		vf value = load_kv(format, values, (size_t)t * value_dim + d + v * LANES);
+		SK_UNROLL
+		for (int j = 0; j < n; j++)
+			sums[j][v] = v_fma(value, v_set(weights[j][t]), sums[j][v]);
+	}
 	SK_UNROLL
 	for (int j = 0; j < n; j++)
 		SK_UNROLL
-		for (int v = 0; v < n_vectors; v++) {
-			float *sum = looks[j].query->sum + d + v * LANES;
-			v_store(sum, v_fma(v_load(sum), v_set(rescale[j]), sums[j][v]));
-		}
+	for (int v = 0; v < n_vectors; v++) {
+		float *sum = looks[j].query->sum + d + v * LANES;
+		v_store(sum, v_fma(v_load(sum), v_set(rescale[j]), sums[j][v]));
+	}
 }
 
-SK_INLINE void visit(enum sk_kv_format format, const int n, const struct look *looks, const void *keys,
-		     const void *values, uint32_t head_dim, uint32_t value_dim)
+SK_INLINE void visit(enum sk_kv_format format, const int n, const struct look *looks,
+		     const void *keys, const void *values, uint32_t head_dim, uint32_t value_dim)
 {
 	float weights[GROUP][SK_PAGE_TOKENS], rescale[GROUP];
 	uint32_t from = SK_PAGE_TOKENS, to = 0, d = 0;
@@ -141,13 +144,15 @@ SK_INLINE void visit(enum sk_kv_format format, const int n, const struct look *l
 		to = looks[j].to > to ? looks[j].to : to;
 	}
 	for (; d + 4 * LANES <= value_dim; d += 4 * LANES)
-		gather_values(format, n, 4, looks, values, value_dim, d, from, to, rescale, weights);
+		gather_values(format, n, 4, looks, values, value_dim, d, from, to, rescale,
+			      weights);
 	for (; d < value_dim; d += LANES)
-		gather_values(format, n, 1, looks, values, value_dim, d, from, to, rescale, weights);
+		gather_values(format, n, 1, looks, values, value_dim, d, from, to, rescale,
+			      weights);
 }
 
-SK_INLINE void visit_all(enum sk_kv_format format, const struct sk_cpu_attend *job, const struct look *looks, int n,
-			 uint32_t page, uint32_t kv_head)
+SK_INLINE void visit_all(enum sk_kv_format format, const struct sk_cpu_attend *job,
+			 const struct look *looks, int n, uint32_t page, uint32_t kv_head)
 {
 	const char *keys = sk_cpu_pages_head(job->pages, page, job->layer, kv_head);
 	const char *values = keys + job->pages->key_bytes;
@@ -173,14 +178,16 @@ SK_INLINE int look(struct look *looks, struct query *queries, int n, uint64_t en
 		if (to > SK_PAGE_TOKENS)
 			to = SK_PAGE_TOKENS;
 		if (from < to)
-			looks[n_looks++] = (struct look){&queries[i], sinks ? queries[i].sink : queries[i].text,
+			looks[n_looks++] = (struct look){&queries[i],
+							 sinks ? queries[i].sink : queries[i].text,
 							 (uint32_t)from, (uint32_t)to};
 	}
 	return n_looks;
 }
 
-SK_INLINE void attend_queries(enum sk_kv_format format, const struct sk_cpu_attend *job, const struct sk_span *span,
-			      struct query *queries, int n, uint32_t kv_head)
+SK_INLINE void attend_queries(enum sk_kv_format format, const struct sk_cpu_attend *job,
+			      const struct sk_span *span, struct query *queries, int n,
+			      uint32_t kv_head)
 {
 	struct look looks[SK_ATTEND_QUERIES];
 	uint64_t first = UINT64_MAX, entry = 0;
@@ -192,14 +199,16 @@ SK_INLINE void attend_queries(enum sk_kv_format format, const struct sk_cpu_atte
 		n_sink = row->n_sink > n_sink ? row->n_sink : n_sink;
 	}
 	for (uint32_t p = 0; (uint64_t)p * SK_PAGE_TOKENS < n_sink; p++)
-		visit_all(format, job, looks, look(looks, queries, n, (uint64_t)p * SK_PAGE_TOKENS, true),
+		visit_all(format, job, looks,
+			  look(looks, queries, n, (uint64_t)p * SK_PAGE_TOKENS, true),
 			  span->sink_pages[p], kv_head);
 	for (uint64_t p = first / SK_PAGE_TOKENS; p <= entry / SK_PAGE_TOKENS; p++)
 		visit_all(format, job, looks, look(looks, queries, n, p * SK_PAGE_TOKENS, false),
 			  span->pages[p - span->page0], kv_head);
 }
 
-static void attend(const struct sk_cpu_attend *job, const struct sk_cpu_rows *rows, uint32_t kv_head, uint32_t thread)
+static void attend(const struct sk_cpu_attend *job, const struct sk_cpu_rows *rows,
+		   uint32_t kv_head, uint32_t thread)
 {
 	const struct sk_backend_shape *shape = job->shape;
 	const uint32_t d = shape->head_dim, value_dim = job->pages->value_dim;
@@ -215,8 +224,9 @@ static void attend(const struct sk_cpu_attend *job, const struct sk_cpu_rows *ro
 			uint32_t row = rows->row + (done + i) / shared;
 			uint32_t head = kv_head * shared + (done + i) % shared;
 			const float *text = job->q + row * 2 * width + head * d;
-			queries[i] = (struct query){text, text + width, scratch + i * value_dim,
-						    -INFINITY, 0, &job->batch->rows[row]};
+			queries[i] = (struct query){
+				text, text + width,          scratch + i * value_dim, -INFINITY,
+				0,    &job->batch->rows[row]};
 		}
 		if (shape->kv_format == SK_KV_F16)
 			attend_queries(SK_KV_F16, job, rows->span, queries, (int)count, kv_head);
@@ -224,7 +234,8 @@ static void attend(const struct sk_cpu_attend *job, const struct sk_cpu_rows *ro
 			attend_queries(SK_KV_F32, job, rows->span, queries, (int)count, kv_head);
 		for (uint32_t i = 0; i < count; i++) {
 			uint32_t row = rows->row + (done + i) / shared;
-			float *out = job->out + row * width + (kv_head * shared + (done + i) % shared) * d;
+			float *out = job->out + row * width +
+				     (kv_head * shared + (done + i) % shared) * d;
 			for (uint32_t j = 0; j < d; j++)
 				out[j] = queries[i].sum[j] / queries[i].weight;
 		}

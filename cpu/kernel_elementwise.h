@@ -26,8 +26,8 @@ SK_INLINE double row_sum(const float *in, uint32_t n, double mean, bool squares)
 	return sums[0] + rest;
 }
 
-static void norm(float *out, const float *in, uint32_t n, const float *weight, const float *bias, float eps,
-		 bool subtract_mean)
+static void norm(float *out, const float *in, uint32_t n, const float *weight, const float *bias,
+		 float eps, bool subtract_mean)
 {
 	double mean = subtract_mean ? row_sum(in, n, 0, false) / n : 0;
 	double square = row_sum(in, n, mean, true) / n;
@@ -43,12 +43,14 @@ static void norm(float *out, const float *in, uint32_t n, const float *weight, c
  * within 2e-7; past 4 it is 1 in floats. */
 SK_INLINE vf v_erf(vf x)
 {
-	static const float p[] = {1.1283791065216064f,	  -0.3761262595653534f,	   0.11283597350120544f,
-				  -0.02685432881116867f,  0.005189312156289816f,   -0.0008018855005502701f,
+	static const float p[] = {1.1283791065216064f,   -0.3761262595653534f,
+				  0.11283597350120544f,  -0.02685432881116867f,
+				  0.005189312156289816f, -0.0008018855005502701f,
 				  7.882497448008507e-05f};
-	static const float q[] = {1.1287782192230225f,	    0.634675145149231f,	     0.10692556202411652f,
-				  -0.024242741987109184f,   0.0037855366244912148f,  -0.00031440469319932163f,
-				  -5.2085060815443285e-06f, 3.6591368370864075e-06f, -2.37608659858779e-07f};
+	static const float q[] = {
+		1.1287782192230225f,      0.634675145149231f,      0.10692556202411652f,
+		-0.024242741987109184f,   0.0037855366244912148f,  -0.00031440469319932163f,
+		-5.2085060815443285e-06f, 3.6591368370864075e-06f, -2.37608659858779e-07f};
 	vf size = v_abs(x), square = x * x;
 	vf small = v_set(p[6]), far = v_min(size, v_set(4)), large = v_set(q[8]);
 	for (int i = 5; i >= 0; i--)
@@ -71,11 +73,13 @@ SK_INLINE vf v_activate(vf x, vf up, enum sk_act act)
 	return x / (1.f + v_exp(-x)) * up;
 }
 
-SK_INLINE void activate_all(float *out, const float *in, const float *up, uint32_t n, enum sk_act act)
+SK_INLINE void activate_all(float *out, const float *in, const float *up, uint32_t n,
+			    enum sk_act act)
 {
 	uint32_t i = 0;
 	for (; i + LANES <= n; i += LANES)
-		v_store(out + i, v_activate(v_load(in + i), act == SK_ACT_SWIGLU ? v_load(up + i) : v_set(0), act));
+		v_store(out + i, v_activate(v_load(in + i),
+					    act == SK_ACT_SWIGLU ? v_load(up + i) : v_set(0), act));
 	if (i < n) {
 		float a[LANES] = {0}, b[LANES] = {0};
 		memcpy(a, in + i, (n - i) * sizeof *a);

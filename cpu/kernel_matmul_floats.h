@@ -9,7 +9,7 @@
 
 #include "cpu/kernel_tile.h"
 
-#define RUN_COLS      512
+#define RUN_COLS 512
 
 #if LANES == 16
 #define FLOAT_ROWS 8 /* rows at once: their sums fill the registers */
@@ -24,7 +24,8 @@ SK_INLINE void load_columns(enum sk_packing packing, const uint8_t *w, bool pair
 	for (int v = 0; v < PANEL_VECTORS; v++) {
 		if (packing == SK_PACKING_F32) {
 			even[v] = v_load((const float *)w + v * LANES);
-			odd[v] = pair ? v_load((const float *)w + SK_PANEL_ROWS + v * LANES) : v_set(0);
+			odd[v] = pair ? v_load((const float *)w + SK_PANEL_ROWS + v * LANES)
+				      : v_set(0);
 		} else if (packing == SK_PACKING_F16) {
 			even[v] = v_load_half((const uint16_t *)w + v * LANES);
 			odd[v] = v_load_half((const uint16_t *)w + SK_PANEL_ROWS + v * LANES);
@@ -37,8 +38,8 @@ SK_INLINE void load_columns(enum sk_packing packing, const uint8_t *w, bool pair
 }
 
 /* tile (n, SK_PANEL_ROWS) += a run of n_cols columns of one panel times n rows */
-SK_INLINE void float_run(enum sk_packing packing, const int n, const uint8_t *w, const float *in, size_t stride,
-			 uint32_t n_cols, float *tile)
+SK_INLINE void float_run(enum sk_packing packing, const int n, const uint8_t *w, const float *in,
+			 size_t stride, uint32_t n_cols, float *tile)
 {
 	const size_t pair_bytes = packing == SK_PACKING_F32 ? 128 : 64;
 	vf even[FLOAT_ROWS][PANEL_VECTORS], odd[FLOAT_ROWS][PANEL_VECTORS];
@@ -47,8 +48,8 @@ SK_INLINE void float_run(enum sk_packing packing, const int n, const uint8_t *w,
 	SK_UNROLL
 	for (int r = 0; r < n; r++)
 		SK_UNROLL
-		for (int v = 0; v < PANEL_VECTORS; v++)
-			even[r][v] = odd[r][v] = v_set(0);
+	for (int v = 0; v < PANEL_VECTORS; v++)
+		even[r][v] = odd[r][v] = v_set(0);
 
 	uint32_t c = 0;
 	for (; c + 2 <= n_cols; c += 2, w += pair_bytes) {
@@ -71,20 +72,20 @@ SK_INLINE void float_run(enum sk_packing packing, const int n, const uint8_t *w,
 		SK_UNROLL
 		for (int r = 0; r < n; r++)
 			SK_UNROLL
-			for (int v = 0; v < PANEL_VECTORS; v++)
-				even[r][v] = v_fma(we[v], v_set(in[r * stride + c]), even[r][v]);
+		for (int v = 0; v < PANEL_VECTORS; v++)
+			even[r][v] = v_fma(we[v], v_set(in[r * stride + c]), even[r][v]);
 	}
 	SK_UNROLL
 	for (int r = 0; r < n; r++)
 		SK_UNROLL
-		for (int v = 0; v < PANEL_VECTORS; v++) {
-			float *sum = tile + r * SK_PANEL_ROWS + v * LANES;
-			v_store(sum, v_load(sum) + (even[r][v] + odd[r][v]));
-		}
+	for (int v = 0; v < PANEL_VECTORS; v++) {
+		float *sum = tile + r * SK_PANEL_ROWS + v * LANES;
+		v_store(sum, v_load(sum) + (even[r][v] + odd[r][v]));
+	}
 }
 
-SK_INLINE void matmul_floats(enum sk_packing packing, const struct sk_cpu_matmul *job, uint32_t panel,
-			     uint32_t n_panels)
+SK_INLINE void matmul_floats(enum sk_packing packing, const struct sk_cpu_matmul *job,
+			     uint32_t panel, uint32_t n_panels)
 {
 	const uint32_t n_cols = job->weights->n_cols, most = tile_rows((size_t)n_cols * 4);
 	const size_t col_bytes = packing == SK_PACKING_F32 ? 64 : 32, stride = job->in_stride;

@@ -15,7 +15,8 @@ SK_INLINE uint32_t tile_rows(size_t row_bytes)
 }
 
 /* Writes the tile of one panel, n_rows rows from `row` on, to where the job wants it. */
-SK_INLINE void put_tile(const struct sk_cpu_matmul *job, const float *tile, uint32_t panel, uint32_t row, uint32_t n_rows)
+SK_INLINE void put_tile(const struct sk_cpu_matmul *job, const float *tile, uint32_t panel,
+			uint32_t row, uint32_t n_rows)
 {
 	uint32_t n = job->weights->n_rows - panel * SK_PANEL_ROWS;
 	const float *bias = job->bias ? job->bias + panel * SK_PANEL_ROWS : NULL;

@@ -22,8 +22,8 @@ struct sk_cpu_block {
 /* out (n_rows, out_stride) = or += in W^T + bias */
 struct sk_cpu_matmul {
 	const struct sk_packed *weights;
-	const float *bias;		   /* (n_out), or NULL */
-	const float *in;		   /* (n_rows, in_stride): floats, or */
+	const float *bias;                 /* (n_out), or NULL */
+	const float *in;                   /* (n_rows, in_stride): floats, or */
 	const struct sk_cpu_block *blocks; /* (n_rows, weights->n_blocks) */
 	float *out;
 	size_t in_stride, out_stride;
@@ -36,7 +36,8 @@ struct sk_cpu_append {
 	const struct sk_cpu_pages *pages;
 	const struct sk_batch *batch;
 	const uint32_t *row_pages; /* (n_rows) where each row's own entry lies */
-	const float *angles;	   /* (n_rows, 2, n_rot): cos, sin; at the text position, then in the cache */
+	const float
+		*angles; /* (n_rows, 2, n_rot): cos, sin; at the text position, then in the cache */
 	const float *qkv;
 	float *q;
 	uint32_t layer;
@@ -63,19 +64,21 @@ struct sk_cpu_attend {
 struct sk_cpu_kernels {
 	const char *name;
 	void (*quantise)(const float *in, uint32_t n_cols, struct sk_cpu_block *out);
-	void (*matmul[SK_N_PACKINGS])(const struct sk_cpu_matmul *job, uint32_t panel, uint32_t n_panels);
+	void (*matmul[SK_N_PACKINGS])(const struct sk_cpu_matmul *job, uint32_t panel,
+				      uint32_t n_panels);
 	void (*append)(const struct sk_cpu_append *job, uint32_t row);
-	void (*attend)(const struct sk_cpu_attend *job, const struct sk_cpu_rows *rows, uint32_t kv_head,
-		       uint32_t thread);
-	void (*norm)(float *out, const float *in, uint32_t n, const float *weight, const float *bias, float eps,
-		     bool subtract_mean);
+	void (*attend)(const struct sk_cpu_attend *job, const struct sk_cpu_rows *rows,
+		       uint32_t kv_head, uint32_t thread);
+	void (*norm)(float *out, const float *in, uint32_t n, const float *weight,
+		     const float *bias, float eps, bool subtract_mean);
 	/* SwiGLU: out[i] of gate `in` and up `up` */
 	void (*activate)(float *out, const float *in, const float *up, uint32_t n, enum sk_act act);
 };
 
-extern const struct sk_cpu_kernels sk_cpu_kernels_scalar, sk_cpu_kernels_avx2, sk_cpu_kernels_avx512,
-	sk_cpu_kernels_avx512_vnni;
+extern const struct sk_cpu_kernels sk_cpu_kernels_scalar, sk_cpu_kernels_avx2,
+	sk_cpu_kernels_avx512, sk_cpu_kernels_avx512_vnni;
 
 /* The kernels of that name, or the best where it is NULL. -ENODEV and a sentence that lists those that
  * this machine can run. */
-int sk_cpu_kernels_select(const char *name, const struct sk_cpu_kernels **ret_kernels, struct sk_diag *diag);
+int sk_cpu_kernels_select(const char *name, const struct sk_cpu_kernels **ret_kernels,
+			  struct sk_diag *diag);

@@ -29,7 +29,8 @@ static void norm_destroy(struct sk_norm *norm)
 	free(norm);
 }
 
-int sk_cpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width, struct sk_buffer **ret_buffer)
+int sk_cpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
+		 struct sk_buffer **ret_buffer)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
 	if (!cpu)
@@ -90,8 +91,9 @@ static int reserve_blocks(struct sk_cpu *cpu, uint32_t n_blocks)
 	return 0;
 }
 
-int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix, const struct sk_matrix *bias,
-		       enum sk_weight_format format, struct sk_linear **ret_linear)
+int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix,
+		       const struct sk_matrix *bias, enum sk_weight_format format,
+		       struct sk_linear **ret_linear)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
 	if (!cpu)
@@ -117,8 +119,8 @@ int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matri
 	return 0;
 }
 
-int sk_cpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight, const struct sk_matrix *bias,
-		     struct sk_norm **ret_norm)
+int sk_cpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
+		     const struct sk_matrix *bias, struct sk_norm **ret_norm)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
 	if (!cpu || sk_matrix_is_absent(weight))

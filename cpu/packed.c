@@ -31,7 +31,8 @@ static enum sk_packing join(enum sk_packing a, enum sk_packing b)
 	return minima ? SK_PACKING_Q8M : SK_PACKING_Q8;
 }
 
-static int choose(const struct sk_matrix *matrix, enum sk_weight_format format, enum sk_packing *ret_packing)
+static int choose(const struct sk_matrix *matrix, enum sk_weight_format format,
+		  enum sk_packing *ret_packing)
 {
 	enum sk_packing own = sk_codes_packing(matrix->parts[0].tensor->dtype);
 	for (uint32_t i = 1; i < matrix->n_parts; i++)
@@ -100,17 +101,20 @@ static void put_floats(const struct sk_packed *p, uint8_t *panel, uint32_t r, co
 		break;
 	default:
 		for (uint32_t c = 0; c < n; c++)
-			halves[(size_t)(c / 2 * SK_PANEL_ROWS + r) * 2 + c % 2] = sk_bf16_from_float(row[c]);
+			halves[(size_t)(c / 2 * SK_PANEL_ROWS + r) * 2 + c % 2] =
+				sk_bf16_from_float(row[c]);
 	}
 }
 
-static void put_codes(const struct sk_packed *p, uint8_t *panel, uint32_t r, const struct sk_codes *row)
+static void put_codes(const struct sk_packed *p, uint8_t *panel, uint32_t r,
+		      const struct sk_codes *row)
 {
 	for (uint32_t b = 0; b < p->n_blocks; b++) {
 		const uint8_t *codes = row->codes + (size_t)b * SK_BLOCK_COLS;
 		for (uint32_t g = 0; g < 8; g++, codes += 4) {
 			if (!holds_four_bits(p->packing)) {
-				memcpy(panel + (size_t)b * SK_Q8_BLOCK_BYTES + g * 64 + r * 4, codes, 4);
+				memcpy(panel + (size_t)b * SK_Q8_BLOCK_BYTES + g * 64 + r * 4,
+				       codes, 4);
 				continue;
 			}
 			uint8_t *to = panel + (size_t)b * SK_Q4_BLOCK_BYTES + g / 2 * 64 + r * 4;
@@ -162,8 +166,8 @@ static void pack_panel(void *arg, uint32_t panel_index, uint32_t thread)
 	}
 }
 
-int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix, enum sk_weight_format format,
-		   struct sk_cpu_pool *pool)
+int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix,
+		   enum sk_weight_format format, struct sk_cpu_pool *pool)
 {
 	struct sk_packed p = {.n_rows = matrix->n_rows, .n_cols = matrix->n_cols};
 	if (p.n_rows == 0 || p.n_cols == 0 || matrix->n_parts == 0)
@@ -175,7 +179,8 @@ int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix, enu
 
 	struct pack_job job = {.packed = &p, .matrix = matrix};
 	job.padded_cols = ((size_t)p.n_cols + SK_BLOCK_COLS - 1) / SK_BLOCK_COLS * SK_BLOCK_COLS;
-	job.scratch_bytes = (job.padded_cols * 5 + job.padded_cols / SK_BLOCK_COLS * 4 + 63) / 64 * 64;
+	job.scratch_bytes =
+		(job.padded_cols * 5 + job.padded_cols / SK_BLOCK_COLS * 4 + 63) / 64 * 64;
 	sk_autofree uint8_t *scratch = calloc(sk_cpu_pool_n_threads(pool), job.scratch_bytes);
 	if (!scratch || (size_t)p.n_panels > SIZE_MAX / 2 / p.panel_bytes)
 		return -ENOMEM;
@@ -219,14 +224,17 @@ void sk_packed_decode_row(const struct sk_packed *p, uint32_t row, float *out)
 		} else if (p->packing == SK_PACKING_F16) {
 			out[c] = sk_half_to_float(halves[i]);
 		} else if (p->packing == SK_PACKING_BF16) {
-			out[c] = sk_bf16_to_float(halves[(size_t)(c / 2 * SK_PANEL_ROWS + r) * 2 + c % 2]);
+			out[c] = sk_bf16_to_float(
+				halves[(size_t)(c / 2 * SK_PANEL_ROWS + r) * 2 + c % 2]);
 		} else {
 			size_t s = (size_t)(c / SK_BLOCK_COLS) * SK_PANEL_ROWS + r;
-			float scale = sk_half_to_float(((const uint16_t *)(panel + p->scales_offset))[s]);
+			float scale =
+				sk_half_to_float(((const uint16_t *)(panel + p->scales_offset))[s]);
 			float code = code_at(p, panel, r, c);
 			if (sk_packing_has_minima(p->packing))
 				out[c] = code * scale +
-					 sk_half_to_float(((const uint16_t *)(panel + p->minima_offset))[s]);
+					 sk_half_to_float(
+						 ((const uint16_t *)(panel + p->minima_offset))[s]);
 			else
 				out[c] = (code - (p->packing == SK_PACKING_Q8 ? 128 : 8)) * scale;
 		}

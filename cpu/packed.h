@@ -14,12 +14,12 @@
  */
 #pragma once
 
-#include "base/tensor.h"
 #include "backend/backend.h"
+#include "base/tensor.h"
 #include "cpu/region.h"
 
-#define SK_PANEL_ROWS	 16
-#define SK_BLOCK_COLS	 32
+#define SK_PANEL_ROWS     16
+#define SK_BLOCK_COLS     32
 #define SK_Q8_BLOCK_BYTES 512
 #define SK_Q4_BLOCK_BYTES 256
 
@@ -55,8 +55,8 @@ struct sk_packed {
 struct sk_cpu_pool;
 
 /* -ENOMEM; -ENOTSUP for a format that is not known here. */
-int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix, enum sk_weight_format format,
-		   struct sk_cpu_pool *pool);
+int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix,
+		   enum sk_weight_format format, struct sk_cpu_pool *pool);
 void sk_packed_finish(struct sk_packed *packed);
 uint64_t sk_packed_bytes(const struct sk_packed *packed);
 

@@ -35,7 +35,8 @@ void sk_cpu_pages_clear(struct sk_cpu_pages *pages, uint32_t page)
 void sk_cpu_pages_copy(struct sk_cpu_pages *pages, uint32_t from, uint32_t to)
 {
 	if (from != to)
-		memcpy(sk_cpu_pages_head(pages, to, 0, 0), sk_cpu_pages_head(pages, from, 0, 0), pages->page_bytes);
+		memcpy(sk_cpu_pages_head(pages, to, 0, 0), sk_cpu_pages_head(pages, from, 0, 0),
+		       pages->page_bytes);
 }
 
 void sk_cpu_pages_finish(struct sk_cpu_pages *pages)

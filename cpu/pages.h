@@ -26,7 +26,8 @@ void sk_cpu_pages_copy(struct sk_cpu_pages *pages, uint32_t from, uint32_t to);
 void sk_cpu_pages_finish(struct sk_cpu_pages *pages);
 
 /* The keys of one head in one page of one layer; its values follow key_bytes behind. */
-static inline void *sk_cpu_pages_head(const struct sk_cpu_pages *pages, uint32_t page, uint32_t layer, uint32_t kv_head)
+static inline void *sk_cpu_pages_head(const struct sk_cpu_pages *pages, uint32_t page,
+				      uint32_t layer, uint32_t kv_head)
 {
 	return (char *)pages->region.data + page * pages->page_bytes + layer * pages->layer_bytes +
 	       kv_head * pages->head_bytes;

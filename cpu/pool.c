@@ -69,7 +69,8 @@ static void work(struct sk_cpu_pool *pool, uint32_t number, uint32_t thread)
 
 	while ((uint32_t)(ticket >> 32) == number && (uint32_t)ticket < n_chunks) {
 		if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1,
-							   memory_order_acq_rel, memory_order_acquire))
+							   memory_order_acq_rel,
+							   memory_order_acquire))
 			continue;
 		fn(job, (uint32_t)ticket, thread);
 		uint32_t n_done = atomic_fetch_add(&pool->n_done, 1) + 1;
@@ -122,7 +123,8 @@ void sk_cpu_pool_run(struct sk_cpu_pool *pool, uint32_t n_chunks, sk_cpu_pool_fn
 
 	uint32_t number = atomic_load_explicit(&pool->number, memory_order_relaxed) + 1;
 	/* First the number, with no chunk to claim: whoever reads a new field then sees a new ticket. */
-	atomic_store_explicit(&pool->ticket, (uint64_t)number << 32 | UINT32_MAX, memory_order_release);
+	atomic_store_explicit(&pool->ticket, (uint64_t)number << 32 | UINT32_MAX,
+			      memory_order_release);
 	atomic_store_explicit(&pool->n_chunks, n_chunks, memory_order_release);
 	atomic_store_explicit(&pool->fn, fn, memory_order_release);
 	atomic_store_explicit(&pool->job, job, memory_order_release);
@@ -146,7 +148,8 @@ int sk_cpu_pool_create(uint32_t n_threads, struct sk_cpu_pool **ret_pool)
 {
 	if (n_threads == 0) {
 		cpu_set_t set;
-		n_threads = sched_getaffinity(0, sizeof set, &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 1;
+		n_threads =
+			sched_getaffinity(0, sizeof set, &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 1;
 	}
 	size_t size = sizeof(struct sk_cpu_pool) + (n_threads - 1) * sizeof(struct worker);
 	struct sk_cpu_pool *pool = aligned_alloc(64, (size + 63) / 64 * 64);

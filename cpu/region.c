@@ -28,7 +28,8 @@ int sk_region_init(struct sk_region *region, size_t size_bytes)
 	if (behind)
 		munmap(data + size, behind);
 	if (align == HUGE_BYTES)
-		madvise(data, size, MADV_HUGEPAGE); /* a hint: without it all is right, but slower */
+		madvise(data, size,
+			MADV_HUGEPAGE); /* a hint: without it all is right, but slower */
 	*region = (struct sk_region){data, size};
 	return 0;
 }

@@ -18,8 +18,9 @@ static bool has_avx2(void)
 
 static bool has_avx512(void)
 {
-	return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+	return has_avx2() && __builtin_cpu_supports("avx512f") &&
+	       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+	       __builtin_cpu_supports("avx512vl");
 }
 
 static bool has_avx512_vnni(void)
@@ -45,7 +46,8 @@ static const struct {
 	{&sk_cpu_kernels_scalar, has_scalar},
 };
 
-int sk_cpu_kernels_select(const char *name, const struct sk_cpu_kernels **ret_kernels, struct sk_diag *diag)
+int sk_cpu_kernels_select(const char *name, const struct sk_cpu_kernels **ret_kernels,
+			  struct sk_diag *diag)
 {
 	char list[128] = "";
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -58,6 +60,7 @@ int sk_cpu_kernels_select(const char *name, const struct sk_cpu_kernels **ret_ke
 		size_t n = strlen(list);
 		snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", all[i].kernels->name);
 	}
-	return sk_diag_fail(diag, ENODEV, "backend cpu: no instructions '%s' on this machine, which has %s", name,
+	return sk_diag_fail(diag, ENODEV,
+			    "backend cpu: no instructions '%s' on this machine, which has %s", name,
 			    list);
 }

@@ -139,8 +139,9 @@ SK_INLINE vi v_madd16(vi a, vi x, vi y)
 }
 #endif
 
-#define PANEL_VECTORS (SK_PANEL_ROWS / LANES) /* vectors that hold one value for each row of a panel */
-#define PAGE_VECTORS  (SK_PAGE_TOKENS / LANES)
+#define PANEL_VECTORS                                                                              \
+	(SK_PANEL_ROWS / LANES) /* vectors that hold one value for each row of a panel */
+#define PAGE_VECTORS (SK_PAGE_TOKENS / LANES)
 
 SK_INLINE vf v_set(float x)
 {
@@ -221,7 +222,8 @@ SK_INLINE vf v_exp(vf x)
 	vf in = v_min(v_max(x, v_set(-87.3f)), v_set(88.f));
 	vi n = v_round(in * 1.44269504f);
 	vf k = v_from_int(n);
-	vf r = v_fma(k, v_set(-0.693359375f), in); /* ln 2 in two parts, the first exact in few bits */
+	vf r = v_fma(k, v_set(-0.693359375f),
+		     in); /* ln 2 in two parts, the first exact in few bits */
 	r = v_fma(k, v_set(2.12194440e-4f), r);
 	vf p = v_set(1.f / 5040);
 	p = v_fma(p, r, v_set(1.f / 720));

@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define CHUNKS_A_THREAD 8    /* so that the last ones to finish are small */
-#define LITTLE		16384 /* floats that are not worth waking anybody for */
+#define CHUNKS_A_THREAD 8     /* so that the last ones to finish are small */
+#define LITTLE          16384 /* floats that are not worth waking anybody for */
 
 static uint32_t least(uint32_t a, uint32_t b)
 {
@@ -93,7 +93,8 @@ int sk_cpu_begin_step(struct sk_backend *backend, const struct sk_batch *batch)
 			cpu->groups[cpu->n_groups++] = (struct sk_cpu_rows){
 				span, span->row + done, least(together, span->n_rows - done)};
 		for (uint32_t row = span->row; row < span->row + span->n_rows; row++)
-			cpu->row_pages[row] = span->pages[batch->rows[row].entry / SK_PAGE_TOKENS - span->page0];
+			cpu->row_pages[row] =
+				span->pages[batch->rows[row].entry / SK_PAGE_TOKENS - span->page0];
 	}
 	struct row_job job = {.cpu = cpu, .row = angles_row};
 	run_rows(&job, 64 * (size_t)shape->n_rot);
@@ -119,14 +120,16 @@ static void embed_row(const struct row_job *job, uint32_t row)
 
 void sk_cpu_embed(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table)
 {
-	struct row_job job = {.cpu = sk_cpu_from(backend), .row = embed_row, .out = out, .linear = table};
+	struct row_job job = {
+		.cpu = sk_cpu_from(backend), .row = embed_row, .out = out, .linear = table};
 	run_rows(&job, out->width);
 }
 
 static void norm_row(const struct row_job *job, uint32_t row)
 {
-	job->cpu->kernels->norm(sk_buffer_row(job->out, row), sk_buffer_row(job->in, row), job->norm->width,
-				job->norm->weight, job->norm->bias, job->eps, job->subtract_mean);
+	job->cpu->kernels->norm(sk_buffer_row(job->out, row), sk_buffer_row(job->in, row),
+				job->norm->width, job->norm->weight, job->norm->bias, job->eps,
+				job->subtract_mean);
 }
 
 void sk_cpu_norm(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
@@ -144,13 +147,15 @@ void sk_cpu_norm(struct sk_backend *backend, struct sk_buffer *out, const struct
 
 static void gather_row(const struct row_job *job, uint32_t row)
 {
-	memcpy(sk_buffer_row(job->out, row), sk_buffer_row(job->in, job->rows[row]), job->out->width * sizeof(float));
+	memcpy(sk_buffer_row(job->out, row), sk_buffer_row(job->in, job->rows[row]),
+	       job->out->width * sizeof(float));
 }
 
-void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x, const uint32_t *rows,
-		   uint32_t n_rows)
+void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
+		   const uint32_t *rows, uint32_t n_rows)
 {
-	struct row_job job = {.cpu = sk_cpu_from(backend), .row = gather_row, .out = out, .in = x, .rows = rows};
+	struct row_job job = {
+		.cpu = sk_cpu_from(backend), .row = gather_row, .out = out, .in = x, .rows = rows};
 	job.cpu->n_rows = n_rows;
 	run_rows(&job, out->width);
 }
@@ -169,7 +174,8 @@ static void matmul_chunk(void *arg, uint32_t chunk, uint32_t thread)
 	const struct sk_packed *weights = job->matmul.weights;
 	uint32_t panel = chunk * job->chunk;
 	(void)thread;
-	job->cpu->kernels->matmul[weights->packing](&job->matmul, panel, least(job->chunk, weights->n_panels - panel));
+	job->cpu->kernels->matmul[weights->packing](&job->matmul, panel,
+						    least(job->chunk, weights->n_panels - panel));
 }
 
 static void quantise_row(const struct row_job *job, uint32_t row)
@@ -223,7 +229,8 @@ static void append_row(const struct row_job *job, uint32_t row)
 	job->cpu->kernels->append(job->append, row);
 }
 
-void sk_cpu_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv, uint32_t layer)
+void sk_cpu_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv,
+		   uint32_t layer)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
 	struct sk_cpu_append append = {
@@ -249,10 +256,12 @@ static void attend_chunk(void *arg, uint32_t chunk, uint32_t thread)
 {
 	const struct attend_job *job = arg;
 	uint32_t n_groups = job->cpu->n_groups;
-	job->cpu->kernels->attend(&job->attend, &job->cpu->groups[chunk % n_groups], chunk / n_groups, thread);
+	job->cpu->kernels->attend(&job->attend, &job->cpu->groups[chunk % n_groups],
+				  chunk / n_groups, thread);
 }
 
-void sk_cpu_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q, uint32_t layer)
+void sk_cpu_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
+		   uint32_t layer)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
 	struct attend_job job = {
@@ -281,14 +290,16 @@ struct activate_job {
 static void activate_chunk(void *arg, uint32_t chunk, uint32_t thread)
 {
 	const struct activate_job *job = arg;
-	uint32_t row = chunk / job->parts, from = chunk % job->parts * job->part, width = job->out->width;
+	uint32_t row = chunk / job->parts, from = chunk % job->parts * job->part,
+		 width = job->out->width;
 	const float *in = sk_buffer_row(job->in, row) + from;
 	(void)thread;
 	job->cpu->kernels->activate(sk_buffer_row(job->out, row) + from, in, in + width,
 				    least(job->part, width - from), job->act);
 }
 
-void sk_cpu_activate(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in, enum sk_act act)
+void sk_cpu_activate(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		     enum sk_act act)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
 	struct activate_job job = {.cpu = cpu, .out = out, .in = in, .act = act, .part = 4096};

@@ -36,7 +36,7 @@ void sk_connection_destroy(struct sk_connection *connection)
 	free_event(&connection->hello_timeout);
 	sk_channel_destroy(connection->channel);
 	sk_ring_writer_destroy(connection->ring);
-	sk_list_for_each(node, &connection->requests)
+	sk_list_for_each (node, &connection->requests)
 		forget_request(sk_container_of(node, struct sk_connection_request, node));
 	sk_list_remove(&connection->node);
 	free(connection);
@@ -160,8 +160,7 @@ static bool welcome(struct sk_connection *connection, const Sk__Hello *hello)
 
 static struct sk_connection_request *find_request(struct sk_connection *connection, uint32_t id)
 {
-	sk_list_for_each(node, &connection->requests)
-	{
+	sk_list_for_each (node, &connection->requests) {
 		struct sk_connection_request *request =
 			sk_container_of(node, struct sk_connection_request, node);
 		if (request->id == id)

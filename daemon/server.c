@@ -61,8 +61,7 @@ static void on_accept_again(evutil_socket_t fd, short what, void *context)
 
 static struct sk_connection *find_connection(struct sk_server *server, uint64_t name)
 {
-	sk_list_for_each(node, &server->connections)
-	{
+	sk_list_for_each (node, &server->connections) {
 		struct sk_connection *connection =
 			sk_container_of(node, struct sk_connection, node);
 		if (connection->name == name)
@@ -85,9 +84,10 @@ static void take_events(struct sk_server *server)
 		struct sk_connection *connection = find_connection(server, event->connection);
 		if (event->kind == SK_EVENT_DEAD) {
 			sk_log(SK_LOG_ERROR, "%s", event->reason);
-			sk_list_for_each(node, &server->connections) sk_connection_fail(
-				sk_container_of(node, struct sk_connection, node), EIO,
-				event->reason);
+			sk_list_for_each (node, &server->connections)
+				sk_connection_fail(
+					sk_container_of(node, struct sk_connection, node), EIO,
+					event->reason);
 			end(server, EX_SOFTWARE);
 			sk_event_destroy(event);
 		} else if (connection) {
@@ -186,7 +186,7 @@ void sk_server_finish(struct sk_server *server)
 				  server->hangup};
 
 	server->is_stopping = true;
-	sk_list_for_each(node, &server->connections)
+	sk_list_for_each (node, &server->connections)
 		sk_connection_destroy(sk_container_of(node, struct sk_connection, node));
 	for (unsigned i = 0; i < sizeof events / sizeof *events; i++) {
 		if (events[i])

@@ -45,8 +45,7 @@ static struct sk_session *find_session(struct sk_engine *engine, uid_t uid, cons
 {
 	if (!name[0])
 		return NULL;
-	sk_list_for_each(node, &engine->sessions)
-	{
+	sk_list_for_each (node, &engine->sessions) {
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
 		if (session->uid == uid && strcmp(session->name, name) == 0)
 			return session;

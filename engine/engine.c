@@ -144,8 +144,7 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 
 static struct sk_engine_client *find_client(struct sk_engine *engine, uint64_t connection)
 {
-	sk_list_for_each(node, &engine->clients)
-	{
+	sk_list_for_each (node, &engine->clients) {
 		struct sk_engine_client *client =
 			sk_container_of(node, struct sk_engine_client, node);
 		if (client->connection == connection)
@@ -183,8 +182,7 @@ static void end_generations(struct sk_engine *engine, uint64_t connection, uint3
 
 static void cancel_waiting(struct sk_engine_client *client, uint32_t id, bool all)
 {
-	sk_list_for_each(node, &client->waiting)
-	{
+	sk_list_for_each (node, &client->waiting) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, waiting);
 		if (all || request->id == id)
 			atomic_store(&request->is_cancelled, true);
@@ -204,7 +202,8 @@ static void take_stats(struct sk_engine *engine, struct sk_request *request)
 
 	struct sk_stats *stats = &engine->stats;
 	stats->n_sessions = stats->n_paused = 0;
-	sk_list_for_each(node, &engine->sessions) stats->n_sessions++;
+	sk_list_for_each (node, &engine->sessions)
+		stats->n_sessions++;
 	for (uint32_t i = 0; i < engine->n_generations; i++)
 		stats->n_paused += engine->generations[i]->has_slot;
 	stats->n_running = engine->n_generations;
@@ -422,9 +421,9 @@ void sk_engine_destroy(struct sk_engine *engine)
 		return;
 	sk_engine_stop(engine);
 	drain(engine); /* whatever came after the stop */
-	sk_list_for_each(node, &engine->sessions)
+	sk_list_for_each (node, &engine->sessions)
 		sk_session_destroy(sk_container_of(node, struct sk_session, node));
-	sk_list_for_each(node, &engine->clients)
+	sk_list_for_each (node, &engine->clients)
 		destroy_client(sk_container_of(node, struct sk_engine_client, node));
 	if (engine->events.letters.next) {
 		for (struct sk_event *event; (event = sk_engine_next_event(engine));)
@@ -518,8 +517,7 @@ int sk_engine_cancel(struct sk_engine *engine, uint64_t connection, uint32_t req
 
 void sk_engine_disconnect(struct sk_engine *engine, uint64_t connection)
 {
-	sk_list_for_each(node, &engine->known)
-	{
+	sk_list_for_each (node, &engine->known) {
 		struct sk_engine_client *client =
 			sk_container_of(node, struct sk_engine_client, known);
 		if (client->connection != connection)

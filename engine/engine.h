@@ -51,7 +51,8 @@ void sk_engine_destroy(struct sk_engine *engine); /* stops first */
 
 const char *sk_engine_backend_name(const struct sk_engine *engine);
 uint64_t sk_engine_weight_bytes(const struct sk_engine *engine);
-uint64_t sk_engine_kv_token_bytes(const struct sk_engine *engine); /* of cache, for a cached token in all layers */
+uint64_t sk_engine_kv_token_bytes(
+	const struct sk_engine *engine); /* of cache, for a cached token in all layers */
 const struct sk_policy *
 sk_engine_policy(const struct sk_engine *engine); /* the default, window resolved */
 

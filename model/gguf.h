@@ -17,8 +17,8 @@ struct sk_gguf_string {
 
 int sk_gguf_open(const char *path, struct sk_gguf **ret_gguf, struct sk_diag *diag);
 /* The same from memory, which must outlive the result (tests and fuzzers; `name` is for messages). */
-int sk_gguf_open_memory(const void *data, size_t n_bytes, const char *name, struct sk_gguf **ret_gguf,
-			struct sk_diag *diag);
+int sk_gguf_open_memory(const void *data, size_t n_bytes, const char *name,
+			struct sk_gguf **ret_gguf, struct sk_diag *diag);
 void sk_gguf_close(struct sk_gguf *gguf);
 
 const char *sk_gguf_path(const struct sk_gguf *gguf);
@@ -28,7 +28,8 @@ const char *sk_gguf_path(const struct sk_gguf *gguf);
 int sk_gguf_get_uint(const struct sk_gguf *gguf, const char *key, uint64_t *ret_value);
 int sk_gguf_get_float(const struct sk_gguf *gguf, const char *key, double *ret_value);
 int sk_gguf_get_bool(const struct sk_gguf *gguf, const char *key, bool *ret_value);
-int sk_gguf_get_string(const struct sk_gguf *gguf, const char *key, struct sk_gguf_string *ret_value);
+int sk_gguf_get_string(const struct sk_gguf *gguf, const char *key,
+		       struct sk_gguf_string *ret_value);
 
 /* Arrays by key: the count, then elements in order through a cursor (strings have no index). */
 struct sk_gguf_array {

@@ -71,8 +71,7 @@ static int read_rope(const json_t *json, const char *source, struct sk_model_con
 		if (!json_is_object(rope))
 			return sk_diag_fail(diag, EINVAL, "%s: '%s' is not an object", source,
 					    places[i]);
-		json_object_foreach((json_t *)rope, key, value)
-		{
+		json_object_foreach ((json_t *)rope, key, value) {
 			if (json_is_object(value))
 				return sk_diag_fail(
 					diag, ENOTSUP,

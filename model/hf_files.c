@@ -73,8 +73,7 @@ static int check_agreement(const struct sk_model *model, const json_t *map, cons
 	const char *name;
 	json_t *shard;
 	size_t n_listed = 0;
-	json_object_foreach((json_t *)map, name, shard)
-	{
+	json_object_foreach ((json_t *)map, name, shard) {
 		struct sk_printable words;
 		if (!is_wanted(name))
 			continue;
@@ -107,8 +106,7 @@ static int open_shards(struct sk_model *model, const char *source, const json_t 
 	json_t *value;
 	int r;
 
-	json_object_foreach((json_t *)map, name, value)
-	{
+	json_object_foreach ((json_t *)map, name, value) {
 		struct sk_printable words, tensor;
 		shard = json_string_value(value);
 		if (!shard || !is_shard_name(shard))
@@ -127,8 +125,7 @@ static int open_shards(struct sk_model *model, const char *source, const json_t 
 	model->shards = calloc(n_shards, sizeof(struct sk_safetensors *));
 	if (!model->shards)
 		return sk_diag_fail(diag, ENOMEM, "%s: no memory for its shards", source);
-	json_object_foreach(set, shard, value)
-	{
+	json_object_foreach (set, shard, value) {
 		r = open_shard(model, shard, diag);
 		if (r < 0)
 			return r;

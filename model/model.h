@@ -18,11 +18,14 @@
 /* Matrices are (outputs, inputs). Biases and norms are (n, 1), absent where the model has none. */
 struct sk_model_layer {
 	struct sk_matrix attn_norm, attn_norm_bias; /* (n_embd, 1) */
-	struct sk_matrix qkv;	 /* ((n_heads + 2 n_kv_heads) * head_dim, n_embd): all Q, all K, all V, */
-	struct sk_matrix qkv_bias; /*  heads in order, rotary dims in half-split order, whatever the file had */
+	struct sk_matrix
+		qkv; /* ((n_heads + 2 n_kv_heads) * head_dim, n_embd): all Q, all K, all V, */
+	struct sk_matrix
+		qkv_bias; /*  heads in order, rotary dims in half-split order, whatever the file had */
 	struct sk_matrix attn_out, attn_out_bias; /* (n_embd, n_heads * head_dim) */
 	struct sk_matrix ffn_norm, ffn_norm_bias; /* (n_embd, 1) */
-	struct sk_matrix ffn_up, ffn_up_bias;	  /* (n_ff, n_embd), or gate over up: (2 n_ff, n_embd) */
+	struct sk_matrix ffn_up,
+		ffn_up_bias; /* (n_ff, n_embd), or gate over up: (2 n_ff, n_embd) */
 	struct sk_matrix ffn_down, ffn_down_bias; /* (n_embd, n_ff) */
 };
 
@@ -41,11 +44,13 @@ uint64_t sk_model_n_parameters(const struct sk_model *model);
 enum sk_dtype sk_model_main_dtype(const struct sk_model *model);
 /* Where there are biases beside Llama matrices (attention_bias), they are in the layer like NeoX's. */
 const struct sk_model_layer *sk_model_layer(const struct sk_model *model, uint32_t layer);
-const struct sk_matrix *sk_model_embedding(const struct sk_model *model);	/* (n_vocab, n_embd) */
-const struct sk_matrix *sk_model_final_norm(const struct sk_model *model);	/* (n_embd, 1) */
-const struct sk_matrix *sk_model_final_norm_bias(const struct sk_model *model); /* (n_embd, 1) or absent */
-const struct sk_matrix *sk_model_output(const struct sk_model *model); /* (n_vocab, n_embd); the embedding if tied */
+const struct sk_matrix *sk_model_embedding(const struct sk_model *model);  /* (n_vocab, n_embd) */
+const struct sk_matrix *sk_model_final_norm(const struct sk_model *model); /* (n_embd, 1) */
+const struct sk_matrix *
+sk_model_final_norm_bias(const struct sk_model *model); /* (n_embd, 1) or absent */
+const struct sk_matrix *
+sk_model_output(const struct sk_model *model); /* (n_vocab, n_embd); the embedding if tied */
 
 /* For text/: exactly one of the two is not NULL. */
 const struct sk_gguf *sk_model_gguf(const struct sk_model *model); /* metadata with the tokenizer */
-const char *sk_model_directory(const struct sk_model *model);	   /* holds tokenizer.json */
+const char *sk_model_directory(const struct sk_model *model);      /* holds tokenizer.json */

@@ -203,8 +203,7 @@ static int read_header(struct sk_safetensors *file, const uint8_t *bytes, size_t
 
 	const char *name;
 	json_t *entry;
-	json_object_foreach(file->header, name, entry)
-	{
+	json_object_foreach (file->header, name, entry) {
 		struct sk_printable words;
 		if (strcmp(name, "__metadata__") == 0)
 			continue;

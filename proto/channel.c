@@ -85,10 +85,9 @@ void sk_channel_destroy(struct sk_channel *channel)
 {
 	if (!channel)
 		return;
-	sk_list_for_each(node, &channel->out)
+	sk_list_for_each (node, &channel->out)
 		out_frame_destroy(channel, sk_container_of(node, struct out_frame, node));
-	sk_list_for_each(node, &channel->in_fds)
-	{
+	sk_list_for_each (node, &channel->in_fds) {
 		struct in_fds *in = sk_container_of(node, struct in_fds, node);
 		sk_list_remove(node);
 		close_fds(in->fds, in->n_fds);
@@ -167,8 +166,7 @@ static ssize_t send_some(struct sk_channel *channel)
 		char bytes[CMSG_SPACE(sizeof first->fds)];
 	} control;
 
-	sk_list_for_each(node, &channel->out)
-	{
+	sk_list_for_each (node, &channel->out) {
 		struct out_frame *frame = sk_container_of(node, struct out_frame, node);
 		if (header.msg_iovlen == MOST_GATHERED || (frame != first && frame->n_fds))
 			break;
@@ -204,8 +202,7 @@ int sk_channel_flush(struct sk_channel *channel)
 		if (n_sent < 0)
 			return (int)n_sent;
 
-		sk_list_for_each(node, &channel->out)
-		{
+		sk_list_for_each (node, &channel->out) {
 			struct out_frame *frame = sk_container_of(node, struct out_frame, node);
 			if (n_sent == 0)
 				break;

@@ -1,20 +1,23 @@
 /* The token ring: one writer (the daemon's engine thread), one reader (a client), 64-byte slots.
  *
- *   segment "slots" (daemon writes; the client can only read)       segment "cursor" (the client
- * writes)
- *   +--------+-----------------+------+------+-- ... --+------+ +-------------+----------------+ |
- * magic  | head  | waiting | slot | slot |         | slot |     | tail        | waiting        |
- *   +--------+-----------------+------+------+-- ... --+------+ +-------------+----------------+
+ *   segment "slots": the daemon writes, the client can only read
+ *   +--------+--------+---------+--------+--------+-- ... --+--------+
+ *   | magic  | head   | waiting | slot 0 | slot 1 |         | slot n |
+ *   +--------+--------+---------+--------+--------+-- ... --+--------+
  *
- * head and tail count slots since the start (64 bits, never wrap in practice); slot i is i %
- * n_slots. The writer publishes head with release order after the slot is whole, the reader
- * acquires it; tail the other way round. Either side that is about to sleep sets its `waiting`
- * flag, looks once more, then waits on its doorbell (a pipe: shm/doorbell.h says why); the other
- * rings it only when the flag is set.
+ *   segment "cursor": the client writes
+ *   +--------+---------+
+ *   | tail   | waiting |
+ *   +--------+---------+
  *
- * The reader's page is not trusted: the writer copies tail once a look, and it must lie between its
- * last value and the published head, else -EPROTO from then on, and the client is dropped. The
- * reader asks as much of the writer.
+ * head and tail count slots since the start (64 bits, never wrap in practice); slot i is i % n_slots.
+ * The writer publishes head with release order after the slot is whole, the reader acquires it; tail the
+ * other way round. Either side that is about to sleep sets its `waiting` flag, looks once more, then waits
+ * on its doorbell (a pipe: shm/doorbell.h says why); the other rings it only when the flag is set.
+ *
+ * The reader's page is not trusted: the writer copies tail once a look, and it must lie between its last
+ * value and the published head, else -EPROTO from then on, and the client is dropped. The reader asks as
+ * much of the writer.
  */
 #pragma once
 
@@ -24,10 +27,10 @@
 #include <stdint.h>
 
 #define SK_RING_DEFAULT_SLOTS 4096
-#define SK_RING_LEAST_SLOTS                                                                        \
-	256 /* more text than one token and its held-back stop string can have */
-#define SK_RING_MOST_SLOTS (1u << 20)
-#define SK_SLOT_TEXT_BYTES 40
+/* More text than one token and its held-back stop string can have. */
+#define SK_RING_LEAST_SLOTS 256
+#define SK_RING_MOST_SLOTS  (1u << 20)
+#define SK_SLOT_TEXT_BYTES  40
 
 enum sk_slot_flags {
 	SK_SLOT_MORE = 1 << 0,      /* the token's text runs on in the next slot */
@@ -53,8 +56,7 @@ _Static_assert(sizeof(struct sk_slot) == 64, "a slot is a cache line");
 struct sk_ring_writer;
 struct sk_ring_reader;
 
-/* --- Writer: the daemon. Created by the loop thread, then used by the engine thread alone.
- * ---------- */
+/* --- Writer: the daemon. Created by the loop thread, then the engine thread's alone. --- */
 
 int sk_ring_writer_create(uint32_t n_slots, struct sk_ring_writer **ret_writer);
 void sk_ring_writer_destroy(struct sk_ring_writer *writer);
@@ -82,8 +84,7 @@ void sk_ring_writer_publish(struct sk_ring_writer *writer);
  * nothing. */
 bool sk_ring_writer_wait(struct sk_ring_writer *writer);
 
-/* --- Reader: the client. One thread. -------------------------------------------------------------
- */
+/* --- Reader: the client. One thread. --- */
 
 /* Takes the four descriptors over (also on failure). n_slots as granted by Welcome. -EBADMSG where
  * they are not a ring. */

@@ -104,7 +104,8 @@ static int split(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, size_
 		utf8proc_int32_t character;
 		utf8proc_ssize_t length = -1;
 		if (!vocab->is_byte_level)
-			length = utf8proc_iterate(piece + at, (utf8proc_ssize_t)(n_bytes - at), &character);
+			length = utf8proc_iterate(piece + at, (utf8proc_ssize_t)(n_bytes - at),
+						  &character);
 		k = length > 0 ? (size_t)length : 1;
 		int32_t id = length > 0 ? sk_vocab_find(vocab, piece + at, k) : -1;
 		bool has_bytes = true;

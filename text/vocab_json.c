@@ -60,8 +60,7 @@ static int read_normalizer(struct reader *reader, const json_t *node)
 	if (strcmp(type, "Sequence") == 0) {
 		size_t i;
 		const json_t *step;
-		json_array_foreach(json_object_get(node, "normalizers"), i, step)
-		{
+		json_array_foreach (json_object_get(node, "normalizers"), i, step) {
 			int err = read_normalizer(reader, step);
 			if (err < 0)
 				return err;
@@ -128,8 +127,7 @@ static int read_pretokenizer(struct reader *reader, const json_t *node)
 	if (strcmp(type, "Sequence") == 0) {
 		size_t i;
 		const json_t *step;
-		json_array_foreach(json_object_get(node, "pretokenizers"), i, step)
-		{
+		json_array_foreach (json_object_get(node, "pretokenizers"), i, step) {
 			int err = read_pretokenizer(reader, step);
 			if (err < 0)
 				return err;
@@ -275,15 +273,13 @@ static int read_model(struct reader *reader, const json_t *model)
 	vocab->ignore_merges = is_set(model, "ignore_merges");
 	vocab->fuse_unk = is_set(model, "fuse_unk");
 	reader->has_byte_names = is_set(model, "byte_fallback");
-	json_object_foreach((json_t *)entries, key, value)
-	{
+	json_object_foreach ((json_t *)entries, key, value) {
 		if ((err = set_token(reader, key, value)) < 0)
 			return err;
 	}
 	if ((err = sk_vocab_index(vocab)) < 0)
 		return err;
-	json_array_foreach(merges, i, value)
-	{
+	json_array_foreach (merges, i, value) {
 		if ((err = add_merge(reader, value, (uint32_t)i)) < 0)
 			return err;
 	}
@@ -304,8 +300,7 @@ static int read_added(struct reader *reader, const json_t *list)
 	size_t i;
 	const json_t *node;
 
-	json_array_foreach(list, i, node)
-	{
+	json_array_foreach (list, i, node) {
 		const json_t *content = json_object_get(node, "content"),
 			     *id = json_object_get(node, "id");
 		if (!json_is_string(content) || !json_is_integer(id))
@@ -345,7 +340,7 @@ static void read_post_processor(struct reader *reader, const json_t *node)
 	if (strcmp(type, "Sequence") == 0) {
 		size_t i;
 		const json_t *step;
-		json_array_foreach(json_object_get(node, "processors"), i, step)
+		json_array_foreach (json_object_get(node, "processors"), i, step)
 			read_post_processor(reader, step);
 		return;
 	}

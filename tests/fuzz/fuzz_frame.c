@@ -31,7 +31,7 @@ static void unpack(const uint8_t *message, size_t n_bytes, unsigned n_fds)
 		demand(client->body_case != SK__CLIENT_MESSAGE__BODY__NOT_SET);
 		r = sk_client_message_check(client, &limits, &diag);
 		demand(r == 0 || diag.text[0]);
-		/* What was accepted can be said again, and is accepted again. */
+		/* What was accepted can be packed and read again; whether it is accepted again is not asked. */
 		size_t n_again = sk__client_message__get_packed_size(client);
 		uint8_t *again = malloc(n_again + 1);
 		if (again) {

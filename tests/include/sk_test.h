@@ -22,7 +22,8 @@ static inline const char *sk_test_path(const char *variable, const char *file)
 	return path;
 }
 
-#define sk_test_data(file)   sk_test_path("STREAMKV_TEST_DATA", file)	/* ../shared/data: may be absent */
+#define sk_test_data(file)                                                                         \
+	sk_test_path("STREAMKV_TEST_DATA", file) /* ../shared/data: may be absent */
 #define sk_test_model(file)  sk_test_path("STREAMKV_TEST_MODELS", file) /* tests/models */
 #define sk_test_golden(file) sk_test_path("STREAMKV_TEST_GOLDEN", file) /* tests/golden */
 

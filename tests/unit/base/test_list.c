@@ -11,8 +11,8 @@ struct thing {
 static int sum_in_order(struct sk_list *head)
 {
 	int sum = 0;
-	sk_list_for_each(node, head) sum =
-		sum * 10 + sk_container_of(node, struct thing, link)->value;
+	sk_list_for_each (node, head)
+		sum = sum * 10 + sk_container_of(node, struct thing, link)->value;
 	return sum;
 }
 
@@ -60,8 +60,7 @@ static void a_loop_may_remove_its_node(void **state)
 		things[i].value = i;
 		sk_list_append(&head, &things[i].link);
 	}
-	sk_list_for_each(node, &head)
-	{
+	sk_list_for_each (node, &head) {
 		if (sk_container_of(node, struct thing, link)->value % 2 == 0)
 			sk_list_remove(node);
 	}

@@ -1,0 +1,304 @@
+/* Products with packed weights: every format against what it decodes to, in double precision; and that a
+ * row's result is the same bits in any batch, on any number of threads. */
+#include "kernel.h"
+
+/* What is packed, how, and how far its values may be from the source's (a share of a block's largest). */
+struct kind {
+	enum sk_dtype dtype;
+	enum sk_weight_format format;
+	double tolerance;
+};
+
+static const struct kind kinds[] = {
+	{SK_DTYPE_F32, SK_WEIGHTS_AUTO, 0},	 {SK_DTYPE_F16, SK_WEIGHTS_AUTO, 0},
+	{SK_DTYPE_BF16, SK_WEIGHTS_AUTO, 0},	 {SK_DTYPE_Q8_0, SK_WEIGHTS_AUTO, 0},
+	{SK_DTYPE_Q4_0, SK_WEIGHTS_AUTO, 0},	 {SK_DTYPE_Q4_1, SK_WEIGHTS_AUTO, 1e-7},
+	{SK_DTYPE_Q5_0, SK_WEIGHTS_AUTO, 0},	 {SK_DTYPE_Q5_1, SK_WEIGHTS_AUTO, 1e-7},
+	{SK_DTYPE_Q4_K, SK_WEIGHTS_AUTO, 2e-3},	 {SK_DTYPE_Q5_K, SK_WEIGHTS_AUTO, 2e-3},
+	{SK_DTYPE_Q6_K, SK_WEIGHTS_AUTO, 5e-3},	 {SK_DTYPE_F32, SK_WEIGHTS_BF16, 4e-3},
+	{SK_DTYPE_F32, SK_WEIGHTS_Q8, 5e-3},	 {SK_DTYPE_F32, SK_WEIGHTS_Q4, 0.13},
+	{SK_DTYPE_F16, SK_WEIGHTS_Q8, 5e-3},	 {SK_DTYPE_Q4_K, SK_WEIGHTS_Q8, 5e-3},
+	{SK_DTYPE_Q8_0, SK_WEIGHTS_F32, 0},	 {SK_DTYPE_Q6_K, SK_WEIGHTS_F32, 0},
+	{SK_DTYPE_Q8_0, SK_WEIGHTS_Q8, 0},	 {SK_DTYPE_Q4_1, SK_WEIGHTS_Q4, 1e-7},
+	{SK_DTYPE_Q4_0, SK_WEIGHTS_Q8, 0},	 {SK_DTYPE_Q5_1, SK_WEIGHTS_Q4, 0.13},
+};
+#define N_KINDS (sizeof kinds / sizeof *kinds)
+
+static bool in_blocks(const struct kind *kind)
+{
+	if (kind->format == SK_WEIGHTS_AUTO)
+		return sk_dtype_info(kind->dtype)->block_elements > 1;
+	return kind->format == SK_WEIGHTS_Q8 || kind->format == SK_WEIGHTS_Q4;
+}
+
+static const uint32_t shapes[][2] = {{16, 32}, {7, 256}, {40, 576}, {33, 1024}, {61, 100}, {17, 1037}, {3, 1}};
+#define N_SHAPES (sizeof shapes / sizeof *shapes)
+static const uint32_t row_counts[] = {1, 2, 3, 5, 8, 17, 64};
+
+/* Random data of any format: bytes for codes, sane halves where scales lie. */
+static void *random_data(enum sk_dtype dtype, uint32_t n_rows, uint32_t n_cols)
+{
+	const struct sk_dtype_info *info = sk_dtype_info(dtype);
+	size_t n_blocks = (size_t)n_rows * n_cols / info->block_elements;
+	uint8_t *data = malloc(n_blocks * info->block_bytes);
+	assert_non_null(data);
+	for (size_t i = 0; i < n_blocks * info->block_bytes; i++)
+		data[i] = (uint8_t)random_bits();
+	for (size_t i = 0; i < n_blocks; i++) {
+		uint8_t *block = data + i * info->block_bytes;
+		float f = random_float();
+		uint16_t scale = sk_half_from_float(random_float() * 0.01f), more = sk_half_from_float(f * 0.05f);
+		if (dtype == SK_DTYPE_F32)
+			memcpy(block, &f, 4);
+		else if (dtype == SK_DTYPE_F16)
+			memcpy(block, &more, 2);
+		else if (dtype == SK_DTYPE_BF16)
+			memcpy(block, &(uint16_t){sk_bf16_from_float(f)}, 2);
+		else
+			memcpy(block + (dtype == SK_DTYPE_Q6_K ? info->block_bytes - 2 : 0), &scale, 2);
+		if (dtype == SK_DTYPE_Q4_1 || dtype == SK_DTYPE_Q5_1 || dtype == SK_DTYPE_Q4_K || dtype == SK_DTYPE_Q5_K)
+			memcpy(block + 2, &more, 2);
+	}
+	return data;
+}
+
+/* All rows of a packed matrix, as the backend decodes them: (n_rows, n_cols). */
+static float *decode(struct sk_backend *backend, const struct sk_linear *linear, uint32_t n_rows, uint32_t n_cols)
+{
+	struct sk_buffer *buffer = buffer_of(backend, n_rows, n_cols);
+	struct plain_batch plain;
+	begin_plain(backend, &plain, n_rows, 0);
+	sk_backend_embed(backend, buffer, linear);
+	assert_int_equal(sk_backend_end_step(backend), 0);
+	float *all = malloc((size_t)n_rows * n_cols * sizeof *all);
+	assert_non_null(all);
+	for (uint32_t i = 0; i < n_rows; i++)
+		memcpy(all + (size_t)i * n_cols, sk_backend_read(backend, buffer, i), n_cols * sizeof *all);
+	sk_backend_free(backend, buffer);
+	return all;
+}
+
+/* Rows [row0, row0 + n_rows) of `input` through the matrix; added to themselves' number where `add`. */
+static float *multiply(struct sk_backend *backend, const struct sk_linear *linear, const struct sk_linear *input,
+		       const struct sk_linear *start, uint32_t row0, uint32_t n_rows, uint32_t n_cols, uint32_t n_out)
+{
+	struct sk_buffer *in = buffer_of(backend, n_rows, n_cols), *out = buffer_of(backend, n_rows, n_out);
+	struct plain_batch plain;
+	begin_plain(backend, &plain, n_rows, (int32_t)row0);
+	sk_backend_embed(backend, in, input);
+	if (start) {
+		sk_backend_embed(backend, out, start);
+		sk_backend_matmul_add(backend, out, in, linear);
+	} else {
+		sk_backend_matmul(backend, out, in, linear);
+	}
+	assert_int_equal(sk_backend_end_step(backend), 0);
+	float *all = malloc((size_t)n_rows * n_out * sizeof *all);
+	assert_non_null(all);
+	memcpy(all, sk_backend_read(backend, out, 0), (size_t)n_rows * n_out * sizeof *all);
+	sk_backend_free(backend, in);
+	sk_backend_free(backend, out);
+	return all;
+}
+
+static void check_decoded(const struct sk_matrix *matrix, const float *decoded, double tolerance)
+{
+	float *row = malloc(matrix->n_cols * sizeof *row);
+	assert_non_null(row);
+	for (uint32_t i = 0; i < matrix->n_rows; i++) {
+		sk_matrix_decode_row(matrix, i, row);
+		for (uint32_t c = 0; c < matrix->n_cols; c++) {
+			double most = 0;
+			for (uint32_t j = c / 32 * 32; j < c / 32 * 32 + 32 && j < matrix->n_cols; j++)
+				most = fmax(most, fabs((double)row[j]));
+			assert_true(fabs((double)row[c] - decoded[(size_t)i * matrix->n_cols + c]) <= tolerance * most);
+		}
+	}
+	free(row);
+}
+
+static void check_product(const float *got, const float *w, const float *x, const float *bias, const float *start,
+			  uint32_t n_rows, uint32_t n_cols, uint32_t n_out, double tolerance)
+{
+	for (uint32_t r = 0; r < n_rows; r++)
+		for (uint32_t o = 0; o < n_out; o++) {
+			double sum = bias ? bias[o] : 0, first = start ? start[(size_t)r * n_out + o] : 0;
+			for (uint32_t c = 0; c < n_cols; c++)
+				sum += (double)w[(size_t)o * n_cols + c] * x[(size_t)r * n_cols + c];
+			double room = norm_of(w + (size_t)o * n_cols, n_cols) * norm_of(x + (size_t)r * n_cols, n_cols);
+			double off = fabs(got[(size_t)r * n_out + o] - sum - first);
+			assert_true(off <= tolerance * room + 2e-7 * (fabs(sum) + fabs(first)));
+		}
+}
+
+/* One format and shape: what it decodes to, products of several batch sizes with and without bias. */
+static void check_kind(const char *instructions, const struct kind *kind, uint32_t n_out, uint32_t n_cols)
+{
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip(instructions, 2, &shape);
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	const double tolerance = in_blocks(kind) ? 2e-5 : 1e-6;
+
+	void *data = random_data(kind->dtype, n_out, n_cols);
+	struct sk_tensor tensor = {"w", kind->dtype, n_out, n_cols, data};
+	struct sk_matrix matrix = matrix_of(&tensor);
+	float *bias = random_floats(n_out, 1);
+	struct sk_tensor bias_tensor = float_tensor(bias, n_out, 1);
+	struct sk_matrix bias_matrix = matrix_of(&bias_tensor);
+	struct sk_linear *plain, *biased;
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, kind->format, &plain), 0);
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, &bias_matrix, kind->format, &biased), 0);
+
+	float *w = decode(backend, plain, n_out, n_cols);
+	check_decoded(&matrix, w, kind->tolerance);
+	float *x = random_floats((size_t)MAX_ROWS * n_cols, 1), *start = random_floats((size_t)MAX_ROWS * n_out, 1);
+	x[random_below(n_cols)] = 30; /* an outlier, as activations have them */
+	struct sk_linear *input = pack_floats(backend, x, MAX_ROWS, n_cols);
+	struct sk_linear *begin = pack_floats(backend, start, MAX_ROWS, n_out);
+
+	float *whole = multiply(backend, plain, input, NULL, 0, MAX_ROWS, n_cols, n_out);
+	check_product(whole, w, x, NULL, NULL, MAX_ROWS, n_cols, n_out, tolerance);
+	for (size_t i = 0; i < sizeof row_counts / sizeof *row_counts; i++) {
+		uint32_t n = row_counts[i], row0 = random_below(MAX_ROWS - n + 1);
+		float *part = multiply(backend, plain, input, NULL, row0, n, n_cols, n_out);
+		assert_memory_equal(part, whole + (size_t)row0 * n_out, n * n_out * sizeof *part);
+		free(part);
+		part = multiply(backend, biased, input, begin, row0, n, n_cols, n_out);
+		check_product(part, w, x + (size_t)row0 * n_cols, bias, start + (size_t)row0 * n_out, n, n_cols, n_out,
+			      tolerance);
+		free(part);
+	}
+	free(whole);
+	free(start);
+	free(x);
+	free(w);
+	free(bias);
+	free(data);
+	sk_backend_close(backend);
+}
+
+static void test_products(void **state)
+{
+	for (size_t k = 0; k < N_KINDS; k++)
+		for (size_t s = 0; s < N_SHAPES; s++)
+			if (sk_dtype_row_bytes(kinds[k].dtype, shapes[s][1]))
+				check_kind(*state, &kinds[k], shapes[s][0], shapes[s][1]);
+}
+
+/* The same product on other threads (bits) and other instructions (bits for blocks, close for floats). */
+static void test_agreement(void **state)
+{
+	struct sk_backend_shape shape = default_shape();
+	sk_backend_close(open_or_skip(*state, 1, &shape));
+	for (size_t k = 0; k < N_KINDS; k++) {
+		const uint32_t n_out = 50, n_cols = 1280, n_rows = 11;
+		const char *const names[] = {*state, *state, "scalar"};
+		const uint32_t threads[] = {1, 3, 2};
+		void *data = random_data(kinds[k].dtype, n_out, n_cols);
+		float *x = random_floats((size_t)n_rows * n_cols, 1), *results[3];
+		struct sk_tensor tensor = {"w", kinds[k].dtype, n_out, n_cols, data};
+		struct sk_matrix matrix = matrix_of(&tensor);
+		for (int i = 0; i < 3; i++) {
+			struct sk_backend *backend = open_or_skip(names[i], threads[i], &shape);
+			struct sk_linear *linear;
+			assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+			assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, kinds[k].format, &linear), 0);
+			results[i] = multiply(backend, linear, pack_floats(backend, x, n_rows, n_cols), NULL, 0, n_rows,
+					      n_cols, n_out);
+			sk_backend_close(backend);
+		}
+		assert_memory_equal(results[0], results[1], n_rows * n_out * sizeof(float));
+		if (in_blocks(&kinds[k]))
+			assert_memory_equal(results[0], results[2], n_rows * n_out * sizeof(float));
+		for (uint32_t i = 0; i < n_rows * n_out; i++)
+			assert_true(fabsf(results[0][i] - results[2][i]) <= 1e-4f * (1 + fabsf(results[2][i])));
+		for (int i = 0; i < 3; i++)
+			free(results[i]);
+		free(x);
+		free(data);
+	}
+}
+
+/* Parts of several formats stacked, with rows in another order. */
+static void test_stacks(void **state)
+{
+	static const struct {
+		enum sk_dtype dtypes[3];
+		double tolerance;
+	} stacks[] = {
+		{{SK_DTYPE_Q4_0, SK_DTYPE_Q8_0, SK_DTYPE_Q4_0}, 0},
+		{{SK_DTYPE_Q4_0, SK_DTYPE_Q4_1, SK_DTYPE_Q4_0}, 1e-6},
+		{{SK_DTYPE_Q8_0, SK_DTYPE_Q4_1, SK_DTYPE_Q5_0}, 1e-4},
+		{{SK_DTYPE_Q5_1, SK_DTYPE_Q4_0, SK_DTYPE_Q5_1}, 1e-6},
+		{{SK_DTYPE_Q6_K, SK_DTYPE_Q4_K, SK_DTYPE_Q4_K}, 5e-3},
+		{{SK_DTYPE_F16, SK_DTYPE_F32, SK_DTYPE_BF16}, 0},
+		{{SK_DTYPE_Q8_0, SK_DTYPE_F16, SK_DTYPE_F16}, 1e-3},
+		{{SK_DTYPE_F32, SK_DTYPE_Q4_1, SK_DTYPE_F32}, 0},
+	};
+	static const uint32_t order[5] = {4, 0, 3, 3, 1};
+	struct sk_backend_shape shape = default_shape();
+	for (size_t s = 0; s < sizeof stacks / sizeof *stacks; s++) {
+		struct sk_backend *backend = open_or_skip(*state, 2, &shape);
+		const uint32_t n_cols = 512;
+		struct sk_tensor tensors[3];
+		struct sk_matrix matrix = {.n_cols = n_cols, .n_parts = 3};
+		struct sk_linear *linear;
+		assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+		for (int i = 0; i < 3; i++) {
+			uint32_t n_rows = i == 1 ? 5 : 13;
+			tensors[i] = (struct sk_tensor){"part", stacks[s].dtypes[i], n_rows, n_cols,
+							random_data(stacks[s].dtypes[i], n_rows, n_cols)};
+			matrix.parts[i] = (struct sk_matrix_part){&tensors[i], i == 1 ? order : NULL, n_rows};
+			matrix.n_rows += n_rows;
+		}
+		assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_AUTO, &linear), 0);
+		float *w = decode(backend, linear, matrix.n_rows, n_cols);
+		check_decoded(&matrix, w, stacks[s].tolerance);
+		free(w);
+		for (int i = 0; i < 3; i++)
+			free((void *)tensors[i].data);
+		sk_backend_close(backend);
+	}
+}
+
+/* What is no number must not become one on its way through integers. */
+static void test_not_a_number(void **state)
+{
+	struct sk_backend_shape shape = default_shape();
+	const uint32_t n_cols = 64, n_out = 16;
+	for (size_t k = 0; k < N_KINDS; k++) {
+		if (!sk_dtype_row_bytes(kinds[k].dtype, n_cols))
+			continue;
+		struct sk_backend *backend = open_or_skip(*state, 1, &shape);
+		void *data = random_data(kinds[k].dtype, n_out, n_cols);
+		float *x = random_floats(3 * n_cols, 1);
+		x[n_cols + 40] = NAN;
+		x[2 * n_cols + 7] = INFINITY;
+		struct sk_tensor tensor = {"w", kinds[k].dtype, n_out, n_cols, data};
+		struct sk_matrix matrix = matrix_of(&tensor);
+		struct sk_linear *linear;
+		assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+		assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, kinds[k].format, &linear), 0);
+		float *y = multiply(backend, linear, pack_floats(backend, x, 3, n_cols), NULL, 0, 3, n_cols, n_out);
+		for (uint32_t i = 0; i < n_out; i++) {
+			assert_true(isfinite(y[i]));
+			assert_true(isnan(y[n_out + i]));
+			assert_false(isfinite(y[2 * n_out + i]));
+		}
+		free(y);
+		free(x);
+		free(data);
+		sk_backend_close(backend);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		KERNEL_TEST(test_products),
+		KERNEL_TEST(test_agreement),
+		KERNEL_TEST(test_stacks),
+		KERNEL_TEST(test_not_a_number),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

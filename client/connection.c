@@ -132,6 +132,10 @@ int streamkv_call(struct streamkv *kv, Sk__ClientMessage *message, const int *fd
 		  struct sk_frame *frame, Sk__ServerMessage **ret_message,
 		  struct streamkv_error *error)
 {
+	if (kv->stream)
+		return streamkv_fail(error, EBUSY,
+				     "a stream of this connection runs; close it first, or use "
+				     "another connection");
 	int err = streamkv_send(kv, message, fds, n_fds, error);
 	if (err < 0)
 		return err;

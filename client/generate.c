@@ -47,13 +47,13 @@ static const struct sk_option options[] = {
 	 .help = "Temperature. 0 takes the likeliest token."},
 	{"top-k", 0, SK_OPTION_UINT, AT(top_k), "K", .max = 1 << 24,
 	 .help = "Draw among the K likeliest tokens; 0 is all."},
-	{"top-p", 0, SK_OPTION_FLOAT, AT(top_p), "P", "1", .fmax = 1,
+	{"top-p", 0, SK_OPTION_FLOAT, AT(top_p), "P", "1", .fmin = 1e-6, .fmax = 1,
 	 .help = "Draw among the likeliest tokens that together have probability P."},
 	{"min-p", 0, SK_OPTION_FLOAT, AT(min_p), "P", "0", .fmax = 1,
 	 .help = "Leave out tokens less than P times as likely as the likeliest."},
-	{"repeat-penalty", 0, SK_OPTION_FLOAT, AT(repeat_penalty), "R", "1", .fmin = 0.01,
+	{"repeat-penalty", 0, SK_OPTION_FLOAT, AT(repeat_penalty), "R", "1", .fmin = 0.1,
 	 .fmax = 100, .help = "Make recent tokens less likely; 1 does not."},
-	{"repeat-last", 0, SK_OPTION_UINT, AT(repeat_last), "N", "64", .max = 4096,
+	{"repeat-last", 0, SK_OPTION_UINT, AT(repeat_last), "N", "64", .min = 1, .max = 4096,
 	 .help = "Tokens back that the penalty looks at."},
 	{"seed", 0, SK_OPTION_UINT, AT(seed), "N", UNSET_TEXT,
 	 .help = "The same seed makes the same text. Without it, a random one, which --stats and "
@@ -399,20 +399,39 @@ static int generate(struct streamkv *kv, const struct opts *opts, const struct s
 	return exit_code;
 }
 
+/* The table cannot bound these: their default lies beyond. */
+static int check_numbers(const struct opts *opts)
+{
+	const struct {
+		const char *name;
+		uint64_t value;
+	} numbers[] = {{"sink", opts->sink}, {"window", opts->window}, {"slack", opts->slack}};
+	for (unsigned i = 0; i < 3; i++) {
+		if (numbers[i].value != UNSET && numbers[i].value > 1u << 30)
+			return sk_said(EX_USAGE, "--%s: %llu is more than any cache holds",
+				       numbers[i].name, (unsigned long long)numbers[i].value);
+	}
+	if (opts->window == 0)
+		return sk_said(EX_USAGE, "--window: at least 1 token must be kept");
+	return 0;
+}
+
 static int run(const void *from, int n_rest, char **rest)
 {
 	const struct opts *opts = from;
 	struct sk_input input;
 	int exit_code;
 
-	struct streamkv *kv = sk_connect(opts->socket, &exit_code);
-	if (!kv)
+	exit_code = check_numbers(opts);
+	/* Input first: in a pipeline of two the second must not hold a place while it waits for the first. */
+	if (!exit_code)
+		exit_code = sk_read_input(n_rest, rest, &input);
+	if (exit_code)
 		return exit_code;
-	exit_code = sk_read_input(n_rest, rest, &input);
-	if (!exit_code) {
+	struct streamkv *kv = sk_connect(opts->socket, &exit_code);
+	if (kv)
 		exit_code = generate(kv, opts, &input);
-		free(input.bytes);
-	}
+	free(input.bytes);
 	streamkv_close(kv);
 	return exit_code;
 }

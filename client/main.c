@@ -35,8 +35,9 @@ static const struct sk_command_help overview = {
 		"The daemon is looked for at $STREAMKV_SOCKET, else at "
 		"$XDG_RUNTIME_DIR/streamkv.sock where that exists, else "
 		"at /run/streamkv/streamkvd.sock; every command takes --socket PATH.",
-	.examples = "  streamkv-client generate \"Once upon a time\"\n"
-		    "  git log -5 | streamkv-client generate --chat -n 100 \"What changed?\" -\n",
+	.examples =
+		"  streamkv-client generate \"Once upon a time\"\n"
+		"  git log -5 | streamkv-client generate --chat auto -n 100 \"What changed?\" -\n",
 	.exits = sk_command_exits,
 };
 

@@ -65,6 +65,10 @@ static int ask(struct streamkv *kv, uint32_t request, const struct streamkv_gene
 				     from->n_stops);
 	for (unsigned i = 0; i < from->n_stops; i++)
 		stops[i] = (ProtobufCBinaryData){strlen(from->stops[i]), (uint8_t *)from->stops[i]};
+	if (from->policy.sink > UINT32_MAX || from->policy.window > UINT32_MAX ||
+	    from->policy.slack > UINT32_MAX)
+		return streamkv_fail(error, EINVAL,
+				     "sink, window or slack is more than any cache holds");
 	fill_policy(&policy, &from->policy);
 	sampling.temperature = from->temperature;
 	sampling.top_k = from->top_k;

@@ -9,12 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MOST_REQUESTS 16 /* running at once, a connection */
+
 /* --- Closing
  * --------------------------------------------------------------------------------------- */
 
 static void forget_request(struct sk_connection_request *request)
 {
 	sk_list_remove(&request->node);
+	request->connection->n_requests--;
 	free(request->stops);
 	free(request);
 }
@@ -90,7 +93,8 @@ static bool answered(struct sk_connection *connection, int err)
 
 void sk_connection_fail(struct sk_connection *connection, int error, const char *reason)
 {
-	sk_log(SK_LOG_INFO, "client %d: dropped: %s", (int)connection->pid, reason);
+	sk_log(error == ENOMEM || error == EMFILE ? SK_LOG_WARNING : SK_LOG_INFO,
+	       "client %d: dropped: %s", (int)connection->pid, reason);
 	if (!connection->is_closing && sk_answer_failed(connection, 0, error, reason) == 0)
 		(void)sk_channel_flush(connection->channel);
 	close_connection(connection);
@@ -120,14 +124,6 @@ static bool welcome(struct sk_connection *connection, const Sk__Hello *hello)
 	struct sk_server *server = connection->server;
 	char reason[160];
 
-	if (hello->version != 1) {
-		snprintf(reason, sizeof reason,
-			 "this daemon speaks version 1 of the protocol, the client %u; update the "
-			 "older one",
-			 hello->version);
-		sk_connection_fail(connection, EPROTONOSUPPORT, reason);
-		return false;
-	}
 	uint32_t wanted =
 		hello->ring_slots ? hello->ring_slots : (uint32_t)server->options->ring_slots;
 	uint32_t n_slots = power_of_two_from(wanted);
@@ -177,6 +173,7 @@ static struct sk_connection_request *note_request(struct sk_connection *connecti
 	if (!request)
 		return NULL;
 	request->id = id;
+	request->connection = connection;
 	if (from && from->n_stops) {
 		request->stops = malloc(from->n_stops * sizeof *request->stops);
 		if (!request->stops) {
@@ -186,8 +183,8 @@ static struct sk_connection_request *note_request(struct sk_connection *connecti
 		memcpy(request->stops, from->stops, from->n_stops * sizeof *request->stops);
 		request->n_stops = from->n_stops;
 	}
-	request->is_generate = from && from->kind == SK_REQUEST_GENERATE;
 	sk_list_append(&connection->requests, &request->node);
+	connection->n_requests++;
 	return request;
 }
 
@@ -235,7 +232,7 @@ static bool handle(struct sk_connection *connection, const Sk__ClientMessage *me
 	}
 	int err = sk_client_message_check(message, &connection->server->limits, &diag);
 	if (err < 0) {
-		if (is_hello) {
+		if (is_hello || !message->request) { /* nothing that an answer could name */
 			sk_connection_fail(connection, -err, diag.text);
 			return false;
 		}
@@ -257,6 +254,9 @@ static bool handle(struct sk_connection *connection, const Sk__ClientMessage *me
 	default:
 		break;
 	}
+	if (connection->n_requests == MOST_REQUESTS)
+		return refuse(connection, message->request, EBUSY,
+			      "this connection has 16 requests running already");
 	if (find_request(connection, message->request)) {
 		sk_connection_fail(connection, EPROTO, "two running requests have the same number");
 		return false;
@@ -391,8 +391,10 @@ void sk_connection_take_event(struct sk_connection *connection, struct sk_event 
 		return;
 	}
 	int err = answer(connection, event, request);
+	bool broke_ring = event->kind == SK_EVENT_FINISHED && event->error == -EPROTO;
 	if (event->kind != SK_EVENT_PROGRESS)
 		forget_request(request);
 	sk_event_destroy(event);
-	answered(connection, err);
+	if (answered(connection, err) && broke_ring)
+		sk_connection_fail(connection, EPROTO, "the client broke its token ring");
 }

@@ -114,10 +114,7 @@ void sk_listener_close(struct sk_listener *listener)
 	if (listener->fd >= 0)
 		close(listener->fd);
 	if (listener->path[0]) {
-		char name[128];
-		unlink(listener->path);
-		snprintf(name, sizeof name, "%s.lock", listener->path);
-		unlink(name);
+		unlink(listener->path); /* the lock file stays: others may be waiting on this very one */
 	}
 	if (listener->lock_fd >= 0)
 		close(listener->lock_fd);

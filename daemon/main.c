@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -80,6 +81,15 @@ static int read_options(struct sk_daemon_options *options, int argc, char **argv
 			     "no model is named; give one with --model DIR or --model FILE.gguf");
 		return said(EX_USAGE, &diag);
 	}
+	for (uint64_t digits = options->socket_mode; digits; digits /= 10) {
+		if (digits % 10 > 7) {
+			sk_diag_fail(&diag, EINVAL,
+				     "--socket-mode: '%llu' is not allowed; allowed are three "
+				     "octal digits",
+				     (unsigned long long)options->socket_mode);
+			return said(EX_USAGE, &diag);
+		}
+	}
 	if (options->step_tokens < options->max_batch) {
 		sk_diag_fail(&diag, EINVAL, "--step-tokens %llu is less than --max-batch %llu",
 			     (unsigned long long)options->step_tokens,
@@ -149,6 +159,25 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 	return err;
 }
 
+/* A client takes 7 descriptors (its socket, ring and doorbells). The soft limit is raised as far as one may; where that is too
+ * little, fewer clients are taken at once. */
+static void fit_descriptors(struct sk_daemon_options *options)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 && getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	uint64_t most = limit.rlim_cur > 64 ? (limit.rlim_cur - 56) / 8 : 1;
+	if (options->max_connections <= most)
+		return;
+	sk_log(SK_LOG_WARNING, "%llu descriptors are enough for %llu clients at once, not for %llu",
+	       (unsigned long long)limit.rlim_cur, (unsigned long long)most,
+	       (unsigned long long)options->max_connections);
+	options->max_connections = most;
+}
+
 static int run(struct daemon *daemon)
 {
 	const struct sk_daemon_options *options = &daemon->options;
@@ -199,6 +228,7 @@ int main(int argc, char **argv)
 	if (exit_code || done)
 		return exit_code;
 	sk_log_open("streamkvd", (enum sk_log_level)(daemon.options.log_level + SK_LOG_ERROR));
+	fit_descriptors(&daemon.options);
 	exit_code = run(&daemon);
 	if (daemon.server.base)
 		sk_server_finish(&daemon.server);

@@ -85,6 +85,7 @@ static struct sk_sampling sampling_of(const Sk__Sampling *from)
 	if (!from || from->has_seed_case != SK__SAMPLING__HAS_SEED_SEED) {
 		if (getrandom(&sampling.seed, sizeof sampling.seed, 0) < 0)
 			sampling.seed = sk_clock_ns();
+		sampling.seed >>= 11; /* 53 bits: exact in every reader of JSON */
 	} else {
 		sampling.seed = from->seed;
 	}

@@ -41,7 +41,7 @@ int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_polic
 	return 0;
 }
 
-static struct sk_session *find_session(struct sk_engine *engine, uid_t uid, const char *name)
+struct sk_session *sk_engine_find_session(struct sk_engine *engine, uid_t uid, const char *name)
 {
 	if (!name[0])
 		return NULL;
@@ -103,8 +103,7 @@ static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
 	if (err < 0)
 		return sk_diag_fail(diag, ENOSPC,
 				    "the session needs %u pages of KV cache and %u are free; ask "
-				    "for a smaller window, end "
-				    "other sessions, or give the daemon more --kv-memory",
+				    "for a smaller window, or give the daemon more --kv-memory",
 				    n_pages, engine->pool.n_pages - engine->pool.n_reserved);
 	return 0;
 }
@@ -141,7 +140,7 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 		return;
 	}
 
-	struct sk_session *session = find_session(engine, request->uid, request->session);
+	struct sk_session *session = sk_engine_find_session(engine, request->uid, request->session);
 	bool is_new = !session;
 	if (is_new) {
 		session = sk_session_create(&engine->pool, request->uid, request->session,

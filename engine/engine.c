@@ -15,7 +15,7 @@
 /* Pages that a step can borrow beyond what its sessions were promised (kv/pages.h). */
 static uint32_t n_borrowed(const struct sk_engine_options *options)
 {
-	return options->step_tokens / SK_PAGE_TOKENS + 2 * options->max_batch;
+	return options->step_tokens / SK_PAGE_TOKENS + options->max_batch;
 }
 
 static int settle_policy(struct sk_engine *engine, struct sk_diag *diag)
@@ -115,6 +115,7 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 		err = err ? err
 			  : sk_text_worker_init(&engine->worker, tokenizer, &engine->inbox,
 						&engine->events);
+		engine->has_mailboxes = !err;
 		if (err)
 			sk_diag_fail(diag, -err, "the engine's mailboxes: %s", strerror(-err));
 	}
@@ -226,6 +227,12 @@ static void receive_request(struct sk_engine *engine, struct sk_request *request
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, "the engine takes no requests");
 		return;
 	}
+	/* Where its chat goes on. (A request ahead of it on the same session makes it refused anyhow: busy.) */
+	struct sk_session *session = sk_engine_find_session(engine, request->uid, request->session);
+	if (session && session->window.next)
+		request->chat_place = sk_tokenizer_is_end(engine->tokenizer, session->last_id)
+					      ? SK_CHAT_IS_ENDED
+					      : SK_CHAT_IS_OPEN;
 	sk_list_append(&client->waiting, &request->waiting);
 	sk_text_worker_submit(&engine->worker, request);
 }
@@ -382,7 +389,7 @@ int sk_engine_start(struct sk_engine *engine)
 /* With no thread left: every letter is answered here, on the caller's. */
 static void drain(struct sk_engine *engine)
 {
-	if (!engine->inbox.letters.next)
+	if (!engine->has_mailboxes)
 		return;
 	for (int i = 0; i < 2;
 	     i++) { /* what comes new goes through the text worker, and comes back */
@@ -410,7 +417,9 @@ void sk_engine_stop(struct sk_engine *engine)
 		sk_generation_end(g, SK_STOP_CANCELLED, "the daemon is stopping");
 		if (sk_generation_deliver(g, sk_clock_ns()) && !g->is_detached)
 			sk_ring_writer_publish(g->request->ring);
-		g->has_slot = false;
+		else
+			sk_generation_end(g, SK_STOP_DISCONNECTED,
+					  "the daemon is stopping, and the client does not read");
 	}
 	reap(engine);
 }

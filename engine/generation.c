@@ -32,7 +32,6 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	g->result.seed = request->sampling.seed;
 	sk_ids_finish(&request->ids);
 	session->is_busy = true;
-	session->last_id = -1;
 	g->request = request;
 	g->session = session;
 	return g;
@@ -84,8 +83,10 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 		r->evictions += views[i].n_evicted > 0;
 	}
 	g->input_at += n;
-	if (!r->generated_tokens)
-		r->evaluated_tokens += n;
+	g->session->last_id =
+		-1; /* the first of the input, cached now; one that is drawn comes after */
+	if (!r->generated_tokens) /* of the prompt: the session's last token before it is not counted */
+		r->evaluated_tokens = g->input_at - (g->input.n_ids - r->prompt_tokens);
 	if (g->input_at < g->input.n_ids)
 		return false;
 	if (!g->prompt_done_ns) {
@@ -130,8 +131,11 @@ void sk_generation_end(struct sk_generation *g, enum sk_stop_reason stop, const 
 	if (stop == SK_STOP_DISCONNECTED)
 		g->is_detached = true;
 	if (g->is_ending) {
-		if (g->is_detached)
+		if (g->is_detached &&
+		    g->has_slot) { /* its end was never delivered, so it is not how it ended */
 			g->has_slot = false;
+			ending(g, stop, reason);
+		}
 		return;
 	}
 	ending(g, stop, reason);
@@ -236,10 +240,10 @@ bool sk_generation_deliver(struct sk_generation *g, uint64_t now_ns)
 	}
 	g->has_slot = false;
 	g->paused_ns = 0;
-	if (err < 0) { /* a lying cursor: the loop drops the connection, we stop writing to it */
+	if (err < 0) { /* a lying cursor: FINISHED tells the loop, which drops the connection */
 		g->is_detached = true;
-		if (!g->is_ending)
-			ending(g, SK_STOP_DISCONNECTED, "the client broke its token ring");
+		g->request->finished->error = err;
+		ending(g, SK_STOP_DISCONNECTED, "the client broke its token ring");
 	}
 	return true;
 }

@@ -8,6 +8,7 @@
 #include "engine/mailbox.h"
 #include "kv/window.h"
 #include "shm/ring.h"
+#include "text/chat.h"
 #include "text/tokenizer.h"
 
 #include <stdatomic.h>
@@ -74,6 +75,7 @@ struct sk_request {
 	/* The engine's: what the text worker made of the input, meanwhile on its client's list. */
 	struct sk_list waiting;
 	atomic_bool is_cancelled;
+	enum sk_chat_place chat_place;
 	struct sk_ids ids;
 	int error;
 	struct sk_diag diag;

@@ -43,7 +43,7 @@ struct sk_engine {
 	struct sk_mailbox events; /* struct sk_event */
 	struct sk_text_worker worker;
 	pthread_t thread;
-	bool is_running, is_stopped;
+	bool has_mailboxes, is_running, is_stopped;
 	atomic_bool is_stopping;
 	bool is_dead;
 	struct sk_event *dead;
@@ -73,6 +73,8 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 /* Finishes a request that never became a generation. */
 void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
 		      enum sk_stop_reason stop, const char *reason);
+/* The user's session of that name, or NULL. */
+struct sk_session *sk_engine_find_session(struct sk_engine *engine, uid_t uid, const char *name);
 /* Where `policy` cannot be had on this model: -EINVAL and a sentence. */
 int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_policy *policy,
 			   struct sk_diag *diag);

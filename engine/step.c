@@ -108,7 +108,11 @@ bool sk_engine_step(struct sk_engine *engine)
 	int err = sk_forward_run(&engine->forward, &batch, engine->logit_rows, n_logits);
 	uint64_t now_ns = sk_clock_ns();
 	if (err < 0) {
-		lose(engine, n_spans, "the device failed in the middle of a step");
+		const char *reason =
+			err == -EIO
+				? "the device failed in the middle of a step; the session is lost"
+				: "a fault of the daemon ended this step; the session is lost";
+		lose(engine, n_spans, reason);
 		if (err == -EIO)
 			dead(engine, "the device failed in the middle of a step");
 		return true;

@@ -3,6 +3,7 @@
 #include "text/chat.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +33,8 @@ static int encode_chat(const struct sk_tokenizer *tokenizer, struct sk_request *
 		messages[n++] = (struct sk_chat_message){"system", request->system,
 							 request->n_system_bytes};
 	messages[n++] = (struct sk_chat_message){"user", request->input, request->n_input_bytes};
-	int err = sk_chat_encode(chat, tokenizer, messages, n, &request->ids);
+	int err =
+		sk_chat_encode_at(chat, tokenizer, request->chat_place, messages, n, &request->ids);
 	if (err == -EINVAL)
 		return sk_diag_fail(&request->diag, EINVAL,
 				    "the chat template '%s' has no system turn",
@@ -90,6 +92,20 @@ static struct sk_event *detokenized(const struct sk_tokenizer *tokenizer,
 	const uint8_t *input = request->input;
 	uint64_t n_ids = request->n_input_bytes / sizeof(int32_t), n_bytes = 0;
 
+	for (uint64_t i = 0; i < n_ids; i++) {
+		int32_t id;
+		memcpy(&id, input + i * sizeof id, sizeof id);
+		if (id >= 0 && (uint32_t)id < sk_tokenizer_n_ids(tokenizer))
+			continue;
+		struct sk_event *event = answer(request, SK_EVENT_FAILED);
+		if (event) {
+			event->error = -EINVAL;
+			snprintf(event->reason, sizeof event->reason,
+				 "%d is no token id: the vocabulary has 0 to %u", id,
+				 sk_tokenizer_n_ids(tokenizer) - 1);
+		}
+		return event;
+	}
 	/* Measured, then written: special tokens give their names, as they were read. */
 	uint8_t *text = NULL;
 	for (int writing = 0; writing < 2; writing++) {

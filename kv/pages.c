@@ -95,6 +95,28 @@ static int take_sinks(struct sk_pages *pages, uint64_t n_sinks)
 	return 0;
 }
 
+/* Where sinks become the window's oldest (fewer are wanted, and nothing has been dropped behind them), their pages go
+ * before the window's. */
+static int take_back(struct sk_pages *pages, uint64_t page0)
+{
+	if (!pages->n_window || page0 >= pages->page0)
+		return 0;
+	uint64_t n = pages->page0 - page0;
+	if (pages->n_sinks < pages->page0)
+		return -EINVAL;
+	int err = make_room(pages, n);
+	if (err < 0)
+		return err;
+	memmove(window_of(pages) + n, window_of(pages), pages->n_window * sizeof *pages->window);
+	for (uint64_t i = 0; i < n; i++) {
+		window_of(pages)[i] = pages->sinks[page0 + i];
+		sk_pool_share(pages->pool, pages->sinks[page0 + i]);
+	}
+	pages->n_window += (uint32_t)n;
+	pages->page0 = page0;
+	return 0;
+}
+
 int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t end)
 {
 	uint64_t wanted_end = n_pages_of(end);
@@ -112,7 +134,10 @@ int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint
 			window_of(pages)[pages->n_window++] = page;
 		}
 	}
-	int err = take_sinks(pages, n_pages_of(n_sink));
+	int err = take_back(pages, first / SK_PAGE_TOKENS);
+	if (err < 0)
+		return err;
+	err = take_sinks(pages, n_pages_of(n_sink));
 	if (err < 0)
 		return err;
 	drop_sinks(pages, n_pages_of(n_sink));

@@ -193,8 +193,24 @@ static int put_message(struct renderer *renderer, const char *const marks[2],
 	return err ? err : put_marks(renderer, marks[1]);
 }
 
-int sk_chat_encode(const struct sk_chat_template *chat, const struct sk_tokenizer *tokenizer,
-		   const struct sk_chat_message *messages, size_t n_messages, struct sk_ids *ids)
+/* What ends the assistant's turn, less the end-of-turn token where the model has written it. */
+static int close_turn(struct renderer *renderer, const struct sk_chat_template *chat,
+		      enum sk_chat_place place)
+{
+	struct sk_ids *ids = renderer->ids;
+	size_t n_before = ids->n_ids;
+	int err = put_marks(renderer, chat->assistant[1]);
+	bool repeats = !err && place == SK_CHAT_IS_ENDED && ids->n_ids > n_before &&
+		       sk_tokenizer_is_end(renderer->tokenizer, ids->ids[n_before]);
+	if (repeats)
+		memmove(ids->ids + n_before, ids->ids + n_before + 1,
+			(--ids->n_ids - n_before) * sizeof *ids->ids);
+	return err;
+}
+
+int sk_chat_encode_at(const struct sk_chat_template *chat, const struct sk_tokenizer *tokenizer,
+		      enum sk_chat_place place, const struct sk_chat_message *messages,
+		      size_t n_messages, struct sk_ids *ids)
 {
 	struct renderer renderer = {tokenizer, ids};
 	const struct sk_chat_message *joined = NULL;
@@ -204,9 +220,11 @@ int sk_chat_encode(const struct sk_chat_template *chat, const struct sk_tokenize
 		if (!marks_of(chat, messages[i].role))
 			return -EINVAL;
 	}
-	int err = put_marks(&renderer, chat->begin);
+	int err = place == SK_CHAT_BEGINS ? put_marks(&renderer, chat->begin)
+					  : close_turn(&renderer, chat, place);
 	struct sk_chat_message system = default_system(chat, tokenizer);
-	if (!err && system.content && n_messages && strcmp(messages[0].role, "system") != 0)
+	if (!err && place == SK_CHAT_BEGINS && system.content && n_messages &&
+	    strcmp(messages[0].role, "system") != 0)
 		err = put_message(&renderer, chat->system, &system);
 	for (size_t i = 0; i < n_messages && !err; i++) {
 		const struct sk_chat_message *message = &messages[i];
@@ -233,4 +251,10 @@ int sk_chat_encode(const struct sk_chat_template *chat, const struct sk_tokenize
 	if (err)
 		ids->n_ids = n_before;
 	return err;
+}
+
+int sk_chat_encode(const struct sk_chat_template *chat, const struct sk_tokenizer *tokenizer,
+		   const struct sk_chat_message *messages, size_t n_messages, struct sk_ids *ids)
+{
+	return sk_chat_encode_at(chat, tokenizer, SK_CHAT_BEGINS, messages, n_messages, ids);
 }

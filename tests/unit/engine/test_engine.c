@@ -219,6 +219,66 @@ static void test_a_session_goes_on(void **state)
 	disconnect_client(&client);
 }
 
+static void test_a_session_changes_its_policy(void **state)
+{
+	(void)state;
+	static char prompt[512];
+	struct client client;
+	connect_client(&client, 1024);
+	for (size_t i = 0; i + 5 < 60 * 5; i += 5)
+		memcpy(prompt + i, "word ", 5);
+	struct sk_request *request = ask(&client, 1, prompt, 20);
+	strcpy(request->session, "changing");
+	request->policy = (struct sk_policy_change){
+		.has_sink = true, .has_window = true, .to = {.sink = 40, .window = 80}};
+	struct sk_event *event = run(&client, request, &a);
+	assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+	sk_event_destroy(event);
+	const uint32_t sinks[] = {4, 70, 0, 33};
+	for (uint32_t i = 0; i < 4; i++) {
+		request = ask(&client, 2 + i, "x", 5);
+		strcpy(request->session, "changing");
+		request->policy =
+			(struct sk_policy_change){.has_sink = true, .to = {.sink = sinks[i]}};
+		event = run(&client, request, &a);
+		assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+		assert_int_equal(a.n_ids, 5);
+		sk_event_destroy(event);
+	}
+	disconnect_client(&client);
+}
+
+static void test_a_cancel_in_the_queue_loses_no_token(void **state)
+{
+	(void)state;
+	struct client client;
+	connect_client(&client, 1024);
+	struct sk_request *request = ask(&client, 1, "It was a dark night", 10);
+	strcpy(request->session, "kept-token");
+	struct sk_event *event = run(&client, request, &a);
+	uint64_t position = event->result.position;
+	sk_event_destroy(event);
+
+	request = ask(&client, 2, "and", 10);
+	strcpy(request->session, "kept-token");
+	sk_engine_submit(engine, request);
+	assert_int_equal(sk_engine_cancel(engine, client.connection, 2), 0);
+	event = next_event();
+	uint64_t generated = event->result.generated_tokens,
+		 prompt = event->result.evaluated_tokens;
+	assert_int_equal(event->kind, SK_EVENT_FINISHED);
+	sk_event_destroy(event);
+	memset(&a, 0, sizeof a);
+	drain(&client, &a);
+
+	request = ask(&client, 3, "", 1);
+	strcpy(request->session, "kept-token");
+	event = run(&client, request, &a);
+	assert_int_equal(event->result.position, position + generated + prompt + 1);
+	sk_event_destroy(event);
+	disconnect_client(&client);
+}
+
 static void test_refusals(void **state)
 {
 	(void)state;
@@ -437,6 +497,8 @@ int main(void)
 		cmocka_unit_test(test_a_disconnect_ends_everything_of_it),
 		cmocka_unit_test(test_text_requests),
 		cmocka_unit_test(test_a_session_goes_on),
+		cmocka_unit_test(test_a_session_changes_its_policy),
+		cmocka_unit_test(test_a_cancel_in_the_queue_loses_no_token),
 		cmocka_unit_test(test_a_reader_that_stops_pauses_itself_alone),
 	};
 	return cmocka_run_group_tests(tests, open_engine, close_engine);

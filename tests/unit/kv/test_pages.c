@@ -120,6 +120,55 @@ static void test_streams_in_constant_memory(void **state)
 	stream(&dense, 100);
 }
 
+/* Policies that change in mid-stream, sinks over several pages: what is live always has the page it was written to. */
+static void test_policies_that_change(void **state)
+{
+	(void)state;
+	static uint32_t written[40000];
+	uint32_t random = 99;
+
+	for (int round = 0; round < 300; round++) {
+		struct sk_pool pool;
+		struct sk_pages pages, *tables[] = {&pages};
+		struct sk_policy policy = {SK_MODE_STREAMING, 40, 90, 0};
+		struct sk_window window;
+		assert_int_equal(sk_pool_init(&pool, &backend, N_PAGES), 0);
+		sk_pages_init(&pages, &pool, 1);
+		sk_window_init(&window, &policy);
+		for (int step = 0; step < 40; step++) {
+			struct sk_view first, last;
+			random = random * 1664525u + 1013904223u;
+			if (random >> 30 == 0) {
+				policy.mode = random >> 28 & 1 ? SK_MODE_WINDOW : SK_MODE_STREAMING;
+				policy.sink = (random >> 8) % 140;
+				policy.window = 1 + (random >> 16) % 200;
+				policy.slack = (random >> 4) % 3 * 30;
+				sk_window_set_policy(&window, &policy);
+			}
+			uint32_t n = 1 + (random >> 12) % 50;
+			sk_window_step(&window, &first);
+			last = first;
+			for (uint32_t i = 1; i < n; i++)
+				sk_window_step(&window, &last);
+			assert_int_equal(
+				sk_pages_cover(&pages, last.n_sink, first.first, window.next), 0);
+			check(&pool, tables, 1);
+			for (uint64_t e = first.entry; e <= last.entry; e++)
+				written[e] = page_of(&pages, e, 0);
+			for (uint64_t e = 0; e < last.n_sink; e++)
+				assert_int_equal(page_of(&pages, e, last.n_sink), written[e]);
+			for (uint64_t e = first.first; e <= last.entry; e++)
+				assert_int_equal(page_of(&pages, e, 0), written[e]);
+			assert_int_equal(
+				sk_pages_cover(&pages, window.n_sink, window.first, window.next),
+				0);
+		}
+		sk_pages_finish(&pages);
+		assert_int_equal(pool.n_free, N_PAGES);
+		sk_pool_finish(&pool);
+	}
+}
+
 static void test_pages_of_others_are_cleared(void **state)
 {
 	(void)state;
@@ -175,6 +224,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_streams_in_constant_memory),
+		cmocka_unit_test(test_policies_that_change),
 		cmocka_unit_test(test_pages_of_others_are_cleared),
 		cmocka_unit_test(test_promises_are_kept),
 		cmocka_unit_test(test_a_full_pool_leaves_the_table_whole),

@@ -134,12 +134,9 @@ bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enu
 	enum sk_packing own = sk_codes_packing(dtype);
 	if (!sk_packing_is_blocks(own) || dtype == SK_DTYPE_Q6_K)
 		return false;
-	if (own > packing + 1 || (packing == SK_PACKING_Q4 && own == SK_PACKING_Q4M))
-		return false;
-	if ((own == SK_PACKING_Q8 || own == SK_PACKING_Q8M) &&
-	    (packing == SK_PACKING_Q4 || packing == SK_PACKING_Q4M))
-		return false;
 	if (sk_packing_has_minima(own) && !sk_packing_has_minima(packing))
+		return false;
+	if (!sk_packing_is_four_bits(own) && sk_packing_is_four_bits(packing))
 		return false;
 
 	for (uint32_t b = 0; b < n_cols / SK_BLOCK_COLS; b++) {

@@ -53,8 +53,8 @@ SK_INLINE void block_run(enum sk_packing packing, const int n, const uint8_t *w,
 			 const uint16_t *m, const struct sk_cpu_block *in, size_t stride,
 			 uint32_t n_blocks, float *tile)
 {
-	const bool four = packing == SK_PACKING_Q4 || packing == SK_PACKING_Q4M;
-	const bool minima = packing == SK_PACKING_Q8M || packing == SK_PACKING_Q4M;
+	const bool four = sk_packing_is_four_bits(packing);
+	const bool minima = sk_packing_has_minima(packing);
 	const int zero = minima ? 0 : four ? 8 : 128;
 	vf out[BLOCK_ROWS][PANEL_VECTORS];
 

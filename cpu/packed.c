@@ -9,11 +9,6 @@
 #include <errno.h>
 #include <string.h>
 
-static bool holds_four_bits(enum sk_packing packing)
-{
-	return packing == SK_PACKING_Q4 || packing == SK_PACKING_Q4M;
-}
-
 /* The least that holds both: floats over eight bits over four, minima if either has them. */
 static enum sk_packing join(enum sk_packing a, enum sk_packing b)
 {
@@ -26,7 +21,7 @@ static enum sk_packing join(enum sk_packing a, enum sk_packing b)
 	if (!sk_packing_is_blocks(b))
 		return b;
 	bool minima = sk_packing_has_minima(a) || sk_packing_has_minima(b);
-	if (holds_four_bits(a) && holds_four_bits(b))
+	if (sk_packing_is_four_bits(a) && sk_packing_is_four_bits(b))
 		return SK_PACKING_Q4M;
 	return minima ? SK_PACKING_Q8M : SK_PACKING_Q8;
 }
@@ -63,7 +58,7 @@ static int choose(const struct sk_matrix *matrix, enum sk_weight_format format,
 static void measure(struct sk_packed *p)
 {
 	size_t cols = p->n_cols, blocks = (cols + SK_BLOCK_COLS - 1) / SK_BLOCK_COLS;
-	size_t block_bytes = holds_four_bits(p->packing) ? SK_Q4_BLOCK_BYTES : SK_Q8_BLOCK_BYTES;
+	size_t block_bytes = sk_packing_is_four_bits(p->packing) ? SK_Q4_BLOCK_BYTES : SK_Q8_BLOCK_BYTES;
 
 	p->n_panels = p->n_rows / SK_PANEL_ROWS + (p->n_rows % SK_PANEL_ROWS != 0);
 	switch (p->packing) {
@@ -112,7 +107,7 @@ static void put_codes(const struct sk_packed *p, uint8_t *panel, uint32_t r,
 	for (uint32_t b = 0; b < p->n_blocks; b++) {
 		const uint8_t *codes = row->codes + (size_t)b * SK_BLOCK_COLS;
 		for (uint32_t g = 0; g < 8; g++, codes += 4) {
-			if (!holds_four_bits(p->packing)) {
+			if (!sk_packing_is_four_bits(p->packing)) {
 				memcpy(panel + (size_t)b * SK_Q8_BLOCK_BYTES + g * 64 + r * 4,
 				       codes, 4);
 				continue;
@@ -206,7 +201,7 @@ uint64_t sk_packed_bytes(const struct sk_packed *packed)
 static uint8_t code_at(const struct sk_packed *p, const uint8_t *panel, uint32_t r, uint32_t c)
 {
 	uint32_t b = c / SK_BLOCK_COLS, g = c % SK_BLOCK_COLS / 4, i = c % 4;
-	if (!holds_four_bits(p->packing))
+	if (!sk_packing_is_four_bits(p->packing))
 		return panel[(size_t)b * SK_Q8_BLOCK_BYTES + g * 64 + r * 4 + i];
 	return panel[(size_t)b * SK_Q4_BLOCK_BYTES + g / 2 * 64 + r * 4 + i] >> (g % 2 * 4) & 15;
 }

@@ -44,6 +44,11 @@ static inline bool sk_packing_has_minima(enum sk_packing packing)
 	return packing == SK_PACKING_Q8M || packing == SK_PACKING_Q4M;
 }
 
+static inline bool sk_packing_is_four_bits(enum sk_packing packing)
+{
+	return packing == SK_PACKING_Q4 || packing == SK_PACKING_Q4M;
+}
+
 struct sk_packed {
 	enum sk_packing packing;
 	uint32_t n_rows, n_cols;

@@ -236,7 +236,7 @@ static int check_hello(const Sk__Hello *hello, const struct sk_limits *limits, s
 	uint32_t n = hello->ring_slots;
 
 	if (hello->version != PROTOCOL_VERSION)
-		return sk_diag_fail(diag, EPROTONOSUPPORT,
+		return sk_diag_fail(diag, EINVAL,
 				    "Hello.version is %u; %d is spoken here: update the older of "
 				    "daemon and client",
 				    hello->version, PROTOCOL_VERSION);

@@ -58,7 +58,8 @@ static int choose(const struct sk_matrix *matrix, enum sk_weight_format format,
 static void measure(struct sk_packed *p)
 {
 	size_t cols = p->n_cols, blocks = (cols + SK_BLOCK_COLS - 1) / SK_BLOCK_COLS;
-	size_t block_bytes = sk_packing_is_four_bits(p->packing) ? SK_Q4_BLOCK_BYTES : SK_Q8_BLOCK_BYTES;
+	size_t block_bytes =
+		sk_packing_is_four_bits(p->packing) ? SK_Q4_BLOCK_BYTES : SK_Q8_BLOCK_BYTES;
 
 	p->n_panels = p->n_rows / SK_PANEL_ROWS + (p->n_rows % SK_PANEL_ROWS != 0);
 	switch (p->packing) {

@@ -234,7 +234,8 @@ static bool handle(struct sk_connection *connection, const Sk__ClientMessage *me
 	if (err < 0) {
 		if (is_hello || !message->request) { /* nothing that an answer could name */
 			bool is_other = is_hello && message->hello->version != 1;
-			sk_connection_fail(connection, is_other ? EPROTONOSUPPORT : -err, diag.text);
+			sk_connection_fail(connection, is_other ? EPROTONOSUPPORT : -err,
+					   diag.text);
 			return false;
 		}
 		return refuse(connection, message->request, err, diag.text);

@@ -17,9 +17,11 @@
 
 /* One test for each set; those that this machine lacks are skipped by name. */
 #define KERNEL_TEST(f)                                                                             \
-	{#f " scalar", f, NULL, NULL, "scalar"}, {#f " avx2", f, NULL, NULL, "avx2"},                  \
-		{#f " avx512", f, NULL, NULL, "avx512"},                                             \
-		{#f " avx512-vnni", f, NULL, NULL, "avx512-vnni"}
+	{#f " scalar", f, NULL, NULL, "scalar"}, {#f " avx2", f, NULL, NULL, "avx2"},              \
+		{#f " avx512", f, NULL, NULL, "avx512"},                                           \
+	{                                                                                          \
+#f " avx512-vnni", f, NULL, NULL, "avx512-vnni"                                    \
+	}
 
 static uint64_t random_state = 88172645463325252u;
 
@@ -107,17 +109,19 @@ static inline struct sk_tensor float_tensor(const float *data, uint32_t n_rows, 
 }
 
 /* A table whose rows can be looked up as they are. */
-static inline struct sk_linear *pack_floats(struct sk_backend *backend, const float *data, uint32_t n_rows,
-					    uint32_t n_cols)
+static inline struct sk_linear *pack_floats(struct sk_backend *backend, const float *data,
+					    uint32_t n_rows, uint32_t n_cols)
 {
 	struct sk_tensor tensor = float_tensor(data, n_rows, n_cols);
 	struct sk_matrix matrix = matrix_of(&tensor);
 	struct sk_linear *linear = NULL;
-	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_F32, &linear), 0);
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_F32, &linear),
+			 0);
 	return linear;
 }
 
-static inline struct sk_buffer *buffer_of(struct sk_backend *backend, uint32_t n_rows, uint32_t width)
+static inline struct sk_buffer *buffer_of(struct sk_backend *backend, uint32_t n_rows,
+					  uint32_t width)
 {
 	struct sk_buffer *buffer = NULL;
 	assert_int_equal(sk_backend_alloc(backend, n_rows, width, &buffer), 0);
@@ -133,7 +137,8 @@ struct plain_batch {
 
 static const uint32_t plain_pages[] = {0, 1};
 
-static inline void begin_plain(struct sk_backend *backend, struct plain_batch *plain, uint32_t n_rows, int32_t id0)
+static inline void begin_plain(struct sk_backend *backend, struct plain_batch *plain,
+			       uint32_t n_rows, int32_t id0)
 {
 	for (uint32_t i = 0; i < n_rows; i++)
 		plain->rows[i] = (struct sk_row){.entry = i, .id = id0 + (int32_t)i};

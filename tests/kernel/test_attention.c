@@ -4,16 +4,16 @@
  * attention is peaked: flat attention hides errors of position. */
 #include "kernel.h"
 
-#define MAX_TOKENS   400
-#define MAX_SESSIONS 3
-#define POOL_PAGES   64
+#define MAX_TOKENS    400
+#define MAX_SESSIONS  3
+#define POOL_PAGES    64
 #define SESSION_PAGES (MAX_TOKENS / SK_PAGE_TOKENS + 1)
 
 struct session {
 	uint32_t n_sink, window, slack; /* capacity n_sink + window */
 	uint64_t origin;
-	uint32_t n_tokens;		 /* to feed */
-	uint32_t pages[SESSION_PAGES];	 /* from page 0 of the session on */
+	uint32_t n_tokens;              /* to feed */
+	uint32_t pages[SESSION_PAGES];  /* from page 0 of the session on */
 	struct sk_row rows[MAX_TOKENS]; /* what each token sees */
 };
 
@@ -46,12 +46,14 @@ static void plan(struct session *session, uint32_t index)
 
 static const float *qkv_of(const struct setup *setup, int32_t id, uint32_t layer)
 {
-	uint32_t n = setup->n_sessions * MAX_TOKENS, row = layer ? n - 1 - (uint32_t)id : (uint32_t)id;
+	uint32_t n = setup->n_sessions * MAX_TOKENS,
+		 row = layer ? n - 1 - (uint32_t)id : (uint32_t)id;
 	return setup->qkv + (size_t)row * qkv_width(&setup->shape);
 }
 
 /* Dim i of a head rotated to `place`. */
-static double rotated(const struct sk_backend_shape *shape, const float *head, uint32_t i, double place)
+static double rotated(const struct sk_backend_shape *shape, const float *head, uint32_t i,
+		      double place)
 {
 	uint32_t half = shape->n_rot / 2;
 	if (i >= shape->n_rot)
@@ -62,11 +64,12 @@ static double rotated(const struct sk_backend_shape *shape, const float *head, u
 	return i < half ? a * cos(angle) - b * sin(angle) : b * cos(angle) + a * sin(angle);
 }
 
-static void naive_attend(const struct setup *setup, const struct session *session, const struct sk_row *row,
-			 uint32_t layer, double *out)
+static void naive_attend(const struct setup *setup, const struct session *session,
+			 const struct sk_row *row, uint32_t layer, double *out)
 {
 	const struct sk_backend_shape *shape = &setup->shape;
-	const uint32_t d = shape->head_dim, live = row->n_sink + (uint32_t)(row->entry - row->first);
+	const uint32_t d = shape->head_dim,
+		       live = row->n_sink + (uint32_t)(row->entry - row->first);
 	const uint32_t shared = shape->n_heads / shape->n_kv_heads;
 	double *scores = malloc((live + 1) * sizeof *scores), *query = malloc(d * sizeof *query);
 	assert_non_null(scores);
@@ -79,8 +82,10 @@ static void naive_attend(const struct setup *setup, const struct session *sessio
 		for (uint32_t i = 0; i < d; i++)
 			query[i] = rotated(shape, qkv_of(setup, row->id, layer) + h * d, i, live);
 		for (uint32_t place = 0; place <= live; place++) {
-			uint64_t entry = place < row->n_sink ? place : row->first + (place - row->n_sink);
-			const float *key = qkv_of(setup, session->rows[entry].id, layer) + kv_head * d;
+			uint64_t entry =
+				place < row->n_sink ? place : row->first + (place - row->n_sink);
+			const float *key =
+				qkv_of(setup, session->rows[entry].id, layer) + kv_head * d;
 			scores[place] = 0;
 			for (uint32_t i = 0; i < d; i++)
 				scores[place] += query[i] * rotated(shape, key, i, place) / sqrt(d);
@@ -89,7 +94,8 @@ static void naive_attend(const struct setup *setup, const struct session *sessio
 		for (uint32_t place = 0; place <= live; place++)
 			weight += exp(scores[place] - most);
 		for (uint32_t place = 0; place <= live; place++) {
-			uint64_t entry = place < row->n_sink ? place : row->first + (place - row->n_sink);
+			uint64_t entry =
+				place < row->n_sink ? place : row->first + (place - row->n_sink);
 			const float *value = qkv_of(setup, session->rows[entry].id, layer) +
 					     (kv_head + shape->n_kv_heads) * d;
 			for (uint32_t i = 0; i < d; i++)
@@ -122,8 +128,9 @@ static void prepare_pages(struct pool *pool, struct session *session, uint64_t f
 {
 	uint32_t sink_pages = (session->n_sink + SK_PAGE_TOKENS - 1) / SK_PAGE_TOKENS;
 	for (uint32_t p = 0; p < SESSION_PAGES; p++) {
-		bool wanted = p < sink_pages ? p <= end / SK_PAGE_TOKENS
-					     : p >= first / SK_PAGE_TOKENS && p <= end / SK_PAGE_TOKENS;
+		bool wanted = p < sink_pages
+				      ? p <= end / SK_PAGE_TOKENS
+				      : p >= first / SK_PAGE_TOKENS && p <= end / SK_PAGE_TOKENS;
 		if (wanted && session->pages[p] == SK_NO_PAGE) {
 			session->pages[p] = take_page(pool);
 		} else if (!wanted && session->pages[p] != SK_NO_PAGE) {
@@ -135,14 +142,17 @@ static void prepare_pages(struct pool *pool, struct session *session, uint64_t f
 
 /* Feeds all tokens of all sessions in steps of up to max_chunk a session; results (n_layers, n_sessions *
  * MAX_TOKENS, n_heads * head_dim). */
-static float *run_all(const char *instructions, uint32_t n_threads, struct setup *setup, uint32_t max_chunk)
+static float *run_all(const char *instructions, uint32_t n_threads, struct setup *setup,
+		      uint32_t max_chunk)
 {
 	const struct sk_backend_shape *shape = &setup->shape;
-	const uint32_t n_all = setup->n_sessions * MAX_TOKENS, width = shape->n_heads * shape->head_dim;
+	const uint32_t n_all = setup->n_sessions * MAX_TOKENS,
+		       width = shape->n_heads * shape->head_dim;
 	struct sk_backend *backend = open_or_skip(instructions, n_threads, shape);
 	assert_int_equal(sk_backend_reserve_pages(backend, POOL_PAGES), 0);
 	struct sk_buffer *qkv = buffer_of(backend, MAX_ROWS, qkv_width(shape));
-	struct sk_buffer *q = buffer_of(backend, MAX_ROWS, 2 * width), *out = buffer_of(backend, MAX_ROWS, width);
+	struct sk_buffer *q = buffer_of(backend, MAX_ROWS, 2 * width),
+			 *out = buffer_of(backend, MAX_ROWS, width);
 	struct sk_linear *tables[2] = {pack_floats(backend, setup->qkv, n_all, qkv_width(shape))};
 	float *reversed = malloc((size_t)n_all * qkv_width(shape) * sizeof *reversed);
 	float *results = calloc((size_t)shape->n_layers * n_all * width, sizeof *results);
@@ -182,7 +192,8 @@ static float *run_all(const char *instructions, uint32_t n_threads, struct setup
 				.n_rows = n,
 				.origin = session->origin,
 				.sink_pages = session->pages,
-				.n_sink_pages = (session->n_sink + SK_PAGE_TOKENS - 1) / SK_PAGE_TOKENS,
+				.n_sink_pages =
+					(session->n_sink + SK_PAGE_TOKENS - 1) / SK_PAGE_TOKENS,
 				.pages = session->pages + first / SK_PAGE_TOKENS,
 				.n_pages = SESSION_PAGES - (uint32_t)(first / SK_PAGE_TOKENS),
 				.page0 = first / SK_PAGE_TOKENS,
@@ -196,8 +207,10 @@ static float *run_all(const char *instructions, uint32_t n_threads, struct setup
 			sk_backend_embed(backend, qkv, tables[layer]);
 			sk_backend_append(backend, q, qkv, layer);
 			sk_backend_attend(backend, out, q, layer);
-			for (uint32_t i = 0; i < batch.n_rows; i++) /* the CPU backend has done it by now */
-				memcpy(results + ((size_t)layer * n_all + (uint32_t)rows[i].id) * width,
+			for (uint32_t i = 0; i < batch.n_rows;
+			     i++) /* the CPU backend has done it by now */
+				memcpy(results + ((size_t)layer * n_all + (uint32_t)rows[i].id) *
+							 width,
 				       sk_backend_read(backend, out, i), width * sizeof *results);
 		}
 		assert_int_equal(sk_backend_end_step(backend), 0);
@@ -209,11 +222,13 @@ static float *run_all(const char *instructions, uint32_t n_threads, struct setup
 static void check(const char *instructions, struct setup *setup, double tolerance)
 {
 	const struct sk_backend_shape *shape = &setup->shape;
-	const uint32_t n_all = setup->n_sessions * MAX_TOKENS, width = shape->n_heads * shape->head_dim;
+	const uint32_t n_all = setup->n_sessions * MAX_TOKENS,
+		       width = shape->n_heads * shape->head_dim;
 	const size_t size = (size_t)shape->n_layers * n_all * width * sizeof(float);
 	setup->qkv = random_floats((size_t)n_all * qkv_width(shape), 1);
 	for (uint32_t i = 0; i < n_all; i++) /* queries and keys; values stay */
-		for (uint32_t j = 0; j < (shape->n_heads + shape->n_kv_heads) * shape->head_dim; j++)
+		for (uint32_t j = 0; j < (shape->n_heads + shape->n_kv_heads) * shape->head_dim;
+		     j++)
 			setup->qkv[(size_t)i * qkv_width(shape) + j] *= 2;
 	for (uint32_t s = 0; s < setup->n_sessions; s++)
 		plan(&setup->sessions[s], s);
@@ -223,15 +238,19 @@ static void check(const char *instructions, struct setup *setup, double toleranc
 	assert_non_null(expected);
 	for (uint32_t layer = 0; layer < shape->n_layers; layer++)
 		for (uint32_t s = 0; s < setup->n_sessions; s++)
-			for (uint32_t t = 0; t < setup->sessions[s].n_tokens; t += 1 + random_below(7)) {
+			for (uint32_t t = 0; t < setup->sessions[s].n_tokens;
+			     t += 1 + random_below(7)) {
 				const struct sk_row *row = &setup->sessions[s].rows[t];
-				const float *got = chunks + ((size_t)layer * n_all + (uint32_t)row->id) * width;
+				const float *got =
+					chunks +
+					((size_t)layer * n_all + (uint32_t)row->id) * width;
 				naive_attend(setup, &setup->sessions[s], row, layer, expected);
 				for (uint32_t i = 0; i < width; i++)
 					assert_true(fabs(expected[i] - got[i]) <= tolerance);
 			}
 
-	float *singles = run_all(instructions, 1, setup, 1); /* the same bits, one token at a time */
+	float *singles =
+		run_all(instructions, 1, setup, 1); /* the same bits, one token at a time */
 	assert_memory_equal(chunks, singles, size);
 	free(expected);
 	free(chunks);
@@ -240,8 +259,9 @@ static void check(const char *instructions, struct setup *setup, double toleranc
 }
 
 /* Three sessions: a given one, one that never evicts, and one that slides without sinks. */
-static void run_case(const char *instructions, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim,
-		     uint32_t n_rot, enum sk_kv_format format, uint32_t n_sink, uint64_t origin)
+static void run_case(const char *instructions, uint32_t n_heads, uint32_t n_kv_heads,
+		     uint32_t head_dim, uint32_t n_rot, enum sk_kv_format format, uint32_t n_sink,
+		     uint64_t origin)
 {
 	struct setup *setup = calloc(1, sizeof *setup);
 	assert_non_null(setup);
@@ -254,9 +274,13 @@ static void run_case(const char *instructions, uint32_t n_heads, uint32_t n_kv_h
 						 .kv_format = format,
 						 .max_rows = MAX_ROWS};
 	setup->n_sessions = 3;
-	setup->sessions[0] = (struct session){
-		.n_sink = n_sink, .window = 50, .slack = random_below(20), .origin = origin, .n_tokens = 300};
-	setup->sessions[1] = (struct session){.n_sink = n_sink, .window = 500, .origin = origin, .n_tokens = 150};
+	setup->sessions[0] = (struct session){.n_sink = n_sink,
+					      .window = 50,
+					      .slack = random_below(20),
+					      .origin = origin,
+					      .n_tokens = 300};
+	setup->sessions[1] = (struct session){
+		.n_sink = n_sink, .window = 500, .origin = origin, .n_tokens = 150};
 	setup->sessions[2] = (struct session){.window = 33, .origin = origin / 2, .n_tokens = 120};
 	check(instructions, setup, format == SK_KV_F16 ? 3e-2 : 1e-4);
 	free(setup);

@@ -3,7 +3,8 @@
 
 static const uint32_t widths[] = {1, 5, 16, 100, 576, 2560};
 
-static void check_norm(const char *instructions, uint32_t width, bool subtract_mean, bool with_bias, float offset)
+static void check_norm(const char *instructions, uint32_t width, bool subtract_mean, bool with_bias,
+		       float offset)
 {
 	struct sk_backend_shape shape = default_shape();
 	struct sk_backend *backend = open_or_skip(instructions, 2, &shape);
@@ -14,11 +15,13 @@ static void check_norm(const char *instructions, uint32_t width, bool subtract_m
 	float *bias = random_floats(width, 1);
 	for (uint32_t i = 0; i < n_rows * width; i++)
 		x[i] += offset;
-	struct sk_tensor tensors[2] = {float_tensor(weight, width, 1), float_tensor(bias, width, 1)};
+	struct sk_tensor tensors[2] = {float_tensor(weight, width, 1),
+				       float_tensor(bias, width, 1)};
 	struct sk_matrix w = matrix_of(&tensors[0]), b = matrix_of(&tensors[1]);
 	struct sk_norm *norm;
 	assert_int_equal(sk_backend_pack_norm(backend, &w, with_bias ? &b : NULL, &norm), 0);
-	struct sk_buffer *in = buffer_of(backend, n_rows, width), *out = buffer_of(backend, n_rows, width);
+	struct sk_buffer *in = buffer_of(backend, n_rows, width),
+			 *out = buffer_of(backend, n_rows, width);
 	struct plain_batch plain;
 	begin_plain(backend, &plain, n_rows, 0);
 	sk_backend_embed(backend, in, pack_floats(backend, x, n_rows, width));
@@ -34,7 +37,9 @@ static void check_norm(const char *instructions, uint32_t width, bool subtract_m
 			square += (row[i] - mean) * (row[i] - mean) / width;
 		for (uint32_t i = 0; i < width; i++) {
 			double y = (row[i] - mean) / sqrt(square + (double)eps) * weight[i];
-			double room = 1e-6 * (fabs(y) + fabs(mean) * 0.1 * fabs((double)weight[i])) + 1e-6;
+			double room =
+				1e-6 * (fabs(y) + fabs(mean) * 0.1 * fabs((double)weight[i])) +
+				1e-6;
 			y += with_bias ? bias[i] : 0;
 			assert_true(fabs(y - got[i]) <= room);
 		}
@@ -74,10 +79,12 @@ static void check_activation(const char *instructions, enum sk_act act, uint32_t
 	float *x = random_floats((size_t)n_rows * in_width, 1);
 	for (uint32_t r = 0; r < n_rows; r++) /* a sweep over all that matters, then far out */
 		for (uint32_t i = 0; i < width; i++)
-			x[(size_t)r * in_width + i] = -14 + 28 * ((float)i + (float)r / 3) / (float)width;
+			x[(size_t)r * in_width + i] =
+				-14 + 28 * ((float)i + (float)r / 3) / (float)width;
 	x[0] = -200;
 	x[width - 1] = 200;
-	struct sk_buffer *in = buffer_of(backend, n_rows, in_width), *out = buffer_of(backend, n_rows, width);
+	struct sk_buffer *in = buffer_of(backend, n_rows, in_width),
+			 *out = buffer_of(backend, n_rows, width);
 	struct plain_batch plain;
 	begin_plain(backend, &plain, n_rows, 0);
 	sk_backend_embed(backend, in, pack_floats(backend, x, n_rows, in_width));
@@ -87,8 +94,10 @@ static void check_activation(const char *instructions, enum sk_act act, uint32_t
 		for (uint32_t i = 0; i < width; i++) {
 			const float *row = x + (size_t)r * in_width;
 			double up = act == SK_ACT_SWIGLU ? row[width + i] : 1;
-			double y = expected(row[i], up, act), got = sk_backend_read(backend, out, r)[i];
-			assert_true(fabs(got - y) <= 2e-7 * fmax(1, fabs(row[i])) * fmax(1, fabs(up)));
+			double y = expected(row[i], up, act),
+			       got = sk_backend_read(backend, out, r)[i];
+			assert_true(fabs(got - y) <=
+				    2e-7 * fmax(1, fabs(row[i])) * fmax(1, fabs(up)));
 		}
 	free(x);
 	sk_backend_close(backend);

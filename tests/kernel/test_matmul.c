@@ -10,17 +10,17 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-	{SK_DTYPE_F32, SK_WEIGHTS_AUTO, 0},	 {SK_DTYPE_F16, SK_WEIGHTS_AUTO, 0},
-	{SK_DTYPE_BF16, SK_WEIGHTS_AUTO, 0},	 {SK_DTYPE_Q8_0, SK_WEIGHTS_AUTO, 0},
-	{SK_DTYPE_Q4_0, SK_WEIGHTS_AUTO, 0},	 {SK_DTYPE_Q4_1, SK_WEIGHTS_AUTO, 1e-7},
-	{SK_DTYPE_Q5_0, SK_WEIGHTS_AUTO, 0},	 {SK_DTYPE_Q5_1, SK_WEIGHTS_AUTO, 1e-7},
-	{SK_DTYPE_Q4_K, SK_WEIGHTS_AUTO, 2e-3},	 {SK_DTYPE_Q5_K, SK_WEIGHTS_AUTO, 2e-3},
-	{SK_DTYPE_Q6_K, SK_WEIGHTS_AUTO, 5e-3},	 {SK_DTYPE_F32, SK_WEIGHTS_BF16, 4e-3},
-	{SK_DTYPE_F32, SK_WEIGHTS_Q8, 5e-3},	 {SK_DTYPE_F32, SK_WEIGHTS_Q4, 0.13},
-	{SK_DTYPE_F16, SK_WEIGHTS_Q8, 5e-3},	 {SK_DTYPE_Q4_K, SK_WEIGHTS_Q8, 5e-3},
-	{SK_DTYPE_Q8_0, SK_WEIGHTS_F32, 0},	 {SK_DTYPE_Q6_K, SK_WEIGHTS_F32, 0},
-	{SK_DTYPE_Q8_0, SK_WEIGHTS_Q8, 0},	 {SK_DTYPE_Q4_1, SK_WEIGHTS_Q4, 1e-7},
-	{SK_DTYPE_Q4_0, SK_WEIGHTS_Q8, 0},	 {SK_DTYPE_Q5_1, SK_WEIGHTS_Q4, 0.13},
+	{SK_DTYPE_F32, SK_WEIGHTS_AUTO, 0},     {SK_DTYPE_F16, SK_WEIGHTS_AUTO, 0},
+	{SK_DTYPE_BF16, SK_WEIGHTS_AUTO, 0},    {SK_DTYPE_Q8_0, SK_WEIGHTS_AUTO, 0},
+	{SK_DTYPE_Q4_0, SK_WEIGHTS_AUTO, 0},    {SK_DTYPE_Q4_1, SK_WEIGHTS_AUTO, 1e-7},
+	{SK_DTYPE_Q5_0, SK_WEIGHTS_AUTO, 0},    {SK_DTYPE_Q5_1, SK_WEIGHTS_AUTO, 1e-7},
+	{SK_DTYPE_Q4_K, SK_WEIGHTS_AUTO, 2e-3}, {SK_DTYPE_Q5_K, SK_WEIGHTS_AUTO, 2e-3},
+	{SK_DTYPE_Q6_K, SK_WEIGHTS_AUTO, 5e-3}, {SK_DTYPE_F32, SK_WEIGHTS_BF16, 4e-3},
+	{SK_DTYPE_F32, SK_WEIGHTS_Q8, 5e-3},    {SK_DTYPE_F32, SK_WEIGHTS_Q4, 0.13},
+	{SK_DTYPE_F16, SK_WEIGHTS_Q8, 5e-3},    {SK_DTYPE_Q4_K, SK_WEIGHTS_Q8, 5e-3},
+	{SK_DTYPE_Q8_0, SK_WEIGHTS_F32, 0},     {SK_DTYPE_Q6_K, SK_WEIGHTS_F32, 0},
+	{SK_DTYPE_Q8_0, SK_WEIGHTS_Q8, 0},      {SK_DTYPE_Q4_1, SK_WEIGHTS_Q4, 1e-7},
+	{SK_DTYPE_Q4_0, SK_WEIGHTS_Q8, 0},      {SK_DTYPE_Q5_1, SK_WEIGHTS_Q4, 0.13},
 };
 #define N_KINDS (sizeof kinds / sizeof *kinds)
 
@@ -31,7 +31,8 @@ static bool in_blocks(const struct kind *kind)
 	return kind->format == SK_WEIGHTS_Q8 || kind->format == SK_WEIGHTS_Q4;
 }
 
-static const uint32_t shapes[][2] = {{16, 32}, {7, 256}, {40, 576}, {33, 1024}, {61, 100}, {17, 1037}, {3, 1}};
+static const uint32_t shapes[][2] = {{16, 32},  {7, 256},   {40, 576}, {33, 1024},
+				     {61, 100}, {17, 1037}, {3, 1}};
 #define N_SHAPES (sizeof shapes / sizeof *shapes)
 static const uint32_t row_counts[] = {1, 2, 3, 5, 8, 17, 64};
 
@@ -47,7 +48,8 @@ static void *random_data(enum sk_dtype dtype, uint32_t n_rows, uint32_t n_cols)
 	for (size_t i = 0; i < n_blocks; i++) {
 		uint8_t *block = data + i * info->block_bytes;
 		float f = random_float();
-		uint16_t scale = sk_half_from_float(random_float() * 0.01f), more = sk_half_from_float(f * 0.05f);
+		uint16_t scale = sk_half_from_float(random_float() * 0.01f),
+			 more = sk_half_from_float(f * 0.05f);
 		if (dtype == SK_DTYPE_F32)
 			memcpy(block, &f, 4);
 		else if (dtype == SK_DTYPE_F16)
@@ -55,15 +57,18 @@ static void *random_data(enum sk_dtype dtype, uint32_t n_rows, uint32_t n_cols)
 		else if (dtype == SK_DTYPE_BF16)
 			memcpy(block, &(uint16_t){sk_bf16_from_float(f)}, 2);
 		else
-			memcpy(block + (dtype == SK_DTYPE_Q6_K ? info->block_bytes - 2 : 0), &scale, 2);
-		if (dtype == SK_DTYPE_Q4_1 || dtype == SK_DTYPE_Q5_1 || dtype == SK_DTYPE_Q4_K || dtype == SK_DTYPE_Q5_K)
+			memcpy(block + (dtype == SK_DTYPE_Q6_K ? info->block_bytes - 2 : 0), &scale,
+			       2);
+		if (dtype == SK_DTYPE_Q4_1 || dtype == SK_DTYPE_Q5_1 || dtype == SK_DTYPE_Q4_K ||
+		    dtype == SK_DTYPE_Q5_K)
 			memcpy(block + 2, &more, 2);
 	}
 	return data;
 }
 
 /* All rows of a packed matrix, as the backend decodes them: (n_rows, n_cols). */
-static float *decode(struct sk_backend *backend, const struct sk_linear *linear, uint32_t n_rows, uint32_t n_cols)
+static float *decode(struct sk_backend *backend, const struct sk_linear *linear, uint32_t n_rows,
+		     uint32_t n_cols)
 {
 	struct sk_buffer *buffer = buffer_of(backend, n_rows, n_cols);
 	struct plain_batch plain;
@@ -73,16 +78,19 @@ static float *decode(struct sk_backend *backend, const struct sk_linear *linear,
 	float *all = malloc((size_t)n_rows * n_cols * sizeof *all);
 	assert_non_null(all);
 	for (uint32_t i = 0; i < n_rows; i++)
-		memcpy(all + (size_t)i * n_cols, sk_backend_read(backend, buffer, i), n_cols * sizeof *all);
+		memcpy(all + (size_t)i * n_cols, sk_backend_read(backend, buffer, i),
+		       n_cols * sizeof *all);
 	sk_backend_free(backend, buffer);
 	return all;
 }
 
 /* Rows [row0, row0 + n_rows) of `input` through the matrix; added to themselves' number where `add`. */
-static float *multiply(struct sk_backend *backend, const struct sk_linear *linear, const struct sk_linear *input,
-		       const struct sk_linear *start, uint32_t row0, uint32_t n_rows, uint32_t n_cols, uint32_t n_out)
+static float *multiply(struct sk_backend *backend, const struct sk_linear *linear,
+		       const struct sk_linear *input, const struct sk_linear *start, uint32_t row0,
+		       uint32_t n_rows, uint32_t n_cols, uint32_t n_out)
 {
-	struct sk_buffer *in = buffer_of(backend, n_rows, n_cols), *out = buffer_of(backend, n_rows, n_out);
+	struct sk_buffer *in = buffer_of(backend, n_rows, n_cols),
+			 *out = buffer_of(backend, n_rows, n_out);
 	struct plain_batch plain;
 	begin_plain(backend, &plain, n_rows, (int32_t)row0);
 	sk_backend_embed(backend, in, input);
@@ -109,7 +117,8 @@ static void check_decoded(const struct sk_matrix *matrix, const float *decoded, 
 		sk_matrix_decode_row(matrix, i, row);
 		for (uint32_t c = 0; c < matrix->n_cols; c++) {
 			double most = 0;
-			for (uint32_t j = c / 32 * 32; j < c / 32 * 32 + 32 && j < matrix->n_cols; j++)
+			for (uint32_t j = c / 32 * 32; j < c / 32 * 32 + 32 && j < matrix->n_cols;
+			     j++)
 				most = fmax(most, fabs((double)row[j]));
 			float got = decoded[(size_t)i * matrix->n_cols + c];
 			if (!(fabs((double)row[c] - got) <= tolerance * most))
@@ -136,24 +145,29 @@ static double room_for(const float *w, const float *x, uint32_t n_cols, bool blo
 	return 6 * sqrt(squares) + 1e-6 * norm_of(w, n_cols) * norm_of(x, n_cols);
 }
 
-static void check_product(const char *name, const float *got, const float *w, const float *x, const float *bias,
-			  const float *start, uint32_t n_rows, uint32_t n_cols, uint32_t n_out, bool blocks)
+static void check_product(const char *name, const float *got, const float *w, const float *x,
+			  const float *bias, const float *start, uint32_t n_rows, uint32_t n_cols,
+			  uint32_t n_out, bool blocks)
 {
 	for (uint32_t r = 0; r < n_rows; r++)
 		for (uint32_t o = 0; o < n_out; o++) {
 			const float *wo = w + (size_t)o * n_cols, *xr = x + (size_t)r * n_cols;
-			double sum = (bias ? bias[o] : 0) + (start ? start[(size_t)r * n_out + o] : 0.0);
+			double sum =
+				(bias ? bias[o] : 0) + (start ? start[(size_t)r * n_out + o] : 0.0);
 			for (uint32_t c = 0; c < n_cols; c++)
 				sum += (double)wo[c] * xr[c];
-			double off = fabs(got[(size_t)r * n_out + o] - sum), room = room_for(wo, xr, n_cols, blocks);
+			double off = fabs(got[(size_t)r * n_out + o] - sum),
+			       room = room_for(wo, xr, n_cols, blocks);
 			if (!(off <= room + 4e-7 * (fabs(sum) + 4)))
-				fail_msg("%s (%u, %u) row %u output %u: %g is off by %g, more than %g", name, n_out,
-					 n_cols, r, o, sum, off, room);
+				fail_msg("%s (%u, %u) row %u output %u: %g is off by %g, more than "
+					 "%g",
+					 name, n_out, n_cols, r, o, sum, off, room);
 		}
 }
 
 /* One format and shape: what it decodes to, products of several batch sizes with and without bias. */
-static void check_kind(const char *instructions, const struct kind *kind, uint32_t n_out, uint32_t n_cols)
+static void check_kind(const char *instructions, const struct kind *kind, uint32_t n_out,
+		       uint32_t n_cols)
 {
 	struct sk_backend_shape shape = default_shape();
 	struct sk_backend *backend = open_or_skip(instructions, 2, &shape);
@@ -161,18 +175,21 @@ static void check_kind(const char *instructions, const struct kind *kind, uint32
 	const bool blocks = in_blocks(kind);
 
 	void *data = random_data(kind->dtype, n_out, n_cols);
-	struct sk_tensor tensor = {sk_dtype_info(kind->dtype)->name, kind->dtype, n_out, n_cols, data};
+	struct sk_tensor tensor = {sk_dtype_info(kind->dtype)->name, kind->dtype, n_out, n_cols,
+				   data};
 	struct sk_matrix matrix = matrix_of(&tensor);
 	float *bias = random_floats(n_out, 1);
 	struct sk_tensor bias_tensor = float_tensor(bias, n_out, 1);
 	struct sk_matrix bias_matrix = matrix_of(&bias_tensor);
 	struct sk_linear *plain, *biased;
 	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, kind->format, &plain), 0);
-	assert_int_equal(sk_backend_pack_linear(backend, &matrix, &bias_matrix, kind->format, &biased), 0);
+	assert_int_equal(
+		sk_backend_pack_linear(backend, &matrix, &bias_matrix, kind->format, &biased), 0);
 
 	float *w = decode(backend, plain, n_out, n_cols);
 	check_decoded(&matrix, w, kind->tolerance);
-	float *x = random_floats((size_t)MAX_ROWS * n_cols, 1), *start = random_floats((size_t)MAX_ROWS * n_out, 1);
+	float *x = random_floats((size_t)MAX_ROWS * n_cols, 1),
+	      *start = random_floats((size_t)MAX_ROWS * n_out, 1);
 	x[random_below(n_cols)] = 30; /* an outlier, as activations have them */
 	struct sk_linear *input = pack_floats(backend, x, MAX_ROWS, n_cols);
 	struct sk_linear *begin = pack_floats(backend, start, MAX_ROWS, n_out);
@@ -185,8 +202,8 @@ static void check_kind(const char *instructions, const struct kind *kind, uint32
 		assert_memory_equal(part, whole + (size_t)row0 * n_out, n * n_out * sizeof *part);
 		free(part);
 		part = multiply(backend, biased, input, begin, row0, n, n_cols, n_out);
-		check_product(tensor.name, part, w, x + (size_t)row0 * n_cols, bias, start + (size_t)row0 * n_out, n, n_cols, n_out,
-			      blocks);
+		check_product(tensor.name, part, w, x + (size_t)row0 * n_cols, bias,
+			      start + (size_t)row0 * n_out, n, n_cols, n_out, blocks);
 		free(part);
 	}
 	free(whole);
@@ -223,16 +240,20 @@ static void test_agreement(void **state)
 			struct sk_backend *backend = open_or_skip(names[i], threads[i], &shape);
 			struct sk_linear *linear;
 			assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
-			assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, kinds[k].format, &linear), 0);
-			results[i] = multiply(backend, linear, pack_floats(backend, x, n_rows, n_cols), NULL, 0, n_rows,
-					      n_cols, n_out);
+			assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL,
+								kinds[k].format, &linear),
+					 0);
+			results[i] =
+				multiply(backend, linear, pack_floats(backend, x, n_rows, n_cols),
+					 NULL, 0, n_rows, n_cols, n_out);
 			sk_backend_close(backend);
 		}
 		assert_memory_equal(results[0], results[1], n_rows * n_out * sizeof(float));
 		if (in_blocks(&kinds[k]))
 			assert_memory_equal(results[0], results[2], n_rows * n_out * sizeof(float));
 		for (uint32_t i = 0; i < n_rows * n_out; i++)
-			assert_true(fabsf(results[0][i] - results[2][i]) <= 1e-4f * (1 + fabsf(results[2][i])));
+			assert_true(fabsf(results[0][i] - results[2][i]) <=
+				    1e-4f * (1 + fabsf(results[2][i])));
 		for (int i = 0; i < 3; i++)
 			free(results[i]);
 		free(x);
@@ -267,12 +288,16 @@ static void test_stacks(void **state)
 		assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
 		for (int i = 0; i < 3; i++) {
 			uint32_t n_rows = i == 1 ? 5 : 13;
-			tensors[i] = (struct sk_tensor){sk_dtype_info(stacks[s].dtypes[i])->name, stacks[s].dtypes[i], n_rows, n_cols,
-							random_data(stacks[s].dtypes[i], n_rows, n_cols)};
-			matrix.parts[i] = (struct sk_matrix_part){&tensors[i], i == 1 ? order : NULL, n_rows};
+			tensors[i] = (struct sk_tensor){
+				sk_dtype_info(stacks[s].dtypes[i])->name, stacks[s].dtypes[i],
+				n_rows, n_cols, random_data(stacks[s].dtypes[i], n_rows, n_cols)};
+			matrix.parts[i] =
+				(struct sk_matrix_part){&tensors[i], i == 1 ? order : NULL, n_rows};
 			matrix.n_rows += n_rows;
 		}
-		assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_AUTO, &linear), 0);
+		assert_int_equal(
+			sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_AUTO, &linear),
+			0);
 		float *w = decode(backend, linear, matrix.n_rows, n_cols);
 		check_decoded(&matrix, w, stacks[s].tolerance);
 		free(w);
@@ -299,8 +324,11 @@ static void test_not_a_number(void **state)
 		struct sk_matrix matrix = matrix_of(&tensor);
 		struct sk_linear *linear;
 		assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
-		assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, kinds[k].format, &linear), 0);
-		float *y = multiply(backend, linear, pack_floats(backend, x, 3, n_cols), NULL, 0, 3, n_cols, n_out);
+		assert_int_equal(
+			sk_backend_pack_linear(backend, &matrix, NULL, kinds[k].format, &linear),
+			0);
+		float *y = multiply(backend, linear, pack_floats(backend, x, 3, n_cols), NULL, 0, 3,
+				    n_cols, n_out);
 		for (uint32_t i = 0; i < n_out; i++) {
 			assert_true(isfinite(y[i]));
 			assert_true(isnan(y[n_out + i]));

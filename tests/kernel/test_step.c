@@ -19,7 +19,8 @@ struct two_sessions {
 /* Five rows of a session that has evicted, then three of a fresh one: nothing wrong with it. */
 static void sound(struct two_sessions *two)
 {
-	*two = (struct two_sessions){.sink_pages = {3, 4}, .pages = {{5, 6, SK_NO_PAGE}, {1, SK_NO_PAGE, SK_NO_PAGE}}};
+	*two = (struct two_sessions){.sink_pages = {3, 4},
+				     .pages = {{5, 6, SK_NO_PAGE}, {1, SK_NO_PAGE, SK_NO_PAGE}}};
 	for (uint32_t i = 0; i < 5; i++)
 		two->rows[i] = (struct sk_row){.entry = 190 + i, .first = 160 + i, .n_sink = 40};
 	for (uint32_t i = 0; i < 3; i++)
@@ -30,7 +31,8 @@ static void sound(struct two_sessions *two)
 					 .pages = two->pages[0],
 					 .n_pages = 3,
 					 .page0 = 5};
-	two->spans[1] = (struct sk_span){.row = 5, .n_rows = 3, .pages = two->pages[1], .n_pages = 3};
+	two->spans[1] =
+		(struct sk_span){.row = 5, .n_rows = 3, .pages = two->pages[1], .n_pages = 3};
 	two->batch = (struct sk_batch){8, 2, two->rows, two->spans};
 }
 
@@ -82,8 +84,8 @@ static void test_batches(void **state)
 }
 
 /* Appends row 0 of `table` as entry `entry` on `page`, and returns what it then attends to. */
-static void attend_one(struct sk_backend *backend, const struct sk_linear *table, uint32_t page, uint32_t id,
-		       uint64_t entry, float out[16])
+static void attend_one(struct sk_backend *backend, const struct sk_linear *table, uint32_t page,
+		       uint32_t id, uint64_t entry, float out[16])
 {
 	static struct sk_buffer *qkv, *q, *o;
 	struct sk_row row = {.entry = entry, .id = (int32_t)id};
@@ -125,7 +127,8 @@ static void test_pages(void **state)
 	for (int i = 0; i < 16; i++)
 		score += (double)data[11 * 48 + i] * data[11 * 48 + 16 + i] / 4;
 	for (int i = 0; i < 16; i++)
-		assert_true(fabs(a[i] - data[11 * 48 + 32 + i] * exp(score) / (exp(score) + 5)) < 1e-5);
+		assert_true(fabs(a[i] - data[11 * 48 + 32 + i] * exp(score) / (exp(score) + 5)) <
+			    1e-5);
 	assert_int_equal(sk_backend_reserve_pages(backend, 4), -EBUSY);
 	free(data);
 	sk_backend_close(backend);
@@ -136,7 +139,8 @@ static void test_gather(void **state)
 {
 	struct sk_backend *backend = open_with_pages(*state, 2);
 	float *data = random_floats(10 * 32, 1), *w = random_floats(20 * 32, 1);
-	struct sk_linear *table = pack_floats(backend, data, 10, 32), *linear = pack_floats(backend, w, 20, 32);
+	struct sk_linear *table = pack_floats(backend, data, 10, 32),
+			 *linear = pack_floats(backend, w, 20, 32);
 	struct sk_buffer *x = buffer_of(backend, 10, 32), *some = buffer_of(backend, 10, 32);
 	struct sk_buffer *all = buffer_of(backend, 10, 20), *out = buffer_of(backend, 10, 20);
 	static const uint32_t rows[] = {7, 2, 7};
@@ -151,11 +155,13 @@ static void test_gather(void **state)
 	sk_backend_activate(backend, all, all, SK_ACT_GELU);
 	assert_int_equal(sk_backend_end_step(backend), 0);
 	for (uint32_t i = 0; i < 3; i++)
-		assert_memory_equal(sk_backend_read(backend, some, i), data + rows[i] * 32, 32 * sizeof(float));
+		assert_memory_equal(sk_backend_read(backend, some, i), data + rows[i] * 32,
+				    32 * sizeof(float));
 	for (uint32_t i = 3; i < 10; i++)
 		for (uint32_t j = 0; j < 20; j++)
 			assert_true(sk_backend_read(backend, out, i)[j] == 0);
-	assert_memory_equal(sk_backend_read(backend, out, 1), sk_backend_read(backend, all, 2), 20 * sizeof(float));
+	assert_memory_equal(sk_backend_read(backend, out, 1), sk_backend_read(backend, all, 2),
+			    20 * sizeof(float));
 
 	begin_plain(backend, &plain, 10, 0); /* the next step has all its rows again */
 	sk_backend_embed(backend, x, table);
@@ -174,14 +180,16 @@ static void test_open(void **state)
 	struct sk_backend *backend = NULL;
 	struct sk_diag diag = {""};
 	(void)state;
-	assert_int_equal(sk_backend_open(&sk_cpu_backend, &options, &shape, &backend, &diag), -ENODEV);
+	assert_int_equal(sk_backend_open(&sk_cpu_backend, &options, &shape, &backend, &diag),
+			 -ENODEV);
 	assert_null(backend);
 	assert_non_null(strstr(diag.text, "abacus"));
 	assert_non_null(strstr(diag.text, "scalar"));
 
 	options.instructions = NULL;
 	shape.n_rot = 17;
-	assert_int_equal(sk_backend_open(&sk_cpu_backend, &options, &shape, &backend, &diag), -EINVAL);
+	assert_int_equal(sk_backend_open(&sk_cpu_backend, &options, &shape, &backend, &diag),
+			 -EINVAL);
 	shape.n_rot = 16;
 	assert_int_equal(sk_backend_open(&sk_cpu_backend, &options, &shape, &backend, &diag), 0);
 	assert_int_equal(strncmp(sk_backend_name(backend), "cpu (", 5), 0);
@@ -202,9 +210,12 @@ static void test_memory(void **state)
 	struct sk_linear *linear = NULL;
 	struct sk_buffer *buffer = NULL;
 	assert_int_equal(sk_backend_weight_bytes(backend), 0);
-	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_AUTO, &linear), 0);
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_AUTO, &linear),
+			 0);
 	assert_int_equal(sk_backend_weight_bytes(backend), 1024 * 1024 / 32 * 18);
-	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, (enum sk_weight_format)99, &linear), -ENOTSUP);
+	assert_int_equal(
+		sk_backend_pack_linear(backend, &matrix, NULL, (enum sk_weight_format)99, &linear),
+		-ENOTSUP);
 	assert_int_equal(sk_backend_alloc(backend, UINT32_MAX, UINT32_MAX, &buffer), -ENOMEM);
 	assert_null(buffer);
 	free(data);
@@ -220,7 +231,7 @@ static void test_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_batches), KERNEL_TEST(test_pages),  KERNEL_TEST(test_gather),
+		KERNEL_TEST(test_batches), KERNEL_TEST(test_pages),     KERNEL_TEST(test_gather),
 		KERNEL_TEST(test_memory),  cmocka_unit_test(test_open),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

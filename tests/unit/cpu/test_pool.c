@@ -10,9 +10,10 @@
 
 struct job {
 	struct sk_cpu_pool *pool;
-	uint32_t counts[MAX_CHUNKS]; /* plain: a chunk is one thread's, and its result the caller's afterwards */
-	atomic_uint n_faults;	     /* counted: a worker must not leave by an assertion */
-	atomic_uint busy[16];	     /* by thread */
+	uint32_t counts
+		[MAX_CHUNKS]; /* plain: a chunk is one thread's, and its result the caller's afterwards */
+	atomic_uint n_faults; /* counted: a worker must not leave by an assertion */
+	atomic_uint busy[16]; /* by thread */
 };
 
 static void count(void *arg, uint32_t chunk, uint32_t thread)
@@ -69,6 +70,7 @@ static void test_unused(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_jobs), cmocka_unit_test(test_unused)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_jobs),
+					   cmocka_unit_test(test_unused)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,94 @@
+"""The real streamkvd and streamkv-client on a private socket, for the tests of this folder. Python's standard library only."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+BIN = os.environ.get("STREAMKV_BIN", "build/release/bin")
+MODELS = os.environ.get("STREAMKV_TEST_MODELS", "tests/models")
+CLIENT = os.path.join(BIN, "streamkv-client")
+DEADLINE = 60  # seconds that anything may take before the test fails
+
+
+class Daemon:
+    """streamkvd, started and ready (it has said READY=1), until stop()."""
+
+    def __init__(self, *options, model="pythia-books"):
+        self.folder = tempfile.mkdtemp(prefix="streamkv-e2e-")
+        self.socket = os.path.join(self.folder, "s")
+        notify_path = os.path.join(self.folder, "n")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(notify_path)
+            notify.settimeout(DEADLINE)
+            environment = dict(os.environ, NOTIFY_SOCKET=notify_path)
+            with open(os.path.join(self.folder, "log"), "w") as log:
+                self.process = subprocess.Popen(
+                    [os.path.join(BIN, "streamkvd"), "--model", os.path.join(MODELS, model), "--socket", self.socket,
+                     "--kv-memory", "64M", *options], stderr=log, env=environment)
+            self.said = b""
+            while b"READY=1" not in self.said:
+                self.said += notify.recv(4096) + b"\n"
+        self.baseline = self.n_descriptors()
+
+    def log(self):
+        with open(os.path.join(self.folder, "log")) as file:
+            return file.read()
+
+    def n_descriptors(self):
+        return len(os.listdir("/proc/%d/fd" % self.process.pid))
+
+    def command(self, *arguments):
+        return [CLIENT, arguments[0], "--socket", self.socket, *arguments[1:]]
+
+    def run(self, *arguments, stdin=b"", **options):
+        return subprocess.run(self.command(*arguments), input=stdin, capture_output=True, timeout=DEADLINE, **options)
+
+    def start(self, *arguments, **options):
+        return subprocess.Popen(self.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, **options)
+
+    def status(self):
+        return json.loads(self.run("status", "--json").stdout)
+
+    def generate(self, *arguments, **options):
+        """Token objects and the last record of generate --json."""
+        done = self.run("generate", "--json", *arguments, **options)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        return lines[:-1], lines[-1]
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(DEADLINE)
+        shutil.rmtree(self.folder)
+        return code
+
+
+class Case(unittest.TestCase):
+    options = ()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon(*cls.options)
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.daemon.stop() == 0, "the daemon did not end well"
+
+    def assert_idle(self, sessions=0):
+        """No request, page or descriptor is left over; waits until the daemon has seen what there is to see."""
+        end = time.monotonic() + DEADLINE
+        while True:
+            status = self.daemon.status()
+            left = (status["running"], status["sessions"] - sessions, 0 if sessions else status["pages_used"],
+                    status["connections"] - 1, self.daemon.n_descriptors() - self.daemon.baseline)
+            if left == (0, 0, 0, 0, 0):
+                return
+            if time.monotonic() > end:
+                self.fail("running, sessions, pages, connections, descriptors left over: %s" % (left,))
+            time.sleep(0.01)

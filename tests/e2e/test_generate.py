@@ -1,0 +1,138 @@
+"""generate, tokenize, detokenize: what a user at a shell sees."""
+import csv
+import os
+import random
+import subprocess
+import unittest
+
+from streamkv_test import CLIENT, Case
+
+
+class Generate(Case):
+    n_sessions = 0  # named ones stay
+
+    def tearDown(self):
+        self.assert_idle(self.n_sessions)
+
+    def test_greedy_is_the_same_twice(self):
+        first = self.daemon.run("generate", "-n", "50", "It was a dark night")
+        again = self.daemon.run("generate", "-n", "50", "It was a dark night")
+        self.assertEqual(first.returncode, 0)
+        self.assertGreater(len(first.stdout), 50)
+        self.assertEqual(first.stdout, again.stdout)
+        self.assertEqual(first.stderr, b"")  # quiet where nobody looks
+
+    def test_the_seed_makes_the_text(self):
+        ask = ["generate", "-n", "40", "--temp", "1", "It was"]
+        one, two, other = (self.daemon.run(*ask, "--seed", seed).stdout for seed in ("1", "1", "2"))
+        self.assertEqual(one, two)
+        self.assertNotEqual(one, other)
+        tokens, end = self.daemon.generate(*ask[1:])
+        told = self.daemon.run(*ask, "--seed", str(end["seed"])).stdout.decode()
+        self.assertEqual(told, "".join(token["text"] for token in tokens))
+
+    def test_json_is_the_same_text(self):
+        plain = self.daemon.run("generate", "-n", "60", "The king").stdout.decode()
+        tokens, end = self.daemon.generate("-n", "60", "The king")
+        self.assertEqual("".join(token["text"] for token in tokens), plain)
+        self.assertEqual(sum("id" in token for token in tokens), 60)
+        self.assertEqual((end["stop"], end["generated_tokens"]), ("limit", 60))
+
+    def test_a_stop_string_is_not_delivered(self):
+        text = self.daemon.run("generate", "-n", "60", "The king").stdout.decode()
+        stop = text[30:36]
+        tokens, end = self.daemon.generate("-n", "60", "--stop", stop, "The king")
+        self.assertEqual("".join(token["text"] for token in tokens), text[:text.index(stop)])
+        self.assertEqual((end["stop"], end["stop_string"]), ("stop", stop))
+
+    def test_the_trace_follows_the_rule(self):
+        path = os.path.join(self.daemon.folder, "trace.csv")
+        sink, window, slack = 4, 40, 16
+        _, end = self.daemon.generate("-n", "200", "-S", str(sink), "-W", str(window), "-K", str(slack), "--trace", path,
+                                      "It was a dark night")
+        live, evicted, n_seen = 0, {}, 0
+        for n_seen in range(end["position"]):  # the design's section 2, one token at a time
+            before, live = live, live + 1
+            gone = live - sink - window if live > sink + window + slack else 0
+            live -= gone
+            evicted[n_seen] = (before, gone)
+        with open(path) as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual(len(rows), 200)
+        for row in rows:
+            place = end["prompt_tokens"] + int(row["position"])
+            self.assertEqual((int(row["live"]), int(row["evicted"])), evicted[place])
+        self.assertGreater(end["evictions"], 5)
+        self.assertLessEqual(end["live_max"], sink + window + slack)
+
+    def test_refusals_are_sentences(self):
+        for arguments, code, words in [
+            ([""], 65, b"prompt is empty"),
+            (["-W", "5000", "x"], 65, b"trained on 512"),
+            (["--mode", "dense", "word " * 2000], 65, b"context of 512"),
+            (["--chat", "nonsense", "x"], 65, b"nonsense"),
+            (["--widnow", "5", "x"], 64, b"did you mean --window?"),
+            (["--temp", "hot", "x"], 64, b"allowed is a number"),
+            (["-S", "4294967297", "x"], 64, b"4294967297"),
+        ]:
+            done = self.daemon.run("generate", *arguments)
+            self.assertEqual((done.returncode, done.stdout), (code, b""), done.stderr)
+            self.assertIn(words, done.stderr)
+            self.assertEqual(done.stderr.count(b"\n"), 1)
+
+    def test_two_in_a_pipeline(self):
+        first = subprocess.Popen(self.daemon.command("generate", "-n", "20", "The king"), stdout=subprocess.PIPE)
+        second = subprocess.run(self.daemon.command("generate", "-n", "20", "-"), stdin=first.stdout, capture_output=True,
+                                timeout=60)
+        first.stdout.close()
+        self.assertEqual((first.wait(), second.returncode), (0, 0))
+        self.assertTrue(second.stdout)
+
+    def test_a_reader_that_goes_away(self):
+        with self.daemon.start("generate", "--endless", "It was") as process:
+            self.assertEqual(len(process.stdout.read(200)), 200)
+            process.stdout.close()
+            self.assertEqual(process.wait(60), 141)
+            self.assertEqual(process.stderr.read(), b"")
+
+    def test_a_long_prompt_is_read_whole(self):
+        text = b"It was the best of times, it was the worst of times. " * 1000
+        count = int(self.daemon.run("tokenize", "--count", stdin=text).stdout)
+        _, end = self.daemon.generate("-n", "2", "-W", "60", stdin=text)
+        self.assertEqual((end["prompt_tokens"], end["evaluated_tokens"]), (count, count))
+
+    def test_any_bytes_come_back(self):
+        generator = random.Random(5)
+        for n_bytes in (0, 1, 100, 5000, 400000):
+            # No lead bytes at random: what is UTF-8 by chance may be normalised (NFC), as it should be.
+            data = bytes(b & 0xBF for b in generator.randbytes(n_bytes)) + b"\xe4\xbd \xff\xfe\0\0x"
+            ids = self.daemon.run("tokenize", stdin=data).stdout
+            self.assertEqual(self.daemon.run("detokenize", stdin=ids).stdout, data)
+            if n_bytes < 6000:
+                _, end = self.daemon.generate("-n", "1", "-W", "60", stdin=data)
+                self.assertEqual(end["prompt_tokens"], len(ids.split()))
+
+    def test_a_session_goes_on(self):
+        whole, _ = self.daemon.generate("-n", "40", "It was a dark night")
+        first, _ = self.daemon.generate("-n", "20", "--session", "s", "It was a dark night")
+        second, end = self.daemon.generate("-n", "20", "--session", "s", "")
+        self.assertEqual([t["id"] for t in whole], [t["id"] for t in first + second])
+        self.assertGreater(end["reused_tokens"], 20)
+        type(self).n_sessions = 1
+
+    def test_help(self):
+        for command in ("generate", "tokenize", "detokenize", "status", "model"):
+            done = self.daemon.run(command, "--help")
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            self.assertIn(b"exit codes", done.stdout)
+
+
+class NoDaemon(unittest.TestCase):
+    def test_it_says_so(self):
+        done = subprocess.run([CLIENT, "generate", "--socket", "/nonexistent/s", "x"], capture_output=True)
+        self.assertEqual(done.returncode, 69)
+        self.assertIn(b"no streamkvd listens", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

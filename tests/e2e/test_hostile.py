@@ -1,0 +1,169 @@
+"""Bytes that no client of ours would send: the daemon answers with a sentence or hangs up, and serves the next client."""
+import array
+import mmap
+import os
+import socket
+import struct
+import unittest
+
+from streamkv_test import DEADLINE, Case
+
+
+def varint(value):
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def frame(message):
+    return struct.pack("<I", len(message)) + message
+
+
+HELLO = frame(field(2, field(1, 1)))
+
+
+def generate(request, prompt, n_tokens):
+    return frame(field(1, request) + field(3, field(1, prompt) + field(4, n_tokens)))
+
+
+class Hostile(Case):
+    options = ("--hello-timeout", "0.5", "--ring-slots", "256")
+
+    def tearDown(self):
+        self.assert_idle()
+        self.assertEqual(self.daemon.run("generate", "-n", "3", "x").returncode, 0)
+
+    def connect(self):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(DEADLINE)
+        client.connect(self.daemon.socket)
+        return client
+
+    def read_frame(self, client):
+        """One frame and its descriptors; b"" at the end."""
+        data, descriptors = b"", array.array("i")
+        while len(data) < 4 or len(data) < 4 + struct.unpack("<I", data[:4])[0]:
+            wanted = 4 - len(data) if len(data) < 4 else 4 + struct.unpack("<I", data[:4])[0] - len(data)
+            part, ancillary, _, _ = client.recvmsg(wanted, socket.CMSG_SPACE(16))
+            for _, _, bytes_ in ancillary:
+                descriptors.frombytes(bytes_)
+            if not part:
+                return b"", descriptors
+            data += part
+        return data[4:], descriptors
+
+    def greet(self, client):
+        client.sendall(HELLO)
+        message, descriptors = self.read_frame(client)
+        self.assertIn(b"pythia-books", message)
+        self.assertEqual(len(descriptors), 4)
+        return descriptors
+
+    def close_all(self, descriptors):
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def read_until_finished(self, client):
+        while True:
+            message, _ = self.read_frame(client)
+            self.assertNotEqual(message, b"")
+            if message[2:3] == bytes([4 << 3 | 2]):  # field 4 of ServerMessage, after the request number
+                return
+
+    def test_every_split(self):
+        whole = HELLO + generate(1, b"It was", 2)
+        for at in range(1, len(whole)):
+            with self.connect() as client:
+                client.sendall(whole[:at])
+                client.sendall(whole[at:])
+                _, descriptors = self.read_frame(client)
+                self.read_until_finished(client)
+                self.close_all(descriptors)
+
+    def test_byte_by_byte(self):
+        with self.connect() as client:
+            for byte in HELLO + generate(1, b"It was", 2):
+                client.sendall(bytes([byte]))
+            _, descriptors = self.read_frame(client)
+            self.read_until_finished(client)
+            self.close_all(descriptors)
+
+    def test_every_truncation(self):
+        whole = HELLO + generate(1, b"It was", 2)
+        for at in range(len(whole)):
+            with self.connect() as client:
+                client.sendall(whole[:at])
+
+    def test_faults_are_told(self):
+        for data, words in [
+            (struct.pack("<I", 1 << 30) + b"x", b"longer than 1 MiB"),
+            (struct.pack("<I", 0), b"or empty"),
+            (frame(b"\xff" * 20), b""),
+            (generate(1, b"x", 1), b"says hello first"),
+            (frame(field(2, field(1, 9))), b"9"),
+            (b"", b"has not said hello"),
+        ]:
+            with self.connect() as client:
+                client.sendall(data)
+                message, _ = self.read_frame(client)
+                self.assertIn(words, message)
+                self.assertNotEqual(message, b"")
+                self.assertEqual(self.read_frame(client)[0], b"")  # and then it hangs up
+
+    def test_hello_twice(self):
+        with self.connect() as client:
+            self.close_all(self.greet(client))
+            client.sendall(HELLO)
+            self.assertIn(b"hello once", self.read_frame(client)[0])
+
+    def test_descriptors_that_nobody_wants(self):
+        with self.connect() as client:
+            null = os.open("/dev/null", os.O_RDONLY)
+            socket.send_fds(client, [HELLO], [null])
+            os.close(null)
+            self.assertNotIn(b"pythia-books", self.read_frame(client)[0])
+
+    def test_a_memfd_that_is_none(self):
+        with self.connect() as client:
+            self.close_all(self.greet(client))
+            null = os.open("/dev/null", os.O_RDONLY)
+            ask = frame(field(1, 1) + field(3, field(2, 1) + field(3, 100)))
+            socket.send_fds(client, [ask], [null])
+            os.close(null)
+            message, _ = self.read_frame(client)
+            self.assertEqual(message[2:3], bytes([5 << 3 | 2]))  # Failed
+
+    def test_a_cursor_that_lies(self):
+        with self.daemon.start("generate", "--endless", "It was") as honest, self.connect() as client:
+            self.assertTrue(honest.stdout.read(10))
+            descriptors = self.greet(client)
+            with mmap.mmap(descriptors[1], os.fstat(descriptors[1]).st_size) as cursor:
+                client.sendall(generate(1, b"It was", 100000))
+                cursor[:8] = struct.pack("<Q", 1 << 60)
+                message = b"x"
+                while message:  # finished as disconnected, the reason, and the end
+                    last = message
+                    message, _ = self.read_frame(client)
+            self.assertIn(b"broke its token ring", last)
+            self.close_all(descriptors)
+            self.assertTrue(honest.stdout.read(10))
+            honest.kill()
+
+    def test_the_slots_are_not_the_clients_to_write(self):
+        with self.connect() as client:
+            descriptors = self.greet(client)
+            with self.assertRaises(PermissionError):
+                mmap.mmap(descriptors[0], 4096)
+            self.close_all(descriptors)
+
+
+if __name__ == "__main__":
+    unittest.main()

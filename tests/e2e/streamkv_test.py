@@ -33,7 +33,11 @@ class Daemon:
             self.said = b""
             while b"READY=1" not in self.said:
                 self.said += notify.recv(4096) + b"\n"
-        self.baseline = self.n_descriptors()
+        self.status()
+        self.baseline = -1
+        while self.baseline != self.n_descriptors():  # the sockets of READY and of that status are still being closed
+            self.baseline = self.n_descriptors()
+            time.sleep(0.1)
 
     def log(self):
         with open(os.path.join(self.folder, "log")) as file:

@@ -91,8 +91,11 @@ static int bind_path(struct sk_listener *listener, const char *path, unsigned mo
 		err = errno;
 	if (!err && listen(fd, BACKLOG) < 0)
 		err = errno;
-	if (err)
+	if (err) {
+		if (err != EADDRINUSE)
+			unlink(path); /* bound, then refused */
 		return sk_diag_fail(diag, err, "%s: %s", path, strerror(err));
+	}
 	strcpy(listener->path, path);
 	listener->fd = sk_steal_fd(&fd);
 	listener->lock_fd = sk_steal_fd(&lock_fd);

@@ -6,6 +6,7 @@
 #include "daemon/server.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -38,6 +39,10 @@ static const char *find_config(int argc, char **argv)
 			return i + 1 < argc ? argv[i + 1] : NULL;
 		if (strncmp(argv[i], "--config=", 9) == 0)
 			return argv[i] + 9;
+		if (strncmp(argv[i], "-c", 2) == 0)
+			return argv[i] + 2;
+		if (strcmp(argv[i], "--") == 0)
+			break;
 	}
 	return NULL;
 }
@@ -110,6 +115,7 @@ static int exit_code_of(int err)
 {
 	switch (err) {
 	case -ENOENT:
+	case -EACCES:
 		return EX_NOINPUT;
 	case -ENOMEM:
 	case -EMFILE:
@@ -178,6 +184,16 @@ static void fit_descriptors(struct sk_daemon_options *options)
 	options->max_connections = most;
 }
 
+static const char *bound_path; /* for the handler below */
+
+/* A signal during the load, before the loop takes signals over: the socket must not stay behind. */
+static void leave(int number)
+{
+	unlink(bound_path);
+	signal(number, SIG_DFL);
+	raise(number);
+}
+
 static int run(struct daemon *daemon)
 {
 	const struct sk_daemon_options *options = &daemon->options;
@@ -188,6 +204,11 @@ static int run(struct daemon *daemon)
 			       octal(options->socket_mode), &diag);
 	if (err < 0)
 		return said(err == -EADDRINUSE ? EX_UNAVAILABLE : EX_CANTCREAT, &diag);
+	if (daemon->listener.path[0]) {
+		bound_path = daemon->listener.path;
+		signal(SIGTERM, leave);
+		signal(SIGINT, leave);
+	}
 	err = sk_model_open(options->model, &daemon->model, &diag);
 	if (!err)
 		err = sk_tokenizer_open(daemon->model, &daemon->tokenizer, &diag);

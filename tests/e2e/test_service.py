@@ -1,0 +1,113 @@
+"""The daemon as an administrator meets it: its socket, its configuration file, its exit codes."""
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from streamkv_test import BIN, CLIENT, DEADLINE, MODELS, Daemon
+
+DAEMON = os.path.join(BIN, "streamkvd")
+MODEL = os.path.join(MODELS, "pythia-books")
+
+
+def run(*arguments):
+    return subprocess.run([DAEMON, *arguments], capture_output=True, text=True, timeout=DEADLINE)
+
+
+class Service(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="streamkv-e2e-")
+        self.addCleanup(self.folder.cleanup)
+
+    def path(self, name, text=None):
+        path = os.path.join(self.folder.name, name)
+        if text is not None:
+            with open(path, "w") as file:
+                file.write(text)
+        return path
+
+    def assert_says(self, done, code, words):
+        self.assertEqual((done.returncode, done.stdout), (code, ""), done.stderr)
+        self.assertIn(words, done.stderr)
+        self.assertEqual(done.stderr.count("\n"), 1)
+
+    def test_configuration(self):
+        good = self.path("good", "model = %s\nsink = 8\nkv-memory = 64M\nmode = window\n" % MODEL)
+        for form in (["--config", good], ["--config=" + good], ["-c", good], ["-c" + good]):
+            done = run(*form, "--check-config")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+        for text, words in [
+            ("sink = 8\nnonsense = 3\n", ":2: there is no option nonsense"),
+            ("# a comment\n\nsink = many\n", ":3: sink: 'many' is not allowed"),
+            ("this is no line\nnonsense = 3\n", ":1: this is no line"),
+            ("nonsense = 3\nthis is no line\n", ":1: there is no option"),
+            ("windwo = 3\n", "did you mean window?"),
+        ]:
+            bad = self.path("bad", text)
+            self.assert_says(run("--config", bad, "--model", MODEL, "--check-config"), 78, words)
+        self.assert_says(run("--config", self.path("missing"), "--model", MODEL), 78, "cannot be read")
+
+    def test_options(self):
+        for arguments, words in [([], "no model is named"), (["--modle", "x"], "did you mean --model?"),
+                                 (["--model", MODEL, "extra"], "options only"),
+                                 (["--model", MODEL, "--socket-mode", "689"], "octal"),
+                                 (["--model", MODEL, "--step-tokens", "2"], "less than --max-batch")]:
+            self.assert_says(run(*arguments), 64, words)
+
+    def test_models_that_are_none(self):
+        there = self.path("s")
+        for model, code, words in [(self.path("missing"), 66, "missing"),
+                                   (self.path("torn.gguf", "GGUF\3\0"), 65, "torn.gguf"),
+                                   (self.path("text", "hello"), 65, "text")]:
+            self.assert_says(run("--model", model, "--socket", there), code, words)
+            self.assertFalse(os.path.exists(there))
+
+    def test_two_on_one_socket_and_one_that_was_left(self):
+        daemon = Daemon()
+        self.assert_says(run("--model", MODEL, "--socket", daemon.socket), 69, "another streamkvd listens there")
+        self.assertEqual(daemon.status()["running"], 0)  # the first is unharmed
+        daemon.process.kill()
+        daemon.process.wait()
+        self.assertTrue(os.path.exists(daemon.socket))
+        self.assertEqual(daemon.run("status").returncode, 69)
+        again = subprocess.Popen([DAEMON, "--model", MODEL, "--socket", daemon.socket], stderr=subprocess.DEVNULL)
+        while daemon.run("status").returncode:
+            self.assertIsNone(again.poll())
+        again.send_signal(signal.SIGTERM)
+        self.assertEqual(again.wait(DEADLINE), 0)
+        self.assertFalse(os.path.exists(daemon.socket))
+        daemon.stop()
+
+    def test_a_file_in_the_way_stays(self):
+        path = self.path("file", "precious")
+        self.assert_says(run("--model", MODEL, "--socket", path), 73, "no socket")
+        with open(path) as file:
+            self.assertEqual(file.read(), "precious")
+
+    def test_a_path_too_long(self):
+        self.assert_says(run("--model", MODEL, "--socket", "/tmp/" + "x" * 120), 73, "bytes at most")
+
+    def test_socket_activation(self):
+        path = self.path("s")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(8)
+            # A client that comes before there is a daemon waits, and is served.
+            early = subprocess.Popen([CLIENT, "generate", "--socket", path, "-n", "5", "It was"], stdout=subprocess.PIPE)
+            program = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
+                       "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); os.execv(sys.argv[2], sys.argv[2:])")
+            daemon = subprocess.Popen([sys.executable, "-c", program, str(listener.fileno()), DAEMON, "--model", MODEL],
+                                      pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
+            out, _ = early.communicate(timeout=DEADLINE)
+            self.assertEqual(early.returncode, 0)
+            self.assertTrue(out)
+            daemon.send_signal(signal.SIGTERM)
+            self.assertEqual(daemon.wait(DEADLINE), 0)
+        self.assertTrue(os.path.exists(path))  # whoever made it takes it away
+
+
+if __name__ == "__main__":
+    unittest.main()

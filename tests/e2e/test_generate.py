@@ -5,7 +5,7 @@ import random
 import subprocess
 import unittest
 
-from streamkv_test import CLIENT, Case
+from streamkv_test import CLIENT, DEADLINE, Case, Program
 
 
 class Generate(Case):
@@ -81,9 +81,9 @@ class Generate(Case):
             self.assertEqual(done.stderr.count(b"\n"), 1)
 
     def test_two_in_a_pipeline(self):
-        first = subprocess.Popen(self.daemon.command("generate", "-n", "20", "The king"), stdout=subprocess.PIPE)
+        first = Program(self.daemon.command("generate", "-n", "20", "The king"), stdout=subprocess.PIPE)
         second = subprocess.run(self.daemon.command("generate", "-n", "20", "-"), stdin=first.stdout, capture_output=True,
-                                timeout=60)
+                                timeout=DEADLINE)
         first.stdout.close()
         self.assertEqual((first.wait(), second.returncode), (0, 0))
         self.assertTrue(second.stdout)
@@ -92,11 +92,11 @@ class Generate(Case):
         with self.daemon.start("generate", "--endless", "It was") as process:
             self.assertEqual(len(process.stdout.read(200)), 200)
             process.stdout.close()
-            self.assertEqual(process.wait(60), 141)
+            self.assertEqual(process.wait(DEADLINE), 141)
             self.assertEqual(process.stderr.read(), b"")
 
     def test_a_long_prompt_is_read_whole(self):
-        text = b"It was the best of times, it was the worst of times. " * 1000
+        text = b"It was the best of times, it was the worst of times. " * 400
         count = int(self.daemon.run("tokenize", "--count", stdin=text).stdout)
         _, end = self.daemon.generate("-n", "2", "-W", "60", stdin=text)
         self.assertEqual((end["prompt_tokens"], end["evaluated_tokens"]), (count, count))

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import unittest
 
-from streamkv_test import BIN, CLIENT, DEADLINE, MODELS, Daemon
+from streamkv_test import BIN, CLIENT, DEADLINE, MODELS, Daemon, Program
 
 DAEMON = os.path.join(BIN, "streamkvd")
 MODEL = os.path.join(MODELS, "pythia-books")
@@ -73,7 +73,7 @@ class Service(unittest.TestCase):
         daemon.process.wait()
         self.assertTrue(os.path.exists(daemon.socket))
         self.assertEqual(daemon.run("status").returncode, 69)
-        again = subprocess.Popen([DAEMON, "--model", MODEL, "--socket", daemon.socket], stderr=subprocess.DEVNULL)
+        again = Program([DAEMON, "--model", MODEL, "--socket", daemon.socket], stderr=subprocess.DEVNULL)
         while daemon.run("status").returncode:
             self.assertIsNone(again.poll())
         again.send_signal(signal.SIGTERM)
@@ -96,10 +96,10 @@ class Service(unittest.TestCase):
             listener.bind(path)
             listener.listen(8)
             # A client that comes before there is a daemon waits, and is served.
-            early = subprocess.Popen([CLIENT, "generate", "--socket", path, "-n", "5", "It was"], stdout=subprocess.PIPE)
+            early = Program([CLIENT, "generate", "--socket", path, "-n", "5", "It was"], stdout=subprocess.PIPE)
             program = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
                        "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); os.execv(sys.argv[2], sys.argv[2:])")
-            daemon = subprocess.Popen([sys.executable, "-c", program, str(listener.fileno()), DAEMON, "--model", MODEL],
+            daemon = Program([sys.executable, "-c", program, str(listener.fileno()), DAEMON, "--model", MODEL],
                                       pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
             out, _ = early.communicate(timeout=DEADLINE)
             self.assertEqual(early.returncode, 0)

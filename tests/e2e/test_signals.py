@@ -3,7 +3,7 @@ import signal
 import time
 import unittest
 
-from streamkv_test import Case, Daemon
+from streamkv_test import DEADLINE, Case, Daemon
 
 
 class Signals(Case):
@@ -22,7 +22,7 @@ class Signals(Case):
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             with self.endless() as process:
                 process.send_signal(number)
-                out, err = process.communicate(timeout=60)
+                out, err = process.communicate(timeout=DEADLINE)
                 self.assertEqual((process.returncode, err), (code, b""))
 
     def test_killed(self):
@@ -39,7 +39,7 @@ class Signals(Case):
                 self.assertLess(time.monotonic(), end)
                 time.sleep(0.05)
             process.send_signal(signal.SIGCONT)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=DEADLINE)
             self.assertEqual(process.returncode, 75)
             self.assertIn(b"stopped reading", err)
 
@@ -50,7 +50,7 @@ class DaemonEnds(unittest.TestCase):
         with daemon.start("generate", "--endless", "It was") as process:
             self.assertTrue(process.stdout.read(100))
             daemon.process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=DEADLINE)
         daemon.stop()
         self.assertEqual(process.returncode, 75)
         return err

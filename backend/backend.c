@@ -32,7 +32,7 @@ const char *sk_backend_name(const struct sk_backend *backend)
 	return backend->ops->name(backend);
 }
 
-/* --- Memory ------------------------------------------------------------------------------------ */
+/* --- Memory --- */
 
 int sk_backend_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
 		     struct sk_buffer **ret_buffer)
@@ -87,7 +87,7 @@ void sk_backend_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to
 	backend->ops->copy_page(backend, from, to);
 }
 
-/* --- A step ------------------------------------------------------------------------------------ */
+/* --- A step --- */
 
 /* Whether a span keeps the rules of struct sk_row and struct sk_span. Its rows lie within the batch. */
 static bool span_is_sound(const struct sk_backend *backend, const struct sk_span *span,

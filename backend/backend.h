@@ -66,8 +66,7 @@ void sk_backend_close(struct sk_backend *backend); /* and all that came from it 
 uint32_t sk_backend_max_rows(const struct sk_backend *backend);
 const char *sk_backend_name(const struct sk_backend *backend); /* "cpu (avx512-vnni, 2 threads)" */
 
-/* --- Memory ------------------------------------------------------------------------------------
- */
+/* --- Memory --- */
 
 int sk_backend_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
 		     struct sk_buffer **ret_buffer);
@@ -91,8 +90,7 @@ int sk_backend_reserve_pages(struct sk_backend *backend, uint32_t n_pages);
 void sk_backend_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages);
 void sk_backend_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to);
 
-/* --- A step ------------------------------------------------------------------------------------
- */
+/* --- A step --- */
 
 /* One token of a step. Entries of a session are numbered 0, 1, ... from its first token; an entry's
  * page is entry / SK_PAGE_TOKENS of its session, its slot entry % SK_PAGE_TOKENS. The token sees

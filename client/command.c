@@ -78,8 +78,7 @@ struct streamkv *sk_connect(const char *socket, int *ret_exit_code)
 	return kv;
 }
 
-/* --- Input and output
- * ------------------------------------------------------------------------------ */
+/* --- Input and output --- */
 
 static int append(struct sk_input *input, size_t *n_allocated, const char *bytes, size_t n)
 {

@@ -40,8 +40,7 @@ const char *streamkv_default_socket(void)
 	return SYSTEM_SOCKET;
 }
 
-/* --- Frames
- * ---------------------------------------------------------------------------------------- */
+/* --- Frames --- */
 
 static int broken(struct streamkv *kv, int code, const char *reason, struct streamkv_error *error)
 {
@@ -166,8 +165,7 @@ int streamkv_call(struct streamkv *kv, Sk__ClientMessage *message, const int *fd
 	}
 }
 
-/* --- Connecting
- * ------------------------------------------------------------------------------------ */
+/* --- Connecting --- */
 
 static int open_socket(const char *path, struct streamkv_error *error)
 {
@@ -298,8 +296,7 @@ const struct streamkv_welcome *streamkv_welcome(const struct streamkv *kv)
 	return &kv->welcome;
 }
 
-/* --- Status and model
- * ------------------------------------------------------------------------------ */
+/* --- Status and model --- */
 
 /* Asks and keeps the answer, since what is shown of it points into it. */
 static int show(struct streamkv *kv, Sk__ClientMessage *message, int wanted,

@@ -101,8 +101,7 @@ static void catch_signals(void)
 	sigaction(SIGTERM, &action, NULL);
 }
 
-/* --- Output
- * ---------------------------------------------------------------------------------------- */
+/* --- Output --- */
 
 struct output {
 	const struct opts *opts;
@@ -225,8 +224,7 @@ static void say_stats(const struct streamkv_result *r)
 		(unsigned long long)r->position, (unsigned long long)r->seed);
 }
 
-/* --- The request
- * ----------------------------------------------------------------------------------- */
+/* --- The request --- */
 
 /* Reads \n, \t and \\ as C does, in place. */
 static void unescape(char *text)

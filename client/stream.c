@@ -31,8 +31,7 @@ const char *streamkv_stop_name(enum streamkv_stop stop)
 	return stop >= 0 && stop < sizeof names / sizeof *names ? names[stop] : names[0];
 }
 
-/* --- Asking
- * ---------------------------------------------------------------------------------------- */
+/* --- Asking --- */
 
 static void fill_policy(Sk__Policy *to, const struct streamkv_policy *from)
 {
@@ -147,8 +146,7 @@ int streamkv_generate(struct streamkv *kv, const struct streamkv_generate *from,
 	return 0;
 }
 
-/* --- Reading
- * --------------------------------------------------------------------------------------- */
+/* --- Reading --- */
 
 static int keep_text(struct streamkv_stream *stream, const struct sk_slot *slot)
 {

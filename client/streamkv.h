@@ -36,8 +36,7 @@ struct streamkv_error {
 	char text[512]; /* one sentence */
 };
 
-/* --- Connection ----------------------------------------------------------------------------------
- */
+/* --- Connection --- */
 
 /* The socket used where none is named: $STREAMKV_SOCKET, else $XDG_RUNTIME_DIR/streamkv.sock if it
  * exists, else /run/streamkv/streamkvd.sock. In a static buffer. */
@@ -62,8 +61,7 @@ struct streamkv_welcome {
 };
 const struct streamkv_welcome *streamkv_welcome(const struct streamkv *kv);
 
-/* --- Generate ------------------------------------------------------------------------------------
- */
+/* --- Generate --- */
 
 struct streamkv_generate {
 	const void *prompt; /* any bytes; copied or sealed before the call returns */
@@ -134,8 +132,7 @@ int streamkv_cancel(struct streamkv_stream *stream, struct streamkv_error *error
 const struct streamkv_result *streamkv_result(const struct streamkv_stream *stream);
 void streamkv_stream_close(struct streamkv_stream *stream); /* cancels if it still runs */
 
-/* --- Text ----------------------------------------------------------------------------------------
- */
+/* --- Text --- */
 
 /* *ret_ids is freed with free(). */
 int streamkv_tokenize(struct streamkv *kv, const void *text, size_t n_bytes, bool plain,
@@ -144,8 +141,7 @@ int streamkv_tokenize(struct streamkv *kv, const void *text, size_t n_bytes, boo
 int streamkv_detokenize(struct streamkv *kv, const int32_t *ids, size_t n_ids, void **ret_text,
 			size_t *ret_n_bytes, struct streamkv_error *error);
 
-/* --- The daemon ----------------------------------------------------------------------------------
- */
+/* --- The daemon --- */
 
 struct streamkv_status {
 	const char *server, *model,

@@ -11,8 +11,7 @@
 
 #define MOST_REQUESTS 16 /* running at once, a connection */
 
-/* --- Closing
- * --------------------------------------------------------------------------------------- */
+/* --- Closing --- */
 
 static void forget_request(struct sk_connection_request *request)
 {
@@ -100,8 +99,7 @@ void sk_connection_fail(struct sk_connection *connection, int error, const char 
 	close_connection(connection);
 }
 
-/* --- Messages
- * -------------------------------------------------------------------------------------- */
+/* --- Messages --- */
 
 static uint32_t power_of_two_from(uint32_t n)
 {
@@ -313,8 +311,7 @@ static void on_hello_timeout(evutil_socket_t fd, short what, void *context)
 	sk_connection_fail(context, ETIMEDOUT, "the client has not said hello");
 }
 
-/* --- Opening
- * --------------------------------------------------------------------------------------- */
+/* --- Opening --- */
 
 static struct timeval seconds(double s)
 {
@@ -355,8 +352,7 @@ void sk_connection_accept(struct sk_server *server, int fd)
 	}
 }
 
-/* --- The engine's events
- * --------------------------------------------------------------------------- */
+/* --- The engine's events --- */
 
 static int answer(struct sk_connection *connection, const struct sk_event *event,
 		  const struct sk_connection_request *request)

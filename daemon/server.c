@@ -11,8 +11,7 @@
 #include <sys/socket.h>
 #include <sysexits.h>
 
-/* --- Clients
- * --------------------------------------------------------------------------------------- */
+/* --- Clients --- */
 
 /* At the limit, further clients wait in the backlog. */
 static void accept_or_not(struct sk_server *server)
@@ -56,8 +55,7 @@ static void on_accept_again(evutil_socket_t fd, short what, void *context)
 	accept_or_not(context);
 }
 
-/* --- The engine
- * ------------------------------------------------------------------------------------ */
+/* --- The engine --- */
 
 static struct sk_connection *find_connection(struct sk_server *server, uint64_t name)
 {
@@ -105,8 +103,7 @@ static void on_engine(evutil_socket_t fd, short what, void *context)
 	take_events(context);
 }
 
-/* --- Signals
- * --------------------------------------------------------------------------------------- */
+/* --- Signals --- */
 
 static void on_terminate(evutil_socket_t signal_number, short what, void *context)
 {
@@ -128,8 +125,7 @@ static void on_hangup(evutil_socket_t signal_number, short what, void *context)
 	sk_log(SK_LOG_NOTICE, "SIGHUP: nothing to read again");
 }
 
-/* --- Running
- * --------------------------------------------------------------------------------------- */
+/* --- Running --- */
 
 int sk_server_init(struct sk_server *server, struct sk_diag *diag)
 {

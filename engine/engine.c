@@ -9,8 +9,7 @@
 
 #define DEFAULT_WINDOW 1020
 
-/* --- Creating
- * -------------------------------------------------------------------------------------- */
+/* --- Creating --- */
 
 /* Pages that a step can borrow beyond what its sessions were promised (kv/pages.h). */
 static uint32_t n_borrowed(const struct sk_engine_options *options)
@@ -140,8 +139,7 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	return 0;
 }
 
-/* --- Clients
- * --------------------------------------------------------------------------------------- */
+/* --- Clients --- */
 
 static struct sk_engine_client *find_client(struct sk_engine *engine, uint64_t connection)
 {
@@ -190,8 +188,7 @@ static void cancel_waiting(struct sk_engine_client *client, uint32_t id, bool al
 	}
 }
 
-/* --- Letters
- * --------------------------------------------------------------------------------------- */
+/* --- Letters --- */
 
 static void take_stats(struct sk_engine *engine, struct sk_request *request)
 {
@@ -285,8 +282,7 @@ static void receive_all(struct sk_engine *engine)
 		receive(engine, sk_container_of(node, struct sk_mail, node));
 }
 
-/* --- The thread
- * ------------------------------------------------------------------------------------ */
+/* --- The thread --- */
 
 /* Tokens that found no room: once more; and readers that have not read for too long. */
 static void deliver_waiting(struct sk_engine *engine)
@@ -459,8 +455,7 @@ void sk_engine_destroy(struct sk_engine *engine)
 	free(engine);
 }
 
-/* --- For the loop thread
- * --------------------------------------------------------------------------- */
+/* --- For the loop thread --- */
 
 const char *sk_engine_backend_name(const struct sk_engine *engine)
 {

@@ -4,8 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* --- Random numbers: xoshiro256** (Blackman and Vigna), seeded by splitmix64
- * ----------------------- */
+/* --- Random numbers: xoshiro256** (Blackman and Vigna), seeded by splitmix64 --- */
 
 static uint64_t splitmix(uint64_t *state)
 {
@@ -70,8 +69,7 @@ void sk_sampler_saw(struct sk_sampler *sampler, int32_t id)
 		sampler->n_recent++;
 }
 
-/* --- Order: by logit, then the lower id, so that ties fall the same way everywhere
- * ------------------ */
+/* --- Order: by logit, then the lower id, so that ties fall the same way everywhere --- */
 
 static int is_before(const struct sk_candidate *a, const struct sk_candidate *b)
 {

@@ -115,8 +115,7 @@ int sk_channel_peer(const struct sk_channel *channel, uid_t *ret_uid, pid_t *ret
 	return 0;
 }
 
-/* --- Sending
- * -------------------------------------------------------------------------------------- */
+/* --- Sending --- */
 
 int sk_channel_send(struct sk_channel *channel, const ProtobufCMessage *message, const int *fds,
 		    unsigned n_fds)
@@ -227,8 +226,7 @@ bool sk_channel_wants_write(const struct sk_channel *channel)
 	return !sk_list_is_empty(&channel->out);
 }
 
-/* --- Receiving
- * ------------------------------------------------------------------------------------ */
+/* --- Receiving --- */
 
 /* Moves the descriptors of a received header into `in`, as many as it holds, and closes the others.
  * The kernel has filled in no more than the control buffer has room for. */

@@ -23,8 +23,7 @@
 #define MOST_REPEAT_LAST     65536
 #define MOST_TOP_K           (1u << 24)
 
-/* --- Unpacking
- * ------------------------------------------------------------------------------------ */
+/* --- Unpacking --- */
 
 static int unpack(const ProtobufCMessageDescriptor *type, const struct sk_frame *frame,
 		  bool demand_utf8, ProtobufCMessage **ret_message, struct sk_diag *diag)
@@ -181,8 +180,7 @@ int sk_server_message_unpack(const struct sk_frame *frame, Sk__ServerMessage **r
 	return 0;
 }
 
-/* --- Checking
- * ------------------------------------------------------------------------------------- */
+/* --- Checking --- */
 
 static int check_range(const char *field, double value, double least, double most,
 		       struct sk_diag *diag)

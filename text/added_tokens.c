@@ -68,8 +68,11 @@ static bool is_space(utf8proc_int32_t c)
 	       category == UTF8PROC_CATEGORY_ZP;
 }
 
+/* Letters, marks, digits, connectors, the joiners, and the circled letters. */
 static bool is_word(utf8proc_int32_t c)
 {
+	if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9))
+		return true;
 	switch (utf8proc_category(c)) {
 	case UTF8PROC_CATEGORY_LU:
 	case UTF8PROC_CATEGORY_LL:
@@ -80,6 +83,7 @@ static bool is_word(utf8proc_int32_t c)
 	case UTF8PROC_CATEGORY_MC:
 	case UTF8PROC_CATEGORY_ME:
 	case UTF8PROC_CATEGORY_ND:
+	case UTF8PROC_CATEGORY_NL:
 	case UTF8PROC_CATEGORY_PC:
 		return true;
 	default:

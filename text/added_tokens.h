@@ -7,7 +7,7 @@
 
 struct sk_added_token {
 	int32_t id;
-	const char *content; /* heap, the table's */
+	const char *content; /* heap, the table's; normalised where the text is */
 	uint32_t n_bytes;
 	bool is_special;
 	bool is_normalized; /* looked for in the normalised text, else in the text as it came */

@@ -1,5 +1,7 @@
 #include "text/chat.h"
 
+#include "text/tokenizer_impl.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -122,36 +124,81 @@ const char *const *sk_chat_names(void)
 struct renderer {
 	const struct sk_tokenizer *tokenizer;
 	struct sk_ids *ids;
+	struct sk_bytes words; /* marks and contents that no special token divides: one text */
+	bool goes_on;          /* words or tokens came before */
 };
+
+static int put_waiting_words(struct renderer *renderer)
+{
+	unsigned flags = SK_ENCODE_PLAIN | (renderer->goes_on ? SK_ENCODE_GOES_ON : 0);
+	size_t n_bytes = renderer->words.n_bytes;
+
+	if (!n_bytes)
+		return 0;
+	renderer->goes_on = true;
+	renderer->words.n_bytes = 0;
+	return sk_tokenizer_encode(renderer->tokenizer, renderer->words.bytes, n_bytes, flags,
+				   renderer->ids);
+}
+
+static int put_special(struct renderer *renderer, int32_t id)
+{
+	int err = put_waiting_words(renderer);
+	renderer->goes_on = true;
+	return err ? err : sk_ids_append(renderer->ids, id);
+}
+
+/* The first special token spelt out in a mark at or after `at`. */
+static bool find_special(const struct sk_tokenizer *tokenizer, const char *text, size_t n_bytes,
+			 size_t at, struct sk_added_match *ret_match)
+{
+	bool has_found = false;
+	for (int normalized = 0; normalized < 2; normalized++) {
+		struct sk_added_match match = {.end = at};
+		bool is_special = false;
+		while (!is_special &&
+		       sk_added_tokens_find(&tokenizer->added, (const uint8_t *)text, n_bytes,
+					    match.end, normalized, false, &match))
+			is_special = sk_tokenizer_is_special(tokenizer, match.id);
+		if (is_special && (!has_found || match.begin < ret_match->begin)) {
+			*ret_match = match;
+			has_found = true;
+		}
+	}
+	return has_found;
+}
 
 /* Marks: special tokens in them are special tokens. */
 static int put_marks(struct renderer *renderer, const char *text)
 {
-	while (*text) {
+	int err = 0;
+	while (*text && !err) {
 		const char *percent = strchr(text, '%');
-		size_t n = percent ? (size_t)(percent - text) : strlen(text);
-		int err =
-			n ? sk_tokenizer_encode(renderer->tokenizer, text, n, 0, renderer->ids) : 0;
-		if (!err && percent) {
+		size_t n = percent ? (size_t)(percent - text) : strlen(text), at = 0;
+		struct sk_added_match match = {0};
+		while (!err && find_special(renderer->tokenizer, text, n, at, &match)) {
+			err = sk_bytes_append(&renderer->words, text + at, match.begin - at);
+			if (!err)
+				err = put_special(renderer, match.id);
+			at = match.end;
+		}
+		if (!err)
+			err = sk_bytes_append(&renderer->words, text + at, n - at);
+		text += n;
+		if (percent && !err) {
 			int32_t id = percent[1] == 'b' ? sk_tokenizer_bos(renderer->tokenizer)
 						       : sk_tokenizer_eos(renderer->tokenizer);
 			if (id >= 0)
-				err = sk_ids_append(renderer->ids, id);
-			n += 2;
+				err = put_special(renderer, id);
+			text += 2;
 		}
-		if (err < 0)
-			return err;
-		text += n;
 	}
-	return 0;
+	return err;
 }
 
-/* A mark and a text behind it are tokenised apart where the mark ends in a special token or a
- * line's end, as they would be together. */
 static int put_words(struct renderer *renderer, const struct sk_chat_message *message)
 {
-	return sk_tokenizer_encode(renderer->tokenizer, message->content, message->n_bytes,
-				   SK_ENCODE_PLAIN, renderer->ids);
+	return sk_bytes_append(&renderer->words, message->content, message->n_bytes);
 }
 
 /* The system message that the model's own template puts where none is given: the text between its
@@ -193,18 +240,18 @@ static int put_message(struct renderer *renderer, const char *const marks[2],
 	return err ? err : put_marks(renderer, marks[1]);
 }
 
-/* What ends the assistant's turn, less the end-of-turn token where the model has written it. */
+/* What ends the assistant's turn; where the model has written the end-of-turn token, what follows
+ * it. */
 static int close_turn(struct renderer *renderer, const struct sk_chat_template *chat,
 		      enum sk_chat_place place)
 {
 	struct sk_ids *ids = renderer->ids;
 	size_t n_before = ids->n_ids;
 	int err = put_marks(renderer, chat->assistant[1]);
-	bool repeats = !err && place == SK_CHAT_IS_ENDED && ids->n_ids > n_before &&
-		       sk_tokenizer_is_end(renderer->tokenizer, ids->ids[n_before]);
-	if (repeats)
-		memmove(ids->ids + n_before, ids->ids + n_before + 1,
-			(--ids->n_ids - n_before) * sizeof *ids->ids);
+	/* Words behind the last special token still wait, so an end is the last id. */
+	if (!err && place == SK_CHAT_IS_ENDED && ids->n_ids > n_before &&
+	    sk_tokenizer_is_end(renderer->tokenizer, ids->ids[ids->n_ids - 1]))
+		ids->n_ids = n_before;
 	return err;
 }
 
@@ -212,7 +259,8 @@ int sk_chat_encode_at(const struct sk_chat_template *chat, const struct sk_token
 		      enum sk_chat_place place, const struct sk_chat_message *messages,
 		      size_t n_messages, struct sk_ids *ids)
 {
-	struct renderer renderer = {tokenizer, ids};
+	struct renderer renderer = {
+		.tokenizer = tokenizer, .ids = ids, .goes_on = place != SK_CHAT_BEGINS};
 	const struct sk_chat_message *joined = NULL;
 	size_t n_before = ids->n_ids;
 
@@ -248,6 +296,9 @@ int sk_chat_encode_at(const struct sk_chat_template *chat, const struct sk_token
 	}
 	if (!err)
 		err = put_marks(&renderer, chat->opens);
+	if (!err)
+		err = put_waiting_words(&renderer);
+	sk_bytes_finish(&renderer.words);
 	if (err)
 		ids->n_ids = n_before;
 	return err;

@@ -32,7 +32,7 @@ enum sk_chat_place {
 /* Appends the ids of the messages, and of the words that open the assistant's turn. Marks become
  * special tokens; contents never do (SK_ENCODE_PLAIN), so a user cannot speak for the system. Where
  * the model's own template puts a default system message first, so does this. -ENOMEM, -EINVAL
- * (a role that the template has not). */
+ * (a role that the template has not), -EILSEQ (sk_tokenizer_encode); then *ids is as it was. */
 int sk_chat_encode(const struct sk_chat_template *chat, const struct sk_tokenizer *tokenizer,
 		   const struct sk_chat_message *messages, size_t n_messages, struct sk_ids *ids);
 /* The same for messages that go on with a conversation. */

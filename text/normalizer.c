@@ -117,8 +117,8 @@ static int append_form(const struct sk_normalizer *normalizer, const uint8_t *te
 }
 
 int sk_normalizer_apply(const struct sk_normalizer *normalizer, const uint8_t *text, size_t n_bytes,
-			bool is_first, struct sk_bytes *out)
+			struct sk_bytes *out)
 {
-	int err = normalizer->prepends_space && is_first ? sk_bytes_append(out, " ", 1) : 0;
+	int err = normalizer->prepends_space ? sk_bytes_append(out, " ", 1) : 0;
 	return err ? err : append_form(normalizer, text, n_bytes, out);
 }

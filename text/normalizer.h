@@ -8,7 +8,7 @@
 
 struct sk_normalizer {
 	enum { SK_NORMALIZE_NONE, SK_NFC, SK_NFD, SK_NFKC, SK_NFKD } form;
-	bool prepends_space; /* before the text's first word */
+	bool prepends_space; /* before every text, also where added tokens divide it */
 };
 
 struct sk_bytes {
@@ -27,4 +27,4 @@ bool sk_normalizer_changes(const struct sk_normalizer *normalizer, const uint8_t
 			   size_t n_bytes);
 /* Appends the normalised text to *out. 0 or -ENOMEM. */
 int sk_normalizer_apply(const struct sk_normalizer *normalizer, const uint8_t *text, size_t n_bytes,
-			bool is_first, struct sk_bytes *out);
+			struct sk_bytes *out);

@@ -28,7 +28,8 @@ int sk_pretokenizer_add(struct sk_pretokenizer *pretokenizer, const char *patter
 		return sk_diag_fail(diag, E2BIG, "the pre-tokenizer has more than %d steps",
 				    SK_PRETOKENIZER_MOST_STEPS);
 	pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-					 PCRE2_UTF | PCRE2_UCP, &error, &offset, NULL);
+					 PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error,
+					 &offset, NULL); /* \C would cut characters */
 	if (!code) {
 		PCRE2_UCHAR words[128] = "";
 		pcre2_get_error_message(error, words, sizeof words);

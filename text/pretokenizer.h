@@ -33,10 +33,17 @@ struct sk_pretokenizer_step {
 	bool is_inverted; /* what does not match counts as the match */
 };
 
+/* A space put before a text that begins with none, before the first step. */
+enum sk_prefix {
+	SK_PREFIX_NONE,
+	SK_PREFIX_FIRST,  /* at the very beginning only */
+	SK_PREFIX_ALWAYS, /* behind every added token too */
+};
+
 struct sk_pretokenizer {
 	struct sk_pretokenizer_step steps[SK_PRETOKENIZER_MOST_STEPS];
 	unsigned n_steps;
-	bool adds_prefix_space; /* before the first step, where the text begins with no space */
+	enum sk_prefix prefix;
 };
 
 void sk_pretokenizer_finish(struct sk_pretokenizer *pretokenizer);

@@ -71,10 +71,38 @@ static void find_ends(struct sk_tokenizer *tokenizer)
 		add_end(tokenizer, sk_tokenizer_find(tokenizer, names[i]));
 }
 
+/* Added tokens that are looked for in normalised text are normalised as it is. */
+static int normalize_added(struct sk_tokenizer *tokenizer)
+{
+	for (uint32_t i = 0; i < tokenizer->added.n_tokens; i++) {
+		struct sk_added_token *token = &tokenizer->added.tokens[i];
+		struct sk_bytes normal = {0};
+		if (!token->is_normalized ||
+		    !sk_normalizer_changes(&tokenizer->normalizer, (const uint8_t *)token->content,
+					   token->n_bytes))
+			continue;
+		int err =
+			sk_normalizer_apply(&tokenizer->normalizer, (const uint8_t *)token->content,
+					    token->n_bytes, &normal);
+		if (err < 0 || !normal.n_bytes) {
+			sk_bytes_finish(&normal);
+			if (err < 0)
+				return err;
+			continue;
+		}
+		free((char *)token->content);
+		token->content = (char *)normal.bytes;
+		token->n_bytes = (uint32_t)normal.n_bytes;
+	}
+	return 0;
+}
+
 /* After the file's part, all that follows from it. */
 static int finish_opening(struct sk_tokenizer *tokenizer, int err,
-			  struct sk_tokenizer **ret_tokenizer)
+			  struct sk_tokenizer **ret_tokenizer, struct sk_diag *diag)
 {
+	if (!err && normalize_added(tokenizer) < 0)
+		err = sk_diag_fail(diag, ENOMEM, "the tokenizer: not enough memory");
 	if (err < 0) {
 		sk_tokenizer_close(tokenizer);
 		return err;
@@ -93,7 +121,7 @@ int sk_tokenizer_open_json_memory(const char *text, size_t n_bytes, const char *
 		return sk_diag_fail(diag, ENOMEM, "%s: not enough memory", name);
 	return finish_opening(tokenizer,
 			      sk_tokenizer_fill_json(tokenizer, text, n_bytes, name, diag),
-			      ret_tokenizer);
+			      ret_tokenizer, diag);
 }
 
 static int read_file(const char *path, struct sk_bytes *ret_bytes, struct sk_diag *diag)
@@ -127,7 +155,7 @@ static int open_json(const char *path, const char *directory, struct sk_tokenize
 	sk_bytes_finish(&bytes);
 	if (!err && directory)
 		err = sk_tokenizer_read_directory(tokenizer, directory, diag);
-	return finish_opening(tokenizer, err, ret_tokenizer);
+	return finish_opening(tokenizer, err, ret_tokenizer, diag);
 }
 
 int sk_tokenizer_open_json(const char *path, struct sk_tokenizer **ret_tokenizer,
@@ -143,7 +171,7 @@ int sk_tokenizer_open_gguf(const struct sk_gguf *gguf, struct sk_tokenizer **ret
 	if (!tokenizer)
 		return sk_diag_fail(diag, ENOMEM, "%s: not enough memory", sk_gguf_path(gguf));
 	return finish_opening(tokenizer, sk_tokenizer_fill_gguf(tokenizer, gguf, diag),
-			      ret_tokenizer);
+			      ret_tokenizer, diag);
 }
 
 int sk_tokenizer_open(const struct sk_model *model, struct sk_tokenizer **ret_tokenizer,
@@ -185,7 +213,7 @@ struct encoder {
 	struct sk_bytes normal; /* of the section in work */
 	struct sk_ids *ids;
 	bool plain;
-	bool is_first; /* nothing of the text has been encoded yet */
+	bool is_first; /* nothing has been encoded yet, of this text or one that it goes on with */
 };
 
 static int encode_piece(void *context, const uint8_t *piece, size_t n_bytes)
@@ -246,7 +274,10 @@ static int encode_around(struct encoder *encoder, const uint8_t *text, size_t n_
 static int encode_normal(struct encoder *encoder, const uint8_t *text, size_t n_bytes)
 {
 	const struct sk_tokenizer *tokenizer = encoder->tokenizer;
-	if (!tokenizer->pretokenizer.adds_prefix_space || (n_bytes && text[0] == ' '))
+	enum sk_prefix prefix = tokenizer->pretokenizer.prefix;
+	bool wants_space =
+		prefix == SK_PREFIX_ALWAYS || (prefix == SK_PREFIX_FIRST && encoder->is_first);
+	if (!wants_space || (n_bytes && text[0] == ' '))
 		return encode_words(encoder, text, n_bytes);
 
 	struct sk_bytes spaced = {0};
@@ -266,8 +297,7 @@ static int encode_raw(struct encoder *encoder, const uint8_t *text, size_t n_byt
 
 	if (sk_normalizer_changes(normalizer, text, n_bytes)) {
 		encoder->normal.n_bytes = 0;
-		err = sk_normalizer_apply(normalizer, text, n_bytes, encoder->is_first,
-					  &encoder->normal);
+		err = sk_normalizer_apply(normalizer, text, n_bytes, &encoder->normal);
 		text = encoder->normal.bytes;
 		n_bytes = encoder->normal.n_bytes;
 	}
@@ -285,7 +315,7 @@ int sk_tokenizer_encode(const struct sk_tokenizer *tokenizer, const void *text, 
 		.bpe = {.vocab = &tokenizer->vocab},
 		.ids = ids,
 		.plain = flags & SK_ENCODE_PLAIN,
-		.is_first = true,
+		.is_first = !(flags & SK_ENCODE_GOES_ON),
 	};
 	size_t n_before = ids->n_ids;
 
@@ -341,9 +371,11 @@ int32_t sk_tokenizer_find(const struct sk_tokenizer *tokenizer, const char *toke
 {
 	size_t n = strlen(token);
 	for (uint32_t i = 0; i < tokenizer->added.n_tokens; i++) {
-		const struct sk_added_token *added = &tokenizer->added.tokens[i];
-		if (added->n_bytes == n && memcmp(added->content, token, n) == 0)
-			return added->id;
+		int32_t id = tokenizer->added.tokens[i].id; /* its content may be normalised */
+		size_t n_bytes;
+		const uint8_t *bytes = sk_tokenizer_bytes(tokenizer, id, &n_bytes);
+		if (n_bytes == n && memcmp(bytes, token, n) == 0)
+			return id;
 	}
 	return sk_vocab_find(&tokenizer->vocab, token, n);
 }

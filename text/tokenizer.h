@@ -35,9 +35,10 @@ int sk_tokenizer_open_gguf(const struct sk_gguf *gguf, struct sk_tokenizer **ret
 void sk_tokenizer_close(struct sk_tokenizer *tokenizer);
 
 enum sk_encode_flags {
-	SK_ENCODE_PLAIN = 1 << 0, /* special tokens spelt out in the text are plain text (a user's
+	SK_ENCODE_PLAIN = 1 << 0,   /* special tokens spelt out in the text are plain text (a user's
 				     words in a chat) */
-	SK_ENCODE_BOS = 1 << 1,   /* begin with BOS where the file says that a sequence does */
+	SK_ENCODE_BOS = 1 << 1,     /* begin with BOS where the file says that a sequence does */
+	SK_ENCODE_GOES_ON = 1 << 2, /* goes on with another text: no space before the first word */
 };
 
 /* Appends the ids of text[0..n_bytes) to *ids. -ENOMEM; -EOVERFLOW past 2^31 bytes; -EILSEQ

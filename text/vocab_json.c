@@ -58,9 +58,11 @@ static int read_normalizer(struct reader *reader, const json_t *node)
 		}
 	}
 	if (strcmp(type, "Sequence") == 0) {
+		const json_t *steps = json_object_get(node, "normalizers"), *step;
 		size_t i;
-		const json_t *step;
-		json_array_foreach (json_object_get(node, "normalizers"), i, step) {
+		if (!json_is_array(steps))
+			return malformed(reader, "normalizer", "a sequence without its steps");
+		json_array_foreach (steps, i, step) {
 			int err = read_normalizer(reader, step);
 			if (err < 0)
 				return err;
@@ -84,6 +86,30 @@ static int read_normalizer(struct reader *reader, const json_t *node)
 /* --- Pre-tokenizer
  * --------------------------------------------------------------------------------- */
 
+static int add_step(struct reader *reader, const char *pattern, enum sk_split_behavior behavior,
+		    bool is_inverted)
+{
+	struct sk_diag reason;
+	int err = sk_pretokenizer_add(&reader->tokenizer->pretokenizer, pattern, behavior,
+				      is_inverted, &reason);
+	return err < 0 ? sk_diag_fail(reader->diag, -err, "%s: %s", reader->name, reason.text) : 0;
+}
+
+/* A space that a step behind others puts before each of their pieces is not known here: only the
+ * text's own is. */
+static int set_prefix(struct reader *reader, const char *type, enum sk_prefix prefix)
+{
+	struct sk_pretokenizer *pretokenizer = &reader->tokenizer->pretokenizer;
+	if (prefix != SK_PREFIX_NONE && pretokenizer->n_steps)
+		return sk_diag_fail(reader->diag, ENOTSUP,
+				    "%s: the pre-tokenizer '%s' is not supported with a prefix "
+				    "space behind other steps",
+				    reader->name, type);
+	if (prefix != SK_PREFIX_NONE)
+		pretokenizer->prefix = prefix;
+	return 0;
+}
+
 static int read_split(struct reader *reader, const json_t *node)
 {
 	static const char *const names[] = {
@@ -97,10 +123,17 @@ static int read_split(struct reader *reader, const json_t *node)
 	const char *behavior = string_at(node, "behavior"), *regex = string_at(pattern, "Regex");
 	sk_autofree char *quoted = NULL;
 
+	if (regex[0] && reader->is_metaspace)
+		return sk_diag_fail(reader->diag, ENOTSUP,
+				    "%s: a split by a regular expression is not supported where "
+				    "spaces are written as U+2581",
+				    reader->name);
 	if (!regex[0]) {
 		const char *plain = string_at(pattern, "String");
 		if (!plain[0] || strstr(plain, "\\E"))
 			return malformed(reader, "pre_tokenizer", "a split without a pattern");
+		if (reader->is_metaspace && strcmp(plain, " ") == 0)
+			return 0; /* no text has a space any more when it comes here */
 		if (asprintf(&quoted, "\\Q%s\\E", plain) < 0) {
 			quoted = NULL;
 			return -ENOMEM;
@@ -109,25 +142,23 @@ static int read_split(struct reader *reader, const json_t *node)
 	}
 	for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strcmp(behavior, names[i]) == 0)
-			return sk_pretokenizer_add(&reader->tokenizer->pretokenizer, regex,
-						   (enum sk_split_behavior)i,
-						   is_set(node, "invert"), reader->diag);
+			return add_step(reader, regex, (enum sk_split_behavior)i,
+					is_set(node, "invert"));
 	}
 	return unknown(reader, "split behavior", behavior);
 }
 
 static int read_pretokenizer(struct reader *reader, const json_t *node)
 {
-	struct sk_pretokenizer *pretokenizer = &reader->tokenizer->pretokenizer;
-	struct sk_normalizer *normalizer = &reader->tokenizer->normalizer;
-
 	if (!node || json_is_null(node))
 		return 0;
 	const char *type = string_at(node, "type");
 	if (strcmp(type, "Sequence") == 0) {
+		const json_t *steps = json_object_get(node, "pretokenizers"), *step;
 		size_t i;
-		const json_t *step;
-		json_array_foreach (json_object_get(node, "pretokenizers"), i, step) {
+		if (!json_is_array(steps))
+			return malformed(reader, "pre_tokenizer", "a sequence without its steps");
+		json_array_foreach (steps, i, step) {
 			int err = read_pretokenizer(reader, step);
 			if (err < 0)
 				return err;
@@ -137,24 +168,26 @@ static int read_pretokenizer(struct reader *reader, const json_t *node)
 	if (strcmp(type, "ByteLevel") == 0) {
 		const json_t *use_regex = json_object_get(node, "use_regex");
 		reader->tokenizer->vocab.is_byte_level = true;
-		pretokenizer->adds_prefix_space |= is_set(node, "add_prefix_space");
-		if (use_regex && !json_is_true(use_regex))
-			return 0;
-		return sk_pretokenizer_add(pretokenizer, sk_pattern_gpt2, SK_SPLIT_ISOLATED, false,
-					   reader->diag);
+		int err = set_prefix(reader, type,
+				     is_set(node, "add_prefix_space") ? SK_PREFIX_ALWAYS
+								      : SK_PREFIX_NONE);
+		if (err < 0 || (use_regex && !json_is_true(use_regex)))
+			return err;
+		return add_step(reader, sk_pattern_gpt2, SK_SPLIT_ISOLATED, false);
 	}
 	if (strcmp(type, "Digits") == 0)
-		return sk_pretokenizer_add(pretokenizer,
-					   is_set(node, "individual_digits") ? "\\p{N}" : "\\p{N}+",
-					   SK_SPLIT_ISOLATED, false, reader->diag);
+		return add_step(reader, is_set(node, "individual_digits") ? "\\p{N}" : "\\p{N}+",
+				SK_SPLIT_ISOLATED, false);
 	if (strcmp(type, "Split") == 0)
 		return read_split(reader, node);
 	if (strcmp(type, "Metaspace") == 0 && !is_set(node, "split") &&
 	    json_object_get(node, "split")) {
+		const char *scheme = string_at(node, "prepend_scheme");
 		reader->is_metaspace = true;
-		normalizer->prepends_space =
-			strcmp(string_at(node, "prepend_scheme"), "never") != 0;
-		return 0;
+		return set_prefix(reader, type,
+				  strcmp(scheme, "never") == 0   ? SK_PREFIX_NONE
+				  : strcmp(scheme, "first") == 0 ? SK_PREFIX_FIRST
+								 : SK_PREFIX_ALWAYS);
 	}
 	return unknown(reader, "pre-tokenizer", type);
 }
@@ -300,6 +333,8 @@ static int read_added(struct reader *reader, const json_t *list)
 	size_t i;
 	const json_t *node;
 
+	if (list && !json_is_null(list) && !json_is_array(list))
+		return malformed(reader, "added_tokens", "not a list");
 	json_array_foreach (list, i, node) {
 		const json_t *content = json_object_get(node, "content"),
 			     *id = json_object_get(node, "id");
@@ -316,6 +351,10 @@ static int read_added(struct reader *reader, const json_t *list)
 			.is_single_word = is_set(node, "single_word"),
 		};
 		json_int_t wanted = json_integer_value(id);
+		for (uint32_t k = 0; k < tokenizer->added.n_tokens; k++) {
+			if (tokenizer->added.tokens[k].id == wanted)
+				return malformed(reader, "added_tokens", "an id is given twice");
+		}
 		int err = sk_vocab_set(&tokenizer->vocab, wanted, token.content, token.n_bytes,
 				       false);
 		if (err == -ERANGE)

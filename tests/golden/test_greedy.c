@@ -78,8 +78,7 @@ static void test_small_models(void **state)
 	continue_model("tiny-llama-f32.gguf", "tiny-llama.greedy");
 }
 
-/* --- SmolLM2
- * --------------------------------------------------------------------------------------- */
+/* --- SmolLM2 --- */
 
 static const char *smollm2_path(void)
 {

@@ -13,8 +13,7 @@
 static const struct sk_limits limits = {
 	.max_prompt_bytes = 1000, .max_window_tokens = 500, .max_ring_slots = 8192};
 
-/* --- A writer of wire bytes, driven by the descriptors
- * -------------------------------------------- */
+/* --- A writer of wire bytes, driven by the descriptors --- */
 
 struct bytes {
 	uint8_t data[4096];
@@ -163,8 +162,7 @@ static void every_message_there_and_back(void **state)
 			}
 }
 
-/* --- What unpack refuses
- * -------------------------------------------------------------------------- */
+/* --- What unpack refuses --- */
 
 /* Bytes of a client's message with one Generate in it, whose inside is given. */
 static void expect_generate(const void *inside, size_t n, const char *fragment)
@@ -295,8 +293,7 @@ static void what_a_daemon_must_not_say(void **state)
 	}
 }
 
-/* --- What check refuses
- * --------------------------------------------------------------------------- */
+/* --- What check refuses --- */
 
 /* A good message of each kind, to be spoilt in one place. */
 struct good {
@@ -479,8 +476,7 @@ static void ranges_of_the_others(void **state)
 	EXPECT(CANCEL, x.m.body_case = SK__CLIENT_MESSAGE__BODY__NOT_SET, "no known kind");
 }
 
-/* --- Bytes that nobody meant
- * ---------------------------------------------------------------------- */
+/* --- Bytes that nobody meant --- */
 
 static uint64_t random_state;
 

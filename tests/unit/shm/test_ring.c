@@ -263,8 +263,7 @@ static void random_walk(void **state)
 	rig_finish(&rig);
 }
 
-/* --- Waiting
- * -------------------------------------------------------------------------------------- */
+/* --- Waiting --- */
 
 static void the_reader_is_rung_only_when_it_waits(void **state)
 {
@@ -361,8 +360,7 @@ static void the_writer_is_rung_when_there_is_room(void **state)
 	rig_finish(&rig);
 }
 
-/* --- Lies
- * ----------------------------------------------------------------------------------------- */
+/* --- Lies --- */
 
 static void a_lying_reader_is_found(void **state)
 {

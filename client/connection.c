@@ -282,6 +282,8 @@ void streamkv_close(struct streamkv *kv)
 {
 	if (!kv)
 		return;
+	if (kv->stream)
+		streamkv_stream_detach(kv->stream);
 	sk_channel_destroy(kv->channel);
 	sk_ring_reader_destroy(kv->ring);
 	if (kv->welcome_message)

@@ -340,10 +340,7 @@ static int exit_code_of(const struct streamkv_result *result)
 		return caught ? 128 + caught
 			      : sk_said(EX_TEMPFAIL, "cancelled: %s", result->reason);
 	case STREAMKV_STOP_REFUSED:
-		return sk_said(strstr(result->reason, "KV cache") || strstr(result->reason, "busy")
-				       ? EX_TEMPFAIL
-				       : EX_DATAERR,
-			       "refused: %s", result->reason);
+		return sk_said(sk_exit_code_of(result->error), "refused: %s", result->reason);
 	case STREAMKV_STOP_DISCONNECTED:
 		return sk_said(EX_TEMPFAIL, "ended by the daemon: %s", result->reason);
 	default:

@@ -97,9 +97,11 @@ static int ask(struct streamkv *kv, uint32_t request, const struct streamkv_gene
 	generate.n_stop = from->n_stops;
 	generate.plain = from->plain;
 	generate.chat = from->chat ? (char *)from->chat : "";
-	if (from->system)
+	if (from->system) {
+		generate.has_system_case = SK__GENERATE__HAS_SYSTEM_SYSTEM;
 		generate.system =
 			(ProtobufCBinaryData){strlen(from->system), (uint8_t *)from->system};
+	}
 	generate.ignore_eos = from->ignore_eos;
 	generate.show_special = from->show_special;
 	message.request = request;
@@ -217,6 +219,7 @@ static void finish(struct streamkv_stream *stream, Sk__ServerMessage *message)
 	stream->result = (struct streamkv_result){
 		.stop = (enum streamkv_stop)from->stop,
 		.reason = from->reason,
+		.error = -from->error,
 		.stop_string = stream->stop_string ? stream->stop_string : "",
 		.prompt_tokens = from->prompt_tokens,
 		.evaluated_tokens = from->evaluated_tokens,
@@ -264,6 +267,7 @@ static int take_messages(struct streamkv_stream *stream, struct streamkv_error *
 				"%s", message->failed->reason);
 			stream->is_last = stream->is_finished = true;
 			stream->result.stop = STREAMKV_STOP_REFUSED;
+			stream->result.error = err;
 			stream->result.reason = stream->result.stop_string = "";
 		}
 		sk__server_message__free_unpacked(message, NULL);
@@ -278,6 +282,8 @@ int streamkv_next(struct streamkv_stream *stream, int timeout_ms, struct streamk
 {
 	struct streamkv *kv = stream->kv;
 
+	if (!kv)
+		return streamkv_fail(error, ECONNRESET, "the connection was closed");
 	for (;;) {
 		int got = stream->is_last ? 0 : take_token(stream, ret_token, error);
 		if (got != 0)
@@ -317,6 +323,8 @@ int streamkv_cancel(struct streamkv_stream *stream, struct streamkv_error *error
 	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
 	Sk__Cancel cancel = SK__CANCEL__INIT;
 
+	if (!stream->kv)
+		return streamkv_fail(error, ECONNRESET, "the connection was closed");
 	cancel.target = stream->request;
 	message.body_case = SK__CLIENT_MESSAGE__BODY_CANCEL;
 	message.cancel = &cancel;
@@ -328,14 +336,20 @@ const struct streamkv_result *streamkv_result(const struct streamkv_stream *stre
 	return &stream->result;
 }
 
+void streamkv_stream_detach(struct streamkv_stream *stream)
+{
+	stream->kv = NULL;
+}
+
 void streamkv_stream_close(struct streamkv_stream *stream)
 {
 	if (!stream)
 		return;
-	if (!stream->is_finished && !stream->kv->is_broken)
-		(void)streamkv_cancel(stream, NULL);
-	if (stream->kv->stream == stream)
+	if (stream->kv) {
+		if (!stream->is_finished && !stream->kv->is_broken)
+			(void)streamkv_cancel(stream, NULL);
 		stream->kv->stream = NULL;
+	}
 	if (stream->finished)
 		sk__server_message__free_unpacked(stream->finished, NULL);
 	free(stream->stop_string);

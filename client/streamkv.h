@@ -47,7 +47,7 @@ const char *streamkv_default_socket(void);
  * `timeout_ms` (-1: for ever). */
 int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **ret_kv,
 		     struct streamkv_error *error);
-void streamkv_close(struct streamkv *kv);
+void streamkv_close(struct streamkv *kv); /* a stream that is left over only needs its close */
 
 struct streamkv_policy {
 	enum { STREAMKV_DEFAULT, STREAMKV_STREAMING, STREAMKV_WINDOW, STREAMKV_DENSE } mode;
@@ -77,7 +77,8 @@ struct streamkv_generate {
 	const char *const *stops;
 	unsigned n_stops;
 	bool plain, ignore_eos, show_special;
-	const char *chat, *system; /* NULL: none */
+	const char *chat;   /* a template's name or "auto"; NULL: none */
+	const char *system; /* NULL: the template's own, where it has one */
 };
 #define STREAMKV_GENERATE_INIT                                                                     \
 	{                                                                                          \
@@ -111,6 +112,7 @@ const char *streamkv_stop_name(enum streamkv_stop stop);
 struct streamkv_result {
 	enum streamkv_stop stop;
 	const char *reason; /* a sentence, or "" */
+	int error;          /* with REFUSED: -errno of the cause. -EBUSY, -ENOSPC: try again */
 	const char *stop_string;
 	uint64_t prompt_tokens, evaluated_tokens, reused_tokens, generated_tokens, evicted_tokens,
 		evictions;

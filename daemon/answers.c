@@ -93,6 +93,7 @@ int sk_answer_finished(struct sk_connection *connection, const struct sk_event *
 	finished.prefill_ns = from->prefill_ns;
 	finished.first_token_ns = from->first_token_ns;
 	finished.decode_ns = from->decode_ns;
+	finished.error = from->stop == SK_STOP_REFUSED ? -event->error : 0;
 	if (from->stop == SK_STOP_STRING && from->stop_index < request->n_stops) {
 		finished.stop_string.data = request->stops[from->stop_index].bytes;
 		finished.stop_string.len = request->stops[from->stop_index].n_bytes;

@@ -228,6 +228,10 @@ static bool handle(struct sk_connection *connection, const Sk__ClientMessage *me
 					    : "a client says hello first");
 		return false;
 	}
+	if (find_request(connection, message->request)) {
+		sk_connection_fail(connection, EPROTO, "two running requests have the same number");
+		return false;
+	}
 	int err = sk_client_message_check(message, &connection->server->limits, &diag);
 	if (err < 0) {
 		if (is_hello || !message->request) { /* nothing that an answer could name */
@@ -257,10 +261,6 @@ static bool handle(struct sk_connection *connection, const Sk__ClientMessage *me
 	if (connection->n_requests == MOST_REQUESTS)
 		return refuse(connection, message->request, EBUSY,
 			      "this connection has 16 requests running already");
-	if (find_request(connection, message->request)) {
-		sk_connection_fail(connection, EPROTO, "two running requests have the same number");
-		return false;
-	}
 	return submit(connection, message, frame);
 }
 

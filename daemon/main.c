@@ -122,6 +122,8 @@ static int exit_code_of(int err)
 		return EX_OSERR;
 	case -ENODEV:
 		return EX_UNAVAILABLE;
+	case -ERANGE: /* a window that the model cannot have */
+		return EX_USAGE;
 	default:
 		return EX_DATAERR;
 	}

@@ -18,6 +18,7 @@ void sk_progress_begin(struct sk_progress *progress, const char *what)
 		.is_terminal = isatty(STDERR_FILENO),
 		.begun_ns = sk_clock_ns(),
 	};
+	sk_notify("STATUS=Loading the model: 0%%");
 }
 
 static void bar(const struct sk_progress *progress, double part, double rate)

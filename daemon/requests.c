@@ -120,12 +120,13 @@ static int take_stops(struct sk_request *request, const Sk__Generate *from)
 
 static int take_system(struct sk_request *request, const Sk__Generate *from)
 {
-	if (!from->chat[0] || !from->system.len)
+	if (!from->chat[0] || from->has_system_case != SK__GENERATE__HAS_SYSTEM_SYSTEM)
 		return 0;
-	request->system = malloc(from->system.len);
+	request->system = malloc(from->system.len + 1);
 	if (!request->system)
 		return -ENOMEM;
-	memcpy(request->system, from->system.data, from->system.len);
+	if (from->system.len)
+		memcpy(request->system, from->system.data, from->system.len);
 	request->n_system_bytes = from->system.len;
 	return 0;
 }

@@ -9,12 +9,13 @@
 #include <string.h>
 
 void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
-		      enum sk_stop_reason stop, const char *reason)
+		      enum sk_stop_reason stop, int error, const char *reason)
 {
 	struct sk_event *event = request->finished;
 	request->finished = NULL;
 	event->connection = request->connection;
 	event->request = request->id;
+	event->error = error;
 	event->result = (struct sk_result){.stop = stop, .prompt_tokens = request->ids.n_ids};
 	snprintf(event->reason, sizeof event->reason, "%s", reason);
 	engine->stats.n_requests++;
@@ -132,11 +133,12 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 
 	if (client->is_gone || atomic_load(&request->is_cancelled)) {
 		sk_engine_refuse(engine, request,
-				 client->is_gone ? SK_STOP_DISCONNECTED : SK_STOP_CANCELLED, "");
+				 client->is_gone ? SK_STOP_DISCONNECTED : SK_STOP_CANCELLED, 0, "");
 		return;
 	}
 	if (request->error) {
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, request->diag.text);
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, request->error,
+				 request->diag.text);
 		return;
 	}
 
@@ -146,13 +148,13 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 		session = sk_session_create(&engine->pool, request->uid, request->session,
 					    &engine->options.policy);
 		if (!session) {
-			sk_engine_refuse(engine, request, SK_STOP_REFUSED, diag.text);
+			sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOMEM, diag.text);
 			return;
 		}
 	} else if (session->is_busy) {
 		snprintf(diag.text, sizeof diag.text,
 			 "the session '%s' is busy with another request", session->name);
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, diag.text);
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -EBUSY, diag.text);
 		return;
 	} else if (session->window.next) {
 		drop_bos(engine, request);
@@ -172,8 +174,8 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 	if (!err)
 		err = make_room(engine);
 	if (!err) {
-		generation =
-			sk_generation_create(request, session, engine->tokenizer, engine->n_ids);
+		generation = sk_generation_create(request, session, engine->tokenizer,
+						  engine->n_ids, engine->config.n_vocab);
 		err = generation ? 0 : -ENOMEM;
 	}
 	if (err < 0) {
@@ -183,7 +185,7 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 			session->window = window;
 			sk_session_settle(session);
 		}
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, diag.text);
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
 		return;
 	}
 	if (is_new)

@@ -26,13 +26,13 @@ static int settle_policy(struct sk_engine *engine, struct sk_diag *diag)
 		uint64_t context = engine->config.n_context;
 		if (others >= context)
 			return sk_diag_fail(
-				diag, EINVAL,
+				diag, ERANGE,
 				"sink %u and slack %u leave no window in the model's context of %u",
 				policy->sink, policy->slack, engine->config.n_context);
 		uint64_t most = context - others;
 		policy->window = most < DEFAULT_WINDOW ? (uint32_t)most : DEFAULT_WINDOW;
 	}
-	return sk_engine_check_policy(engine, policy, diag);
+	return sk_engine_check_policy(engine, policy, diag) < 0 ? -ERANGE : 0;
 }
 
 static int open_pool(struct sk_engine *engine, struct sk_diag *diag)
@@ -221,7 +221,8 @@ static void receive_request(struct sk_engine *engine, struct sk_request *request
 	}
 	struct sk_engine_client *client = find_client(engine, request->connection);
 	if (!client || engine->is_dead) {
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, "the engine takes no requests");
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -EIO,
+				 "the engine takes no requests");
 		return;
 	}
 	/* Where its chat goes on. (A request ahead of it on the same session makes it refused anyhow: busy.) */
@@ -362,6 +363,10 @@ static void *engine_main(void *context)
 						  "the device failed");
 		uint32_t n_before = engine->n_generations;
 		reap(engine);
+		if (engine->is_dead && engine->dead) {
+			sk_mailbox_post(&engine->events, &engine->dead->node);
+			engine->dead = NULL;
+		}
 		if (!ran && engine->n_generations == n_before)
 			sk_mailbox_wait(&engine->inbox, sleep_ms(engine));
 	}

@@ -48,7 +48,8 @@ struct sk_event {
 	enum sk_event_kind kind;
 	uint64_t connection;
 	uint32_t request;
-	int error; /* FAILED: errno of the cause; FINISHED: -EPROTO where the client broke its ring */
+	int error; /* FAILED, and FINISHED where refused: -errno of the cause; FINISHED: -EPROTO where
+		    * the client broke its ring */
 	union {
 		struct {
 			uint64_t prompt_tokens, evaluated_tokens;

@@ -6,13 +6,14 @@
 #include <string.h>
 
 struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
-					   const struct sk_tokenizer *tokenizer, uint32_t n_vocab)
+					   const struct sk_tokenizer *tokenizer, uint32_t n_ids,
+					   uint32_t n_vocab)
 {
 	struct sk_generation *g = calloc(1, sizeof *g);
 	if (!g)
 		return NULL;
 	sk_list_init(&g->node);
-	if (sk_sampler_init(&g->sampler, &request->sampling, n_vocab) < 0)
+	if (sk_sampler_init(&g->sampler, &request->sampling, n_ids, n_vocab) < 0)
 		goto fail;
 	if (session->last_id >= 0 && sk_ids_append(&g->input, session->last_id) < 0)
 		goto fail;

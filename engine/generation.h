@@ -39,10 +39,11 @@ struct sk_generation {
 	uint64_t began_ns, prompt_done_ns, first_token_ns, last_token_ns, progress_ns;
 };
 
-/* Takes request and session over. n_vocab: ids that may be drawn. NULL without memory: nothing was
+/* Takes request and session over. n_ids: ids that may be drawn, of n_vocab. NULL without memory: nothing was
  * taken. */
 struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
-					   const struct sk_tokenizer *tokenizer, uint32_t n_vocab);
+					   const struct sk_tokenizer *tokenizer, uint32_t n_ids,
+					   uint32_t n_vocab);
 /* The request goes; the session too, unless it has a name. */
 void sk_generation_destroy(struct sk_generation *generation);
 

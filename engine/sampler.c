@@ -33,16 +33,16 @@ static double draw(uint64_t s[4])
 	return (double)(result >> 11) * 0x1p-53;
 }
 
-int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling,
+int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling, uint32_t n_ids,
 		    uint32_t n_vocab)
 {
-	*sampler = (struct sk_sampler){.sampling = *sampling, .n_vocab = n_vocab};
+	*sampler = (struct sk_sampler){.sampling = *sampling, .n_ids = n_ids, .n_vocab = n_vocab};
 	if (sampler->sampling.repeat_last > SK_REPEAT_MOST)
 		sampler->sampling.repeat_last = SK_REPEAT_MOST;
 	uint64_t state = sampling->seed;
 	for (int i = 0; i < 4; i++)
 		sampler->random[i] = splitmix(&state);
-	sampler->candidates = malloc(n_vocab * sizeof *sampler->candidates);
+	sampler->candidates = malloc(n_ids * sizeof *sampler->candidates);
 	sampler->recent = malloc((sampler->sampling.repeat_last + 1) * sizeof *sampler->recent);
 	if (!sampler->candidates || !sampler->recent) {
 		sk_sampler_finish(sampler);
@@ -109,7 +109,7 @@ static void penalise(struct sk_sampler *sampler)
 	float penalty = sampler->sampling.repeat_penalty;
 	for (uint32_t i = 0; i < sampler->n_recent; i++) {
 		int32_t id = sampler->recent[i];
-		if (id < 0 || (uint32_t)id >= sampler->n_vocab)
+		if (id < 0 || (uint32_t)id >= sampler->n_ids)
 			continue;
 		struct sk_candidate *c = &sampler->candidates[id];
 		if (c->id < 0)
@@ -119,7 +119,7 @@ static void penalise(struct sk_sampler *sampler)
 	}
 	for (uint32_t i = 0; i < sampler->n_recent; i++) {
 		int32_t id = sampler->recent[i];
-		if (id >= 0 && (uint32_t)id < sampler->n_vocab)
+		if (id >= 0 && (uint32_t)id < sampler->n_ids)
 			sampler->candidates[id].id = id;
 	}
 }
@@ -153,7 +153,7 @@ static int32_t pick(struct sk_sampler *sampler, const float *logits)
 {
 	const struct sk_sampling *s = &sampler->sampling;
 	struct sk_candidate *c = sampler->candidates;
-	uint32_t n = sampler->n_vocab;
+	uint32_t n = sampler->n_ids;
 
 	for (uint32_t i = 0; i < n; i++)
 		c[i] = (struct sk_candidate){.id = (int32_t)i, .logit = logits[i]};

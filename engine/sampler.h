@@ -20,12 +20,13 @@ struct sk_sampler {
 	uint64_t random[4]; /* xoshiro256** */
 	int32_t *recent;    /* a ring of the last n_recent ids, for the penalty */
 	uint32_t n_recent, recent_next;
-	struct sk_candidate *candidates; /* scratch, n_vocab */
-	uint32_t n_vocab;
+	struct sk_candidate *candidates; /* scratch, n_ids */
+	uint32_t n_ids, n_vocab;
 };
 
-/* n_vocab: ids that may be drawn. 0 or -ENOMEM. */
-int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling,
+/* n_ids: ids that may be drawn, at most n_vocab: rows of the model, some of them padding that no
+ * token has, though its probabilities count them. 0 or -ENOMEM. */
+int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling, uint32_t n_ids,
 		    uint32_t n_vocab);
 void sk_sampler_finish(struct sk_sampler *sampler); /* accepts zeroed ones */
 

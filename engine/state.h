@@ -72,7 +72,7 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 		     struct sk_engine_client *client);
 /* Finishes a request that never became a generation. */
 void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
-		      enum sk_stop_reason stop, const char *reason);
+		      enum sk_stop_reason stop, int error, const char *reason);
 /* The user's session of that name, or NULL. */
 struct sk_session *sk_engine_find_session(struct sk_engine *engine, uid_t uid, const char *name);
 /* Where `policy` cannot be had on this model: -EINVAL and a sentence. */

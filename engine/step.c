@@ -8,15 +8,12 @@
 
 #define PROGRESS_NS 100000000u
 
+/* The thread tells it, after it has told every request how it ended. */
 static void dead(struct sk_engine *engine, const char *reason)
 {
-	struct sk_event *event = engine->dead;
 	engine->is_dead = true;
-	engine->dead = NULL;
-	if (!event)
-		return;
-	snprintf(event->reason, sizeof event->reason, "%s", reason);
-	sk_mailbox_post(&engine->events, &event->node);
+	if (engine->dead)
+		snprintf(engine->dead->reason, sizeof engine->dead->reason, "%s", reason);
 }
 
 /* Lays the granted tokens out as rows and spans. Returns the number of spans. */
@@ -130,11 +127,12 @@ bool sk_engine_step(struct sk_engine *engine)
 			tell_progress(engine, g, now_ns);
 			continue;
 		}
+		uint64_t n_before = g->result.generated_tokens;
 		sk_generation_draw(
 			g, engine->tokenizer,
 			sk_forward_logits(&engine->forward, (uint32_t)engine->logit_of[i]),
 			engine->config.n_context, now_ns);
-		engine->stats.n_generated_tokens++;
+		engine->stats.n_generated_tokens += g->result.generated_tokens - n_before;
 		if (!g->is_detached)
 			sk_ring_writer_publish(g->request->ring);
 	}

@@ -15,17 +15,29 @@ int sk_text_worker_init(struct sk_text_worker *worker, const struct sk_tokenizer
 	return sk_mailbox_init(&worker->inbox);
 }
 
+static int fail_unknown_chat(struct sk_request *request, bool is_auto)
+{
+	char names[256] = "";
+	size_t n = 0;
+
+	for (const char *const *name = sk_chat_names(); *name && n < sizeof names; name++)
+		n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", *name);
+	return is_auto ? sk_diag_fail(&request->diag, EINVAL,
+				      "the model has no chat template that streamkv knows; name "
+				      "one: %s",
+				      names)
+		       : sk_diag_fail(&request->diag, EINVAL,
+				      "no chat template is called '%s'; there are: auto, %s",
+				      request->chat, names);
+}
+
 static int encode_chat(const struct sk_tokenizer *tokenizer, struct sk_request *request)
 {
 	bool is_auto = strcmp(request->chat, "auto") == 0;
 	const struct sk_chat_template *chat =
 		is_auto ? sk_chat_of(tokenizer) : sk_chat_by_name(request->chat);
 	if (!chat)
-		return sk_diag_fail(&request->diag, EINVAL,
-				    is_auto ? "the model has no chat template that streamkv knows; "
-					      "name one with --chat=NAME"
-					    : "no chat template is called '%s'",
-				    request->chat);
+		return fail_unknown_chat(request, is_auto);
 
 	struct sk_chat_message messages[2];
 	size_t n = 0;
@@ -33,13 +45,7 @@ static int encode_chat(const struct sk_tokenizer *tokenizer, struct sk_request *
 		messages[n++] = (struct sk_chat_message){"system", request->system,
 							 request->n_system_bytes};
 	messages[n++] = (struct sk_chat_message){"user", request->input, request->n_input_bytes};
-	int err =
-		sk_chat_encode_at(chat, tokenizer, request->chat_place, messages, n, &request->ids);
-	if (err == -EINVAL)
-		return sk_diag_fail(&request->diag, EINVAL,
-				    "the chat template '%s' has no system turn",
-				    sk_chat_name(chat));
-	return err;
+	return sk_chat_encode_at(chat, tokenizer, request->chat_place, messages, n, &request->ids);
 }
 
 static void encode(const struct sk_tokenizer *tokenizer, struct sk_request *request)

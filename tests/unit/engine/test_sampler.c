@@ -29,7 +29,7 @@ static struct sk_sampling sampling(float temperature, uint64_t seed)
 static void count(const struct sk_sampling *how, unsigned n, unsigned *counts)
 {
 	struct sk_sampler sampler;
-	assert_int_equal(sk_sampler_init(&sampler, how, N), 0);
+	assert_int_equal(sk_sampler_init(&sampler, how, N, N), 0);
 	memset(counts, 0, N * sizeof *counts);
 	while (n--) {
 		int32_t id;
@@ -93,7 +93,7 @@ static void test_greedy(void **state)
 	sorted(1, p, order);
 	for (int i = 0; i < N; i++)
 		total += exp((double)logits[i]);
-	assert_int_equal(sk_sampler_init(&sampler, &how, N), 0);
+	assert_int_equal(sk_sampler_init(&sampler, &how, N, N), 0);
 	assert_int_equal(sk_sampler_pick(&sampler, logits, &id, &logprob), 0);
 	assert_int_equal(id, order[0]);
 	assert_true(fabs((double)logprob - ((double)logits[id] - log(total))) < 1e-5);
@@ -175,9 +175,9 @@ static void test_same_seed_same_tokens(void **state)
 	struct sk_sampling how = sampling(1, 42), other = sampling(1, 43);
 	unsigned n_same = 0;
 	fill();
-	assert_int_equal(sk_sampler_init(&a, &how, N), 0);
-	assert_int_equal(sk_sampler_init(&b, &how, N), 0);
-	assert_int_equal(sk_sampler_init(&c, &other, N), 0);
+	assert_int_equal(sk_sampler_init(&a, &how, N, N), 0);
+	assert_int_equal(sk_sampler_init(&b, &how, N, N), 0);
+	assert_int_equal(sk_sampler_init(&c, &other, N, N), 0);
 	for (int i = 0; i < 500; i++) {
 		int32_t x, y, z;
 		float logprob;
@@ -206,7 +206,7 @@ static void test_repeat_penalty(void **state)
 	logits[20] = 3;
 	how.repeat_penalty = 2;
 	how.repeat_last = 3;
-	assert_int_equal(sk_sampler_init(&sampler, &how, N), 0);
+	assert_int_equal(sk_sampler_init(&sampler, &how, N, N), 0);
 	sk_sampler_saw(&sampler, 10);
 	sk_sampler_saw(&sampler, 10); /* counts once */
 	sk_sampler_pick(&sampler, logits, &id, &logprob);
@@ -234,7 +234,7 @@ static void test_no_numbers(void **state)
 	int32_t id;
 	float logprob;
 	fill();
-	assert_int_equal(sk_sampler_init(&sampler, &how, N), 0);
+	assert_int_equal(sk_sampler_init(&sampler, &how, N, N), 0);
 	logits[17] = NAN;
 	assert_int_equal(sk_sampler_pick(&sampler, logits, &id, &logprob), -EDOM);
 	logits[17] = INFINITY;

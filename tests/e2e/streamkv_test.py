@@ -2,6 +2,7 @@
 import ctypes
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -18,11 +19,25 @@ DEADLINE = 120  # seconds that anything may take before the test fails; ThreadSa
 LIBC = ctypes.CDLL(None)
 
 
+def smollm2():
+    """The default model's file, where it is (tools/fetch-model); else the test is skipped by name."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = os.environ.get("STREAMKV_SMOLLM2") or os.path.join(cache, "streamkv/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+    if not os.path.exists(path):
+        raise unittest.SkipTest("%s is not here" % path)
+    return path
+
+
 class Program(subprocess.Popen):
     """A program that a failing test neither waits for nor leaves behind."""
 
-    def __init__(self, command, **options):
-        super().__init__(command, preexec_fn=lambda: LIBC.prctl(1, signal.SIGKILL), **options)  # PR_SET_PDEATHSIG
+    def __init__(self, command, limit_descriptors=None, **options):
+        def prepare():
+            LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            if limit_descriptors:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit_descriptors, limit_descriptors))
+
+        super().__init__(command, preexec_fn=prepare, **options)
 
     def __exit__(self, kind, *rest):
         if kind:
@@ -33,21 +48,24 @@ class Program(subprocess.Popen):
 class Daemon:
     """streamkvd, started and ready (it has said READY=1), until stop()."""
 
-    def __init__(self, *options, model="pythia-books"):
+    def __init__(self, *options, model="pythia-books", limit_descriptors=None):
         self.folder = tempfile.mkdtemp(prefix="streamkv-e2e-")
         self.socket = os.path.join(self.folder, "s")
         notify_path = os.path.join(self.folder, "n")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(notify_path)
-            notify.settimeout(DEADLINE)
+            notify.settimeout(0.1)
             environment = dict(os.environ, NOTIFY_SOCKET=notify_path)
             with open(os.path.join(self.folder, "log"), "w") as log:
                 self.process = Program(
                     [os.path.join(BIN, "streamkvd"), "--model", os.path.join(MODELS, model), "--socket", self.socket,
-                     "--kv-memory", "64M", *options], stderr=log, env=environment)
+                     "--kv-memory", "64M", *options], stderr=log, env=environment, limit_descriptors=limit_descriptors)
             self.said = b""
             while b"READY=1" not in self.said:
-                self.said += notify.recv(4096) + b"\n"
+                try:
+                    self.said += notify.recv(4096) + b"\n"
+                except TimeoutError:
+                    assert self.process.poll() is None, self.log()
         self.status()
         self.baseline = -1
         while self.baseline != self.n_descriptors():  # the sockets of READY and of that status are still being closed
@@ -65,7 +83,8 @@ class Daemon:
         return [CLIENT, arguments[0], "--socket", self.socket, *arguments[1:]]
 
     def run(self, *arguments, stdin=b"", **options):
-        return subprocess.run(self.command(*arguments), input=stdin, capture_output=True, timeout=DEADLINE, **options)
+        options.setdefault("timeout", DEADLINE)
+        return subprocess.run(self.command(*arguments), input=stdin, capture_output=True, **options)
 
     def start(self, *arguments, **options):
         return Program(self.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

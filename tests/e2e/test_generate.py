@@ -2,10 +2,11 @@
 import csv
 import os
 import random
+import signal
 import subprocess
 import unittest
 
-from streamkv_test import CLIENT, DEADLINE, Case, Program
+from streamkv_test import CLIENT, DEADLINE, Case, Daemon, Program, smollm2
 
 
 class Generate(Case):
@@ -118,13 +119,61 @@ class Generate(Case):
         second, end = self.daemon.generate("-n", "20", "--session", "s", "")
         self.assertEqual([t["id"] for t in whole], [t["id"] for t in first + second])
         self.assertGreater(end["reused_tokens"], 20)
-        type(self).n_sessions = 1
+        type(self).n_sessions += 1
+
+    def test_a_busy_session_is_refused_for_now(self):
+        with self.daemon.start("generate", "--endless", "--session", "busy", "It was") as process:
+            type(self).n_sessions += 1
+            self.assertTrue(process.stdout.read(10))
+            done = self.daemon.run("generate", "--session", "busy", "x")
+            self.assertEqual((done.returncode, done.stdout), (75, b""))
+            self.assertIn(b"busy with another request", done.stderr)
+            process.send_signal(signal.SIGINT)
+        self.assertEqual(self.daemon.run("generate", "-n", "3", "--session", "busy", "x").returncode, 0)
 
     def test_help(self):
         for command in ("generate", "tokenize", "detokenize", "status", "model"):
             done = self.daemon.run(command, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, b""))
             self.assertIn(b"exit codes", done.stdout)
+
+
+class Chat(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon("--kv-memory", "256M", model=smollm2())
+
+    def n_tokens(self, text):
+        return int(self.daemon.run("tokenize", "--count", stdin=text.encode()).stdout)
+
+    def test_a_chat_goes_on(self):
+        _, first = self.daemon.generate("--session", "c", "--chat", "auto", "-n", "8", "Count to a hundred.")
+        self.assertEqual(first["stop"], "limit")  # in the middle of the model's turn, which is closed before the next
+        _, second = self.daemon.generate("--session", "c", "--chat", "auto", "-n", "4", "Thank you.")
+        turn = "<|im_end|>\n<|im_start|>user\nThank you.<|im_end|>\n<|im_start|>assistant\n"
+        self.assertEqual(second["prompt_tokens"], self.n_tokens(turn))
+        self.assertEqual(second["position"], first["position"] + self.n_tokens(turn) + 4)
+
+    def test_the_system_may_say_nothing(self):
+        own = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+        for system in ("", "Be kind."):
+            begins = "<|im_start|>system\n%s<|im_end|>\n" % system
+            _, end = self.daemon.generate("--chat", "auto", "--system", system, "-n", "1", "Hi")
+            self.assertEqual(end["prompt_tokens"], self.n_tokens(begins + own))
+        _, end = self.daemon.generate("--chat", "auto", "-n", "1", "Hi")  # the template's own
+        self.assertGreater(end["prompt_tokens"], self.n_tokens("<|im_start|>system\nBe kind.<|im_end|>\n" + own))
+
+    def test_a_user_does_not_speak_for_the_system(self):
+        _, end = self.daemon.generate("--chat", "auto", "--system", "", "-n", "1", "<|im_end|>")
+        plain = int(self.daemon.run("tokenize", "--count", "--plain", stdin=b"<|im_end|>").stdout)
+        self.assertGreater(plain, 1)
+        _, empty = self.daemon.generate("--chat", "auto", "--system", "", "-n", "1", "a")
+        self.assertEqual(end["prompt_tokens"], empty["prompt_tokens"] - 1 + plain)
+
+    def test_an_unknown_template_names_the_known(self):
+        done = self.daemon.run("generate", "--chat", "nonsense", "x")
+        self.assertEqual(done.returncode, 65)
+        self.assertIn(b"there are: auto, chatml, ", done.stderr)
 
 
 class NoDaemon(unittest.TestCase):

@@ -124,6 +124,31 @@ class Hostile(Case):
             client.sendall(HELLO)
             self.assertIn(b"hello once", self.read_frame(client)[0])
 
+    def test_a_seventeenth_request(self):
+        with self.connect() as client:
+            self.close_all(self.greet(client))
+            for request in range(1, 17):
+                client.sendall(generate(request, b"It was", 100000))
+            client.sendall(generate(17, b"x", 1))
+            message = b""
+            while b"16 requests" not in message:  # progress of the others may come before it
+                message, _ = self.read_frame(client)
+                self.assertNotEqual(message, b"")
+            self.assertEqual(message[:3], bytes([1 << 3, 17, 5 << 3 | 2]))  # Failed, of request 17
+            self.assertEqual(self.daemon.status()["connections"], 2)  # and the client is not dropped for it
+
+    def test_a_number_that_is_taken(self):
+        malformed = frame(field(1, 1) + field(3, field(1, b"x") + field(4, 5) + field(5, 1)))  # endless, and a limit
+        for again in (generate(1, b"x", 1), malformed):
+            with self.connect() as client:
+                self.close_all(self.greet(client))
+                client.sendall(generate(1, b"It was", 100000) + again)
+                message = b"x"
+                while message:
+                    last = message
+                    message, _ = self.read_frame(client)
+                self.assertIn(b"the same number", last)
+
     def test_descriptors_that_nobody_wants(self):
         with self.connect() as client:
             null = os.open("/dev/null", os.O_RDONLY)

@@ -56,6 +56,7 @@ class Service(unittest.TestCase):
                                  (["--model", MODEL, "--socket-mode", "689"], "octal"),
                                  (["--model", MODEL, "--step-tokens", "2"], "less than --max-batch")]:
             self.assert_says(run(*arguments), 64, words)
+        self.assert_says(run("--model", MODEL, "--window", "5000", "--socket", self.path("s")), 64, "trained on 512")
 
     def test_models_that_are_none(self):
         there = self.path("s")
@@ -80,6 +81,56 @@ class Service(unittest.TestCase):
         self.assertEqual(again.wait(DEADLINE), 0)
         self.assertFalse(os.path.exists(daemon.socket))
         daemon.stop()
+
+    def test_it_says_that_it_loads_and_that_it_serves(self):
+        daemon = Daemon()
+        self.addCleanup(daemon.stop)
+        said = daemon.said.split(b"\n")
+        self.assertTrue(said[0].startswith(b"STATUS=Loading"), said)
+        self.assertLess(said.index(b"STATUS=Loading the model: 0%"), said.index(b"READY=1"))
+        self.assertTrue(any(line.startswith(b"STATUS=Serving pythia-books") for line in said), said)
+
+    def test_a_hangup_is_survived(self):
+        daemon = Daemon()
+        self.addCleanup(daemon.stop)
+        daemon.process.send_signal(signal.SIGHUP)
+        while "SIGHUP" not in daemon.log():
+            self.assertIsNone(daemon.process.poll())
+        self.assertEqual(daemon.run("generate", "-n", "3", "x").returncode, 0)
+
+    def test_ended_while_it_loads(self):
+        for _ in range(10):  # in one of its many states
+            there = self.path("s")
+            daemon = Program([DAEMON, "--model", MODEL, "--socket", there], stderr=subprocess.DEVNULL)
+            while not os.path.exists(there):
+                self.assertIsNone(daemon.poll())
+            daemon.send_signal(signal.SIGTERM)
+            self.assertIn(daemon.wait(DEADLINE), (0, -signal.SIGTERM))
+            self.assertFalse(os.path.exists(there))
+
+    def test_at_the_limit_clients_wait(self):
+        daemon = Daemon("--max-connections", "2")
+        self.addCleanup(daemon.stop)
+        with Program(daemon.command("generate", "--endless", "It was"), stdout=subprocess.PIPE) as one, \
+                Program(daemon.command("generate", "--endless", "It was"), stdout=subprocess.PIPE) as two:
+            self.assertTrue(one.stdout.read(10) and two.stdout.read(10))
+            with Program(daemon.command("generate", "-n", "3", "x"), stdout=subprocess.PIPE) as third:
+                with self.assertRaises(subprocess.TimeoutExpired):
+                    third.wait(0.3)
+                one.kill()
+                self.assertTrue(third.stdout.read())
+                self.assertEqual(third.wait(DEADLINE), 0)
+            two.kill()
+
+    def test_few_descriptors_are_enough_for_few(self):
+        few = Daemon(limit_descriptors=72)
+        self.addCleanup(few.stop)
+        self.assertIn("descriptors are enough for 2 clients at once", few.log())
+        clients = [Program(few.command("generate", "-n", "20", "It was"), stdout=subprocess.PIPE) for _ in range(8)]
+        for client in clients:
+            out, _ = client.communicate(timeout=DEADLINE)
+            self.assertEqual(client.returncode, 0)
+            self.assertTrue(out)
 
     def test_a_file_in_the_way_stays(self):
         path = self.path("file", "precious")

@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- Values
- * ---------------------------------------------------------------------------------------- */
+/* --- Values --- */
 
 static void *field(const struct sk_option *option, void *opts)
 {
@@ -164,8 +163,7 @@ int sk_options_defaults(const struct sk_option *table, void *opts, struct sk_dia
 	return 0;
 }
 
-/* --- Names
- * ----------------------------------------------------------------------------------------- */
+/* --- Names --- */
 
 static const struct sk_option *find(const struct sk_option *table, const char *name, size_t n)
 {
@@ -241,8 +239,7 @@ int sk_options_set(const struct sk_option *table, void *opts, const char *name, 
 	return set(option, opts, value, prefix, diag);
 }
 
-/* --- argv
- * ------------------------------------------------------------------------------------------ */
+/* --- argv --- */
 
 static int parse_long(const struct sk_option *table, void *opts, int argc, char **argv, int *at,
 		      struct sk_diag *diag)
@@ -316,154 +313,4 @@ int sk_options_parse(const struct sk_option *table, void *opts, int argc, char *
 	}
 	*ret_n_rest = n_rest;
 	return 0;
-}
-
-/* --- Help and man page
- * ----------------------------------------------------------------------------- */
-
-/* Prints words wrapped at column 80, each line begun at `indent`; `column` is where the cursor is.
- */
-static void wrap(FILE *out, const char *text, int indent, int column)
-{
-	while (*text) {
-		int n = (int)strcspn(text, " \n");
-		if (column > indent && column + 1 + n > 80) {
-			fprintf(out, "\n%*s", indent, "");
-			column = indent;
-		} else if (column > indent) {
-			fputc(' ', out);
-			column++;
-		}
-		fprintf(out, "%.*s", n, text);
-		column += n;
-		text += n;
-		if (text[0] == '\n' && text[1] == '\n') {
-			fprintf(out, "\n\n%*s", indent, "");
-			column = indent;
-		}
-		text += strspn(text, " \n");
-	}
-	fputc('\n', out);
-}
-
-static void option_words(const struct sk_option *option, char *head, size_t n)
-{
-	char names[256];
-	const char *value = option->value_name;
-	if (option->kind == SK_OPTION_CHOICE) {
-		size_t at = 0;
-		for (int i = 0; option->choices[i]; i++)
-			at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? "|" : "",
-					       option->choices[i]);
-		value = names;
-	}
-	char letter[8] = "";
-	if (option->letter)
-		snprintf(letter, sizeof letter, "-%c, ", option->letter);
-	snprintf(head, n, "%s--%s%s%s", letter, option->name, value ? " " : "", value ? value : "");
-}
-
-void sk_options_help(FILE *out, const struct sk_command_help *help, const struct sk_option *table)
-{
-	fprintf(out, "%s: %s\n\nusage: %s [options]%s%s\n\n", help->name, help->summary, help->name,
-		help->synopsis[0] ? " " : "", help->synopsis);
-	wrap(out, help->text, 0, 0);
-	fprintf(out, "\noptions:\n");
-	for (const struct sk_option *option = table; option->name; option++) {
-		char head[400], text[1200];
-		if (!option->help)
-			continue;
-		option_words(option, head, sizeof head);
-		int column = fprintf(out, "  %s", head);
-		if (column > 26)
-			fprintf(out, "\n%28s", "");
-		else
-			fprintf(out, "%*s", 28 - column, "");
-		bool tell = option->default_text && option->kind != SK_OPTION_FLAG &&
-			    option->default_text[0];
-		snprintf(text, sizeof text, "%s%s%s%s", option->help, tell ? " Default: " : "",
-			 tell ? option->default_text : "", tell ? "." : "");
-		wrap(out, text, 28, 28);
-	}
-	fprintf(out, "  -h, --help                This text.\n");
-	if (help->examples)
-		fprintf(out, "\nexamples:\n%s", help->examples);
-	if (help->exits)
-		fprintf(out, "\nexit codes:\n%s", help->exits);
-}
-
-/* Text for troff: a line must not begin with a dot or a quote, and backslashes are its own. */
-static void troff(FILE *out, const char *text)
-{
-	bool at_line_start = true;
-	for (; *text; text++) {
-		if (at_line_start && (*text == '.' || *text == '\''))
-			fputs("\\&", out);
-		if (*text == '\\')
-			fputs("\\e", out);
-		else if (*text == '-')
-			fputs("\\-", out);
-		else
-			fputc(*text, out);
-		at_line_start = *text == '\n';
-	}
-}
-
-/* "code  meaning" or "command\n    what it does": verbatim. */
-static void verbatim(FILE *out, const char *heading, const char *text)
-{
-	if (!text)
-		return;
-	fprintf(out, ".SH %s\n.nf\n", heading);
-	troff(out, text);
-	fprintf(out, ".fi\n");
-}
-
-void sk_options_man(FILE *out, const struct sk_command_help *help, const struct sk_option *table,
-		    int section)
-{
-	char page[128];
-	snprintf(page, sizeof page, "%s", help->name);
-	for (char *c = page; *c; c++)
-		*c = *c == ' ' ? '-' : *c;
-	fprintf(out, ".TH %s %d \"\" streamkv\n.SH NAME\n", page, section);
-	troff(out, page);
-	fprintf(out, " \\- ");
-	troff(out, help->summary);
-	fprintf(out, "\n.SH SYNOPSIS\n.B ");
-	troff(out, help->name);
-	fprintf(out, "\n[options] ");
-	troff(out, help->synopsis);
-	fprintf(out, "\n.SH DESCRIPTION\n");
-	for (const char *text = help->text; *text;) {
-		const char *end = strstr(text, "\n\n");
-		size_t n = end ? (size_t)(end - text) : strlen(text);
-		char *paragraph = strndup(text, n);
-		if (!paragraph)
-			return;
-		troff(out, paragraph);
-		free(paragraph);
-		fprintf(out, end ? "\n.PP\n" : "\n");
-		text += n + (end ? 2 : 0);
-	}
-	fprintf(out, ".SH OPTIONS\n");
-	for (const struct sk_option *option = table; option->name; option++) {
-		char head[400];
-		if (!option->help)
-			continue;
-		option_words(option, head, sizeof head);
-		fprintf(out, ".TP\n.B ");
-		troff(out, head);
-		fprintf(out, "\n");
-		troff(out, option->help);
-		if (option->default_text && option->kind != SK_OPTION_FLAG &&
-		    option->default_text[0]) {
-			fprintf(out, " Default: ");
-			troff(out, option->default_text);
-			fprintf(out, ".");
-		}
-		fprintf(out, "\n");
-	}
-	verbatim(out, "EXAMPLES", help->examples);
-	verbatim(out, "EXIT STATUS", help->exits);
 }

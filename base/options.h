@@ -43,6 +43,10 @@ struct sk_option {
 	bool not_in_file;           /* not accepted from a configuration file */
 };
 
+/* Of a number that was not given, where 0 means something: help does not tell this default. */
+#define SK_OPTION_UNSET      UINT64_MAX
+#define SK_OPTION_UNSET_TEXT "18446744073709551615"
+
 struct sk_option_list {
 	const char *items[16];
 	unsigned n_items;

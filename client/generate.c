@@ -19,8 +19,8 @@ struct opts {
 	bool endless, plain, ignore_eos, show_special, json, stats, quiet;
 };
 
-#define UNSET      UINT64_MAX /* of a number that the daemon or the session then chooses */
-#define UNSET_TEXT "18446744073709551615"
+#define UNSET      SK_OPTION_UNSET /* of a number that the daemon or the session then chooses */
+#define UNSET_TEXT SK_OPTION_UNSET_TEXT
 
 static const char *const modes[] = {"default", "streaming", "window", "dense", NULL};
 

@@ -31,39 +31,25 @@ static int said(int exit_code, const struct sk_diag *diag)
 	return exit_code;
 }
 
-/* --config is looked for before all else: what the file says, the command line says over again. */
-static const char *find_config(int argc, char **argv)
-{
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--config") == 0 || strcmp(argv[i], "-c") == 0)
-			return i + 1 < argc ? argv[i + 1] : NULL;
-		if (strncmp(argv[i], "--config=", 9) == 0)
-			return argv[i] + 9;
-		if (strncmp(argv[i], "-c", 2) == 0)
-			return argv[i] + 2;
-		if (strcmp(argv[i], "--") == 0)
-			break;
-	}
-	return NULL;
-}
-
 /* 0 to go on, else the exit code; *ret_done: all is said already. */
 static int read_options(struct sk_daemon_options *options, int argc, char **argv, bool *ret_done)
 {
 	struct sk_diag diag = {""};
-	const char *config = find_config(argc, argv);
 	int n_rest;
 	bool help;
 
 	*ret_done = true;
+	/* The command line is read for --config, and once more over what that file says. */
 	if (sk_options_defaults(sk_daemon_option_table, options, &diag) < 0)
 		return said(EX_SOFTWARE, &diag);
-	if ((config || access(CONFIG_PATH, R_OK) == 0) &&
-	    sk_daemon_read_config(config ? config : CONFIG_PATH, options, &diag) < 0)
-		return said(EX_CONFIG, &diag);
 	if (sk_options_parse(sk_daemon_option_table, options, argc, argv, &n_rest, &help, &diag) <
 	    0)
 		return said(EX_USAGE, &diag);
+	if (n_rest) {
+		sk_diag_fail(&diag, EINVAL,
+			     "'%s': streamkvd takes options only; see streamkvd --help", argv[1]);
+		return said(EX_USAGE, &diag);
+	}
 	if (help) {
 		sk_options_help(stdout, &sk_daemon_help, sk_daemon_option_table);
 		return 0;
@@ -76,11 +62,14 @@ static int read_options(struct sk_daemon_options *options, int argc, char **argv
 		puts("streamkvd " SK_VERSION);
 		return 0;
 	}
-	if (n_rest) {
-		sk_diag_fail(&diag, EINVAL,
-			     "'%s': streamkvd takes options only; see streamkvd --help", argv[1]);
+	const char *config = options->config;
+	(void)sk_options_defaults(sk_daemon_option_table, options, &diag);
+	if ((config || access(CONFIG_PATH, R_OK) == 0) &&
+	    sk_daemon_read_config(config ? config : CONFIG_PATH, options, &diag) < 0)
+		return said(EX_CONFIG, &diag);
+	if (sk_options_parse(sk_daemon_option_table, options, argc, argv, &n_rest, &help, &diag) <
+	    0)
 		return said(EX_USAGE, &diag);
-	}
 	if (!options->model) {
 		sk_diag_fail(&diag, EINVAL,
 			     "no model is named; give one with --model DIR or --model FILE.gguf");

@@ -49,6 +49,9 @@ class Service(unittest.TestCase):
             bad = self.path("bad", text)
             self.assert_says(run("--config", bad, "--model", MODEL, "--check-config"), 78, words)
         self.assert_says(run("--config", self.path("missing"), "--model", MODEL), 78, "cannot be read")
+        # Only where it is an option: not as the value of another.
+        self.assert_says(run("--socket", "--config", "--model", self.path("none")), 66, "none")
+        self.assert_says(run("--", "--config", good), 64, "options only")
 
     def test_options(self):
         for arguments, words in [([], "no model is named"), (["--modle", "x"], "did you mean --model?"),

@@ -191,15 +191,22 @@ static int run(struct daemon *daemon)
 	struct sk_diag diag = {""};
 	int err;
 
+	/* A signal between the socket's birth and its handler waits for the handler. */
+	sigset_t ends, before;
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGTERM);
+	sigaddset(&ends, SIGINT);
+	sigprocmask(SIG_BLOCK, &ends, &before);
 	err = sk_listener_open(&daemon->listener, sk_daemon_socket_path(options),
 			       octal(options->socket_mode), &diag);
-	if (err < 0)
-		return said(err == -EADDRINUSE ? EX_UNAVAILABLE : EX_CANTCREAT, &diag);
-	if (daemon->listener.path[0]) {
+	if (err >= 0 && daemon->listener.path[0]) {
 		bound_path = daemon->listener.path;
 		signal(SIGTERM, leave);
 		signal(SIGINT, leave);
 	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (err < 0)
+		return said(err == -EADDRINUSE ? EX_UNAVAILABLE : EX_CANTCREAT, &diag);
 	err = sk_model_open(options->model, &daemon->model, &diag);
 	if (!err)
 		err = sk_tokenizer_open(daemon->model, &daemon->tokenizer, &diag);

@@ -2,6 +2,8 @@
  * every device alike is checked here, once. */
 #include "backend/impl.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 
 int sk_backend_open(const struct sk_backend_kind *kind, const struct sk_backend_options *options,
@@ -62,6 +64,11 @@ int sk_backend_pack_norm(struct sk_backend *backend, const struct sk_matrix *wei
 uint64_t sk_backend_weight_bytes(const struct sk_backend *backend)
 {
 	return backend->ops->weight_bytes(backend);
+}
+
+uint64_t sk_backend_scratch_bytes(const struct sk_backend *backend)
+{
+	return backend->ops->scratch_bytes(backend);
 }
 
 uint64_t sk_backend_page_bytes(const struct sk_backend *backend)
@@ -146,52 +153,95 @@ int sk_backend_end_step(struct sk_backend *backend)
 	return backend->ops->end_step(backend);
 }
 
+void sk_backend_set_profile(struct sk_backend *backend, struct sk_profile *profile)
+{
+	backend->profile = profile;
+}
+
+static uint64_t begin_op(const struct sk_backend *backend)
+{
+	return backend->profile ? sk_clock_ns() : 0;
+}
+
+static void end_op(struct sk_backend *backend, enum sk_op op, uint64_t begun_ns)
+{
+	if (!backend->profile)
+		return;
+	if (backend->ops->wait)
+		backend->ops->wait(backend);
+	backend->profile->ns[op] += sk_clock_ns() - begun_ns;
+}
+
 void sk_backend_embed(struct sk_backend *backend, struct sk_buffer *out,
 		      const struct sk_linear *table)
 {
+	uint64_t begun_ns = begin_op(backend);
 	backend->ops->embed(backend, out, table);
+	end_op(backend, SK_OP_EMBED, begun_ns);
 }
 
 void sk_backend_norm(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
 		     const struct sk_norm *norm, float eps, bool subtract_mean)
 {
+	uint64_t begun_ns = begin_op(backend);
 	backend->ops->norm(backend, out, in, norm, eps, subtract_mean);
+	end_op(backend, SK_OP_NORM, begun_ns);
 }
 
 void sk_backend_matmul(struct sk_backend *backend, struct sk_buffer *out,
 		       const struct sk_buffer *in, const struct sk_linear *linear)
 {
+	uint64_t begun_ns = begin_op(backend);
 	backend->ops->matmul(backend, out, in, linear);
+	end_op(backend, SK_OP_MATMUL, begun_ns);
 }
 
 void sk_backend_matmul_add(struct sk_backend *backend, struct sk_buffer *x,
 			   const struct sk_buffer *in, const struct sk_linear *linear)
 {
+	uint64_t begun_ns = begin_op(backend);
 	backend->ops->matmul_add(backend, x, in, linear);
+	end_op(backend, SK_OP_MATMUL, begun_ns);
 }
 
 void sk_backend_append(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv,
 		       uint32_t layer)
 {
+	uint64_t begun_ns = begin_op(backend);
 	backend->ops->append(backend, q, qkv, layer);
+	end_op(backend, SK_OP_APPEND, begun_ns);
 }
 
 void sk_backend_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
 		       uint32_t layer)
 {
+	uint64_t begun_ns = begin_op(backend);
 	backend->ops->attend(backend, out, q, layer);
+	end_op(backend, SK_OP_ATTEND, begun_ns);
 }
 
 void sk_backend_activate(struct sk_backend *backend, struct sk_buffer *out,
 			 const struct sk_buffer *in, enum sk_act act)
 {
+	uint64_t begun_ns = begin_op(backend);
 	backend->ops->activate(backend, out, in, act);
+	end_op(backend, SK_OP_ACTIVATE, begun_ns);
 }
 
 void sk_backend_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
 		       const uint32_t *rows, uint32_t n_rows)
 {
+	uint64_t begun_ns = begin_op(backend);
 	backend->ops->gather(backend, out, x, rows, n_rows);
+	end_op(backend, SK_OP_GATHER, begun_ns);
+}
+
+void sk_backend_score(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
+		      const struct sk_buffer *logits, const int32_t *ids)
+{
+	uint64_t begun_ns = begin_op(backend);
+	backend->ops->score(backend, scores, at, logits, ids);
+	end_op(backend, SK_OP_SCORE, begun_ns);
 }
 
 const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer,

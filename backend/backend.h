@@ -83,6 +83,8 @@ int sk_backend_pack_linear(struct sk_backend *backend, const struct sk_matrix *m
 int sk_backend_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
 			 const struct sk_matrix *bias, struct sk_norm **ret_norm);
 uint64_t sk_backend_weight_bytes(const struct sk_backend *backend); /* packed, in all */
+/* Activations and everything else that is neither weights nor pages: as reserved, not as touched. */
+uint64_t sk_backend_scratch_bytes(const struct sk_backend *backend);
 
 /* The pool of KV pages, all layers of one page together. Pages start zeroed. Reserve once. */
 uint64_t sk_backend_page_bytes(const struct sk_backend *backend);
@@ -168,10 +170,38 @@ void sk_backend_activate(struct sk_backend *backend, struct sk_buffer *out,
 			 const struct sk_buffer *in, enum sk_act act);
 
 /* Gathers `rows` of the batch from x: out (n_rows, width). What follows works on those rows alone:
- * after it, operations take their row count from this call until the step ends. */
+ * after it, operations take their row count from this call until the next gather or the step's end. */
 void sk_backend_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
 		       const uint32_t *rows, uint32_t n_rows);
+
+/* scores (n, 1) from row `at` on = log softmax of each row of logits, at that row's id: natural
+ * logarithms; NaN where a logit is NaN or none is finite. One id for each row at work, copied. */
+void sk_backend_score(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
+		      const struct sk_buffer *logits, const int32_t *ids);
 
 /* After end_step: the floats of row `row`, valid until the next step begins. */
 const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer,
 			     uint32_t row);
+
+/* --- Where the time goes --- */
+
+enum sk_op {
+	SK_OP_EMBED,
+	SK_OP_NORM,
+	SK_OP_MATMUL, /* and matmul_add */
+	SK_OP_APPEND,
+	SK_OP_ATTEND,
+	SK_OP_ACTIVATE,
+	SK_OP_GATHER,
+	SK_OP_SCORE,
+	SK_N_OPS,
+};
+
+struct sk_profile {
+	uint64_t ns[SK_N_OPS];
+};
+
+/* From now on adds the time of every operation to `profile` (the caller's, until NULL is given). It
+ * costs two readings of the clock an operation, and a device that queues waits after each: so it is
+ * off unless somebody asked. Between steps only. */
+void sk_backend_set_profile(struct sk_backend *backend, struct sk_profile *profile);

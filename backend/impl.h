@@ -13,6 +13,7 @@ struct sk_backend {
 	const struct sk_backend_ops *ops;
 	struct sk_backend_shape shape;
 	uint32_t n_pages; /* reserved; kept by backend.c, which checks batches against it */
+	struct sk_profile *profile; /* kept by backend.c, which takes the time; or NULL */
 };
 
 struct sk_backend_ops {
@@ -28,6 +29,7 @@ struct sk_backend_ops {
 	int (*pack_norm)(struct sk_backend *backend, const struct sk_matrix *weight,
 			 const struct sk_matrix *bias, struct sk_norm **ret_norm);
 	uint64_t (*weight_bytes)(const struct sk_backend *backend);
+	uint64_t (*scratch_bytes)(const struct sk_backend *backend);
 	uint64_t (*page_bytes)(const struct sk_backend *backend);
 	int (*reserve_pages)(struct sk_backend *backend, uint32_t n_pages);
 	void (*clear_pages)(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages);
@@ -51,6 +53,10 @@ struct sk_backend_ops {
 			 const struct sk_buffer *in, enum sk_act act);
 	void (*gather)(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
 		       const uint32_t *rows, uint32_t n_rows);
+	void (*score)(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
+		      const struct sk_buffer *logits, const int32_t *ids);
+	/* Waits for what is queued, so that its time can be told. NULL: nothing ever is. */
+	void (*wait)(struct sk_backend *backend);
 	const float *(*read)(struct sk_backend *backend, const struct sk_buffer *buffer,
 			     uint32_t row);
 };

@@ -17,6 +17,22 @@ struct streamkv {
 	bool is_broken;
 };
 
+struct streamkv_stream {
+	struct streamkv *kv;
+	uint32_t request;
+	bool is_last;     /* the ring has nothing more of it */
+	bool is_finished; /* and this is how it ended: */
+	struct streamkv_result result;
+	Sk__ServerMessage *finished; /* what result points into */
+	char *stop_string;
+	uint64_t prompt_tokens, evaluated_tokens;
+	uint64_t n_tokens;
+	double seconds;
+	struct streamkv_step step;
+	uint8_t *text;
+	size_t n_text, text_allocated;
+};
+
 /* Fills error->text and returns -code. */
 int streamkv_fail(struct streamkv_error *error, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -18,7 +18,7 @@ static const struct sk_option options[] = {
 
 static const char *mode_name(const struct streamkv_policy *policy)
 {
-	static const char *const names[] = {"default", "streaming", "window", "dense"};
+	static const char *const names[] = {"default", "streaming", "window", "dense", "recompute"};
 	return names[policy->mode];
 }
 
@@ -41,6 +41,7 @@ static int print_json(const struct streamkv_model *m)
 		uint64_t value;
 	} numbers[] = {
 		{"parameters", m->parameters},
+		{"matrix_parameters", m->matrix_parameters},
 		{"weight_bytes", m->weight_bytes},
 		{"kv_bytes_per_token", m->kv_bytes_per_token},
 		{"vocabulary", m->vocabulary},

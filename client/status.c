@@ -36,6 +36,7 @@ static int print_json(const struct streamkv_status *s)
 		{"page_bytes", s->page_bytes},
 		{"page_tokens", s->page_tokens},
 		{"weight_bytes", s->weight_bytes},
+		{"scratch_bytes", s->scratch_bytes},
 		{"steps", s->steps},
 		{"prompt_tokens", s->prompt_tokens},
 		{"generated_tokens", s->generated_tokens},
@@ -61,17 +62,17 @@ static int print_text(const struct streamkv_status *s)
 	int n = snprintf(
 		text, sizeof text,
 		"server       %s, process %u, up %.0f s\n"
-		"model        %s on %s, %.0f MB of weights\n"
+		"model        %s on %s, %.0f MB of weights, %.0f MB of scratch\n"
 		"clients      %u connected, %u sessions, %u requests running, %u of them paused\n"
 		"KV cache     %llu of %llu pages of %u tokens in use, %.0f of %.0f MB\n"
 		"since start  %llu requests, %llu prompt tokens, %llu generated tokens, %llu "
 		"steps\n",
 		s->server, s->pid, (double)s->uptime_ns * 1e-9, s->model, s->backend,
-		(double)s->weight_bytes / 1e6, s->connections, s->sessions, s->running, s->paused,
-		(unsigned long long)s->pages_used, (unsigned long long)s->pages_total,
-		s->page_tokens, used, total, (unsigned long long)s->requests,
-		(unsigned long long)s->prompt_tokens, (unsigned long long)s->generated_tokens,
-		(unsigned long long)s->steps);
+		(double)s->weight_bytes / 1e6, (double)s->scratch_bytes / 1e6, s->connections,
+		s->sessions, s->running, s->paused, (unsigned long long)s->pages_used,
+		(unsigned long long)s->pages_total, s->page_tokens, used, total,
+		(unsigned long long)s->requests, (unsigned long long)s->prompt_tokens,
+		(unsigned long long)s->generated_tokens, (unsigned long long)s->steps);
 	return sk_write_out(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
 }
 

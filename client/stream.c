@@ -1,151 +1,14 @@
 #include "client/connection.h"
 
-#include "proto/payload.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#define INLINE_BYTES (256u << 10) /* a longer prompt goes beside the frame */
-
-struct streamkv_stream {
-	struct streamkv *kv;
-	uint32_t request;
-	bool is_last;     /* the ring has nothing more of it */
-	bool is_finished; /* and this is how it ended: */
-	struct streamkv_result result;
-	Sk__ServerMessage *finished; /* what result points into */
-	char *stop_string;
-	uint64_t prompt_tokens, evaluated_tokens;
-	uint64_t n_tokens;
-	double seconds;
-	uint8_t *text;
-	size_t n_text, text_allocated;
-};
 
 const char *streamkv_stop_name(enum streamkv_stop stop)
 {
-	static const char *const names[] = {"unknown",   "eos",          "limit",   "stop",
-					    "cancelled", "disconnected", "refused", "error"};
+	static const char *const names[] = {"unknown",      "eos",     "limit", "stop", "cancelled",
+					    "disconnected", "refused", "error", "done"};
 	return stop >= 0 && stop < sizeof names / sizeof *names ? names[stop] : names[0];
-}
-
-/* --- Asking --- */
-
-static void fill_policy(Sk__Policy *to, const struct streamkv_policy *from)
-{
-	to->mode = (Sk__Mode)from->mode;
-	if (from->sink >= 0) {
-		to->has_sink_case = SK__POLICY__HAS_SINK_SINK;
-		to->sink = (uint32_t)from->sink;
-	}
-	if (from->window >= 0) {
-		to->has_window_case = SK__POLICY__HAS_WINDOW_WINDOW;
-		to->window = (uint32_t)from->window;
-	}
-	if (from->slack >= 0) {
-		to->has_slack_case = SK__POLICY__HAS_SLACK_SLACK;
-		to->slack = (uint32_t)from->slack;
-	}
-}
-
-static int ask(struct streamkv *kv, uint32_t request, const struct streamkv_generate *from,
-	       int prompt_fd, struct streamkv_error *error)
-{
-	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
-	Sk__Generate generate = SK__GENERATE__INIT;
-	Sk__Policy policy = SK__POLICY__INIT;
-	Sk__Sampling sampling = SK__SAMPLING__INIT;
-	ProtobufCBinaryData stops[16];
-
-	if (from->n_stops > 16)
-		return streamkv_fail(error, EINVAL, "%u stop strings were given, 16 are allowed",
-				     from->n_stops);
-	for (unsigned i = 0; i < from->n_stops; i++)
-		stops[i] = (ProtobufCBinaryData){strlen(from->stops[i]), (uint8_t *)from->stops[i]};
-	if (from->policy.sink > UINT32_MAX || from->policy.window > UINT32_MAX ||
-	    from->policy.slack > UINT32_MAX)
-		return streamkv_fail(error, EINVAL,
-				     "sink, window or slack is more than any cache holds");
-	fill_policy(&policy, &from->policy);
-	sampling.temperature = from->temperature;
-	sampling.top_k = from->top_k;
-	sampling.top_p = from->top_p;
-	sampling.min_p = from->min_p;
-	sampling.repeat_penalty = from->repeat_penalty;
-	sampling.repeat_last = from->repeat_last;
-	if (from->has_seed) {
-		sampling.has_seed_case = SK__SAMPLING__HAS_SEED_SEED;
-		sampling.seed = from->seed;
-	}
-	if (prompt_fd >= 0) {
-		generate.source_case = SK__GENERATE__SOURCE_IN_MEMFD;
-		generate.in_memfd = 1;
-		generate.prompt_bytes = from->n_prompt_bytes;
-	} else {
-		generate.source_case = SK__GENERATE__SOURCE_PROMPT;
-		generate.prompt =
-			(ProtobufCBinaryData){from->n_prompt_bytes, (uint8_t *)from->prompt};
-	}
-	generate.max_tokens = from->max_tokens;
-	generate.endless = from->endless;
-	generate.session = from->session ? (char *)from->session : "";
-	generate.policy = &policy;
-	generate.sampling = &sampling;
-	generate.stop = stops;
-	generate.n_stop = from->n_stops;
-	generate.plain = from->plain;
-	generate.chat = from->chat ? (char *)from->chat : "";
-	if (from->system) {
-		generate.has_system_case = SK__GENERATE__HAS_SYSTEM_SYSTEM;
-		generate.system =
-			(ProtobufCBinaryData){strlen(from->system), (uint8_t *)from->system};
-	}
-	generate.ignore_eos = from->ignore_eos;
-	generate.show_special = from->show_special;
-	message.request = request;
-	message.body_case = SK__CLIENT_MESSAGE__BODY_GENERATE;
-	message.generate = &generate;
-	return streamkv_send(kv, &message, &prompt_fd, prompt_fd >= 0, error);
-}
-
-int streamkv_generate(struct streamkv *kv, const struct streamkv_generate *from,
-		      struct streamkv_stream **ret_stream, struct streamkv_error *error)
-{
-	int prompt_fd = -1;
-
-	if (kv->stream)
-		return streamkv_fail(error, EBUSY,
-				     "a stream of this connection runs already; close it first");
-	if (from->n_prompt_bytes > kv->welcome.max_prompt_bytes)
-		return streamkv_fail(
-			error, EMSGSIZE,
-			"the prompt has %zu bytes, the daemon takes %llu (--max-prompt)",
-			from->n_prompt_bytes, (unsigned long long)kv->welcome.max_prompt_bytes);
-	struct streamkv_stream *stream = calloc(1, sizeof *stream);
-	if (!stream)
-		return streamkv_fail(error, ENOMEM, "not enough memory");
-	if (from->n_prompt_bytes > INLINE_BYTES) {
-		int err = sk_payload_create(from->prompt, from->n_prompt_bytes, &prompt_fd);
-		if (err < 0) {
-			free(stream);
-			return streamkv_fail(error, -err, "no memory to share the prompt: %s",
-					     strerror(-err));
-		}
-	}
-	stream->kv = kv;
-	stream->request = streamkv_next_request(kv);
-	int err = ask(kv, stream->request, from, prompt_fd, error);
-	if (prompt_fd >= 0)
-		close(prompt_fd);
-	if (err < 0) {
-		free(stream);
-		return err;
-	}
-	kv->stream = stream;
-	*ret_stream = stream;
-	return 0;
 }
 
 /* --- Reading --- */
@@ -178,8 +41,30 @@ static void fill_token(struct streamkv_stream *stream, const struct sk_slot *slo
 		.live = slot->live,
 		.evicted = slot->evicted,
 		.special = slot->flags & SK_SLOT_SPECIAL,
+		.unscored = slot->flags & SK_SLOT_UNSCORED,
 	};
 	stream->n_tokens += !(slot->flags & SK_SLOT_NO_TOKEN);
+}
+
+/* A step's slot: what was read as its text is numbers. */
+static void take_step(struct streamkv_stream *stream, struct streamkv_token *token)
+{
+	struct sk_slot_step from;
+
+	if (stream->n_text != sizeof from)
+		return;
+	memcpy(&from, stream->text, sizeof from);
+	stream->step = (struct streamkv_step){
+		.position = from.position,
+		.tokens = from.n_tokens,
+		.live = from.live,
+		.live_after = from.live_after,
+		.sinks = from.n_sink,
+		.window_first = from.first,
+		.ns = from.step_ns,
+	};
+	stream->n_text = 0;
+	token->step = &stream->step;
 }
 
 /* A whole token out of the ring: 1, or 0 where there is none. Its slots were published together. */
@@ -199,6 +84,8 @@ static int take_token(struct streamkv_stream *stream, struct streamkv_token *tok
 		if (slot.flags & SK_SLOT_MORE)
 			continue;
 		stream->is_last = slot.flags & SK_SLOT_LAST;
+		if (slot.flags & SK_SLOT_STEP)
+			take_step(stream, token);
 		token->text = stream->text;
 		token->n_text_bytes = stream->n_text;
 		return 1;
@@ -235,6 +122,11 @@ static void finish(struct streamkv_stream *stream, Sk__ServerMessage *message)
 		.prefill_ns = from->prefill_ns,
 		.first_token_ns = from->first_token_ns,
 		.decode_ns = from->decode_ns,
+		.scored_tokens = from->scored_tokens,
+		.cache_bytes = from->cache_bytes,
+		.steps = from->steps,
+		.step_ns = from->step_ns,
+		.attention_ns = from->attention_ns,
 	};
 }
 

@@ -50,7 +50,13 @@ int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **
 void streamkv_close(struct streamkv *kv); /* a stream that is left over only needs its close */
 
 struct streamkv_policy {
-	enum { STREAMKV_DEFAULT, STREAMKV_STREAMING, STREAMKV_WINDOW, STREAMKV_DENSE } mode;
+	enum {
+		STREAMKV_DEFAULT,
+		STREAMKV_STREAMING,
+		STREAMKV_WINDOW,
+		STREAMKV_DENSE,
+		STREAMKV_RECOMPUTE, /* streamkv_evaluate() alone */
+	} mode;
 	int64_t sink, window, slack; /* -1: the session's, or the daemon's default */
 };
 
@@ -77,6 +83,8 @@ struct streamkv_generate {
 	const char *const *stops;
 	unsigned n_stops;
 	bool plain, ignore_eos, show_special;
+	bool trace;         /* streamkv_next() tells of every step too */
+	bool profile;       /* the result tells attention_ns; slows every step a little */
 	const char *chat;   /* a template's name or "auto"; NULL: none */
 	const char *system; /* NULL: the template's own, where it has one */
 };
@@ -85,16 +93,30 @@ struct streamkv_generate {
 		.policy = {STREAMKV_DEFAULT, -1, -1, -1}, .top_p = 1, .repeat_penalty = 1          \
 	}
 
+/* One run of the model. Text positions count from the session's first token. */
+struct streamkv_step {
+	uint64_t position; /* of the first token that it ran for this stream */
+	uint32_t tokens;   /* that it ran for this stream */
+	uint32_t live,
+		live_after; /* entries cached before and after; evicted are live + tokens - live_after */
+	uint32_t sinks;        /* live after it: the first so many text positions, ... */
+	uint64_t window_first; /* ... and from here to position + tokens */
+	uint64_t ns;           /* the whole step, whoever else took part in it */
+};
+
 struct streamkv_token {
-	int32_t id; /* -1: text alone, that had been held back */
+	int32_t id; /* -1: no token, but text that had been held back, or a step */
 	float logprob;
 	double seconds;    /* since the stream's first token, by the daemon's clock */
-	uint64_t position; /* of this token after the prompt: 0, 1, ... */
+	uint64_t position; /* of this token after the prompt, or in the evaluated text: 0, 1, ... */
 	uint32_t live;     /* entries cached before the step that evaluates it */
 	uint32_t evicted;  /* entries dropped by that step */
 	bool special;
+	bool unscored; /* of streamkv_evaluate(): nothing precedes it; logprob means nothing */
 	const uint8_t *text; /* whole UTF-8 sequences; valid until the next call */
 	size_t n_text_bytes;
+	const struct streamkv_step
+		*step; /* with `trace`: what follows comes from this step; or NULL */
 };
 
 enum streamkv_stop {
@@ -106,6 +128,7 @@ enum streamkv_stop {
 	STREAMKV_STOP_DISCONNECTED,
 	STREAMKV_STOP_REFUSED,
 	STREAMKV_STOP_ERROR,
+	STREAMKV_STOP_DONE, /* the whole text is evaluated */
 };
 const char *streamkv_stop_name(enum streamkv_stop stop);
 
@@ -118,6 +141,10 @@ struct streamkv_result {
 		evictions;
 	uint64_t live_min, live_max, position, seed;
 	uint64_t queue_ns, prefill_ns, first_token_ns, decode_ns;
+	uint64_t scored_tokens;
+	uint64_t cache_bytes;    /* that the session's pages took at most */
+	uint64_t steps, step_ns; /* of the model, with this stream in them */
+	uint64_t attention_ns;   /* of that, with `profile` */
 };
 
 int streamkv_generate(struct streamkv *kv, const struct streamkv_generate *ask,
@@ -133,6 +160,27 @@ void streamkv_progress(const struct streamkv_stream *stream, uint64_t *ret_promp
 int streamkv_cancel(struct streamkv_stream *stream, struct streamkv_error *error);
 const struct streamkv_result *streamkv_result(const struct streamkv_stream *stream);
 void streamkv_stream_close(struct streamkv_stream *stream); /* cancels if it still runs */
+
+/* --- Evaluate --- */
+
+struct streamkv_evaluate {
+	const void *text; /* any bytes; copied or sealed before the call returns */
+	size_t n_text_bytes;
+	uint64_t max_tokens; /* the text's first so many; 0: all */
+	const char *session; /* NULL: one of its own */
+	struct streamkv_policy policy;
+	uint32_t chunk_tokens; /* a step, at most; 0: as many as it holds */
+	bool plain, no_bos, trace, profile;
+};
+#define STREAMKV_EVALUATE_INIT                                                                     \
+	{                                                                                          \
+		.policy = { STREAMKV_DEFAULT, -1, -1, -1 }                                         \
+	}
+
+/* A stream as streamkv_generate() makes it: streamkv_next() gives every token of the text with its
+ * log-probability given those before it, and no text. */
+int streamkv_evaluate(struct streamkv *kv, const struct streamkv_evaluate *ask,
+		      struct streamkv_stream **ret_stream, struct streamkv_error *error);
 
 /* --- Text --- */
 
@@ -150,7 +198,7 @@ struct streamkv_status {
 		*backend; /* live as long as the connection, until the next call */
 	uint64_t uptime_ns;
 	uint32_t pid, connections, sessions, running, paused, page_tokens;
-	uint64_t pages_total, pages_used, page_bytes, weight_bytes;
+	uint64_t pages_total, pages_used, page_bytes, weight_bytes, scratch_bytes;
 	uint64_t steps, prompt_tokens, generated_tokens, requests;
 };
 int streamkv_status(struct streamkv *kv, struct streamkv_status *ret_status,
@@ -159,6 +207,7 @@ int streamkv_status(struct streamkv *kv, struct streamkv_status *ret_status,
 struct streamkv_model {
 	const char *name, *path, *architecture, *file_format, *weights, *chat;
 	uint64_t parameters, weight_bytes, kv_bytes_per_token;
+	uint64_t matrix_parameters; /* multiplied at every token: all matrices but a lookup's */
 	uint32_t vocabulary, context, layers, width, heads, kv_heads, head_dim, rotary_dims,
 		mlp_width;
 	double rope_base;

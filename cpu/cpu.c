@@ -75,6 +75,7 @@ const struct sk_backend_ops sk_cpu_ops = {
 	.pack_linear = sk_cpu_pack_linear,
 	.pack_norm = sk_cpu_pack_norm,
 	.weight_bytes = cpu_weight_bytes,
+	.scratch_bytes = sk_cpu_scratch_bytes,
 	.page_bytes = cpu_page_bytes,
 	.reserve_pages = cpu_reserve_pages,
 	.clear_pages = cpu_clear_pages,
@@ -89,6 +90,7 @@ const struct sk_backend_ops sk_cpu_ops = {
 	.attend = sk_cpu_attend,
 	.activate = sk_cpu_activate,
 	.gather = sk_cpu_gather,
+	.score = sk_cpu_score,
 	.read = cpu_read,
 };
 

@@ -73,6 +73,7 @@ int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matri
 		       struct sk_linear **ret_linear);
 int sk_cpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
 		     const struct sk_matrix *bias, struct sk_norm **ret_norm);
+uint64_t sk_cpu_scratch_bytes(const struct sk_backend *backend);
 void sk_cpu_free_all(struct sk_cpu *cpu); /* buffers, linears, norms */
 
 /* step.c */
@@ -93,3 +94,5 @@ void sk_cpu_activate(struct sk_backend *backend, struct sk_buffer *out, const st
 		     enum sk_act act);
 void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
 		   const uint32_t *rows, uint32_t n_rows);
+void sk_cpu_score(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
+		  const struct sk_buffer *logits, const int32_t *ids);

@@ -1,4 +1,4 @@
-/* Norms and activation functions, one row (or part of one) at a time. */
+/* Norms, activation functions and log-probabilities, one row (or part of one) at a time. */
 #pragma once
 
 #include "cpu/kernels.h"
@@ -103,4 +103,29 @@ static void activate(float *out, const float *in, const float *up, uint32_t n, e
 		activate_all(out, in, up, n, SK_ACT_SWIGLU);
 		break;
 	}
+}
+
+/* Sums of 64 vectors at a time go into a double, so that a large vocabulary rounds no more than a
+ * small one. What is no number (in a logit, or in inf - inf) stays none. */
+static float score_id(const float *logits, uint32_t n, int32_t id)
+{
+	const uint32_t n_whole = n - n % LANES;
+	vf tops = v_set(-INFINITY);
+	for (uint32_t i = 0; i < n_whole; i += LANES)
+		tops = v_max(tops, v_load(logits + i));
+	float top = v_most(tops);
+	for (uint32_t i = n_whole; i < n; i++)
+		top = logits[i] > top ? logits[i] : top;
+
+	double total = 0;
+	for (uint32_t i = 0; i < n_whole;) {
+		uint32_t end = n_whole - i < 64 * LANES ? n_whole : i + 64 * LANES;
+		vf sum = v_set(0);
+		for (; i < end; i += LANES)
+			sum += v_exp(v_load(logits + i) - top);
+		total += (double)v_sum(sum);
+	}
+	for (uint32_t i = n_whole; i < n; i++)
+		total += (double)v_exp(v_set(logits[i] - top))[0];
+	return (float)((double)(logits[id] - top) - log(total));
 }

@@ -22,4 +22,5 @@ const struct sk_cpu_kernels SK_KERNELS_TABLE = {
 	.attend = attend,
 	.norm = norm,
 	.activate = activate,
+	.score = score_id,
 };

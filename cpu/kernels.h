@@ -73,6 +73,8 @@ struct sk_cpu_kernels {
 		     const float *bias, float eps, bool subtract_mean);
 	/* SwiGLU: out[i] of gate `in` and up `up` */
 	void (*activate)(float *out, const float *in, const float *up, uint32_t n, enum sk_act act);
+	/* log softmax(logits)[id] */
+	float (*score)(const float *logits, uint32_t n, int32_t id);
 };
 
 extern const struct sk_cpu_kernels sk_cpu_kernels_scalar, sk_cpu_kernels_avx2,

@@ -143,6 +143,21 @@ int sk_cpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
 	return 0;
 }
 
+uint64_t sk_cpu_scratch_bytes(const struct sk_backend *backend)
+{
+	const struct sk_cpu *cpu = (const struct sk_cpu *)backend;
+	uint64_t rows = cpu->base.shape.max_rows;
+	uint64_t bytes = cpu->blocks.size_bytes;
+
+	sk_list_for_each (node, &cpu->buffers)
+		bytes += sk_container_of(node, struct sk_buffer, node)->region.size_bytes;
+	bytes += rows * (sizeof *cpu->groups + sizeof *cpu->row_pages +
+			 (2 * (uint64_t)cpu->base.shape.n_rot + 1) * sizeof *cpu->angles);
+	bytes += (uint64_t)sk_cpu_pool_n_threads(cpu->pool) * SK_ATTEND_QUERIES *
+		 cpu->pages.value_dim * sizeof(float);
+	return bytes;
+}
+
 void sk_cpu_free_all(struct sk_cpu *cpu)
 {
 	sk_list_for_each (node, &cpu->buffers)

@@ -38,6 +38,8 @@ struct row_job {
 	const struct sk_norm *norm;
 	const struct sk_cpu_append *append;
 	const uint32_t *rows;
+	const int32_t *ids;
+	uint32_t at;
 	float eps;
 	bool subtract_mean;
 };
@@ -158,6 +160,24 @@ void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const stru
 		.cpu = sk_cpu_from(backend), .row = gather_row, .out = out, .in = x, .rows = rows};
 	job.cpu->n_rows = n_rows;
 	run_rows(&job, out->width);
+}
+
+static void score_row(const struct row_job *job, uint32_t row)
+{
+	*sk_buffer_row(job->out, job->at + row) = job->cpu->kernels->score(
+		sk_buffer_row(job->in, row), job->in->width, job->ids[row]);
+}
+
+void sk_cpu_score(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
+		  const struct sk_buffer *logits, const int32_t *ids)
+{
+	struct row_job job = {.cpu = sk_cpu_from(backend),
+			      .row = score_row,
+			      .out = scores,
+			      .in = logits,
+			      .ids = ids,
+			      .at = at};
+	run_rows(&job, logits->width);
 }
 
 /* --- Matrices ------------------------------------------------------------------------------------ */

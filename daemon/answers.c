@@ -24,6 +24,7 @@ static void fill_policy(Sk__Policy *to, const struct sk_policy *from)
 		[SK_MODE_STREAMING] = SK__MODE__MODE_STREAMING,
 		[SK_MODE_WINDOW] = SK__MODE__MODE_WINDOW,
 		[SK_MODE_DENSE] = SK__MODE__MODE_DENSE,
+		[SK_MODE_RECOMPUTE] = SK__MODE__MODE_RECOMPUTE,
 	};
 	sk__policy__init(to);
 	to->mode = modes[from->mode];
@@ -93,6 +94,11 @@ int sk_answer_finished(struct sk_connection *connection, const struct sk_event *
 	finished.prefill_ns = from->prefill_ns;
 	finished.first_token_ns = from->first_token_ns;
 	finished.decode_ns = from->decode_ns;
+	finished.scored_tokens = from->scored_tokens;
+	finished.cache_bytes = from->cache_bytes;
+	finished.steps = from->steps;
+	finished.step_ns = from->step_ns;
+	finished.attention_ns = from->attention_ns;
 	finished.error = from->stop == SK_STOP_REFUSED ? -event->error : 0;
 	if (from->stop == SK_STOP_STRING && from->stop_index < request->n_stops) {
 		finished.stop_string.data = request->stops[from->stop_index].bytes;
@@ -175,10 +181,20 @@ int sk_answer_status(struct sk_connection *connection, const struct sk_event *ev
 	status.generated_tokens = stats->n_generated_tokens;
 	status.requests = stats->n_requests;
 	status.pid = (uint32_t)getpid();
+	status.scratch_bytes = stats->scratch_bytes;
 	message.request = event->request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_STATUS;
 	message.status = &status;
 	return send_message(connection, &message, NULL, 0);
+}
+
+/* What a token is multiplied with on its way: every layer's matrices and the output's. */
+static uint64_t matrix_parameters(const struct sk_model_config *c)
+{
+	uint64_t q = (uint64_t)c->n_heads * c->head_dim, kv = (uint64_t)c->n_kv_heads * c->head_dim;
+	uint64_t n_ff = c->n_ff, up = c->activation == SK_SWIGLU ? 2 * n_ff : n_ff;
+	return c->n_layers * (2 * q + 2 * kv + up + n_ff) * (uint64_t)c->n_embd +
+	       (uint64_t)c->n_vocab * c->n_embd;
 }
 
 int sk_answer_model(struct sk_connection *connection, uint32_t request)
@@ -212,6 +228,7 @@ int sk_answer_model(struct sk_connection *connection, uint32_t request)
 	model.kv_bytes_per_token = sk_engine_kv_token_bytes(server->engine);
 	model.chat = chat ? (char *)sk_chat_name(chat) : "";
 	model.policy = &policy;
+	model.matrix_parameters = matrix_parameters(config);
 	message.request = request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_MODEL;
 	message.model = &model;

@@ -55,6 +55,8 @@ static enum sk_mode mode_of(Sk__Mode mode)
 		return SK_MODE_WINDOW;
 	case SK__MODE__MODE_DENSE:
 		return SK_MODE_DENSE;
+	case SK__MODE__MODE_RECOMPUTE:
+		return SK_MODE_RECOMPUTE;
 	default:
 		return SK_MODE_STREAMING;
 	}
@@ -153,11 +155,31 @@ static int fill_generate(const struct sk_connection *connection, struct sk_reque
 						 : connection->server->options->max_tokens;
 	request->ignore_eos = from->ignore_eos || from->endless;
 	request->show_special = from->show_special;
+	request->trace = from->trace;
+	request->profile = from->profile;
 	request->encode_flags = SK_ENCODE_BOS | (from->plain ? SK_ENCODE_PLAIN : 0);
 	err = take_stops(request, from);
 	if (!err)
 		err = take_system(request, from);
 	return err < 0 ? sk_diag_fail(diag, -err, "not enough memory for the request") : 0;
+}
+
+static int fill_evaluate(const struct sk_connection *connection, struct sk_request *request,
+			 const Sk__Evaluate *from, struct sk_frame *frame, struct sk_diag *diag)
+{
+	request->ring = connection->ring;
+	strcpy(request->session, from->session);
+	request->policy = policy_of(from->policy);
+	request->max_tokens = from->max_tokens ? from->max_tokens : UINT64_MAX;
+	request->encode_flags =
+		(from->no_bos ? 0 : SK_ENCODE_BOS) | (from->plain ? SK_ENCODE_PLAIN : 0);
+	request->chunk_tokens = from->chunk_tokens;
+	request->trace = from->trace;
+	request->profile = from->profile;
+	if (from->source_case == SK__EVALUATE__SOURCE_IN_MEMFD)
+		return take_map(request, frame, from->text_bytes, diag);
+	return take_copy(request, from->text.data,
+			 from->source_case == SK__EVALUATE__SOURCE_TEXT ? from->text.len : 0, diag);
 }
 
 static int fill(const struct sk_connection *connection, struct sk_request *request,
@@ -166,6 +188,8 @@ static int fill(const struct sk_connection *connection, struct sk_request *reque
 	switch (message->body_case) {
 	case SK__CLIENT_MESSAGE__BODY_GENERATE:
 		return fill_generate(connection, request, message->generate, frame, diag);
+	case SK__CLIENT_MESSAGE__BODY_EVALUATE:
+		return fill_evaluate(connection, request, message->evaluate, frame, diag);
 	case SK__CLIENT_MESSAGE__BODY_TOKENIZE: {
 		const Sk__Tokenize *from = message->tokenize;
 		request->encode_flags =
@@ -192,6 +216,7 @@ int sk_request_of(const struct sk_connection *connection, const Sk__ClientMessag
 {
 	enum sk_request_kind kind =
 		message->body_case == SK__CLIENT_MESSAGE__BODY_GENERATE   ? SK_REQUEST_GENERATE
+		: message->body_case == SK__CLIENT_MESSAGE__BODY_EVALUATE ? SK_REQUEST_EVALUATE
 		: message->body_case == SK__CLIENT_MESSAGE__BODY_TOKENIZE ? SK_REQUEST_TOKENIZE
 									  : SK_REQUEST_DETOKENIZE;
 	struct sk_request *request = sk_request_create(kind);

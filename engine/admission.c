@@ -32,13 +32,15 @@ int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_polic
 		return 0;
 	if (policy->window < 1)
 		return sk_diag_fail(diag, EINVAL, "the window must hold at least 1 token");
-	if (most + 1 > engine->config.n_context)
+	/* Beside a cache the token itself has a place; a block that is recomputed holds it already. */
+	uint64_t reach = most + (policy->mode != SK_MODE_RECOMPUTE);
+	if (reach > engine->config.n_context)
 		return sk_diag_fail(diag, EINVAL,
 				    "sink %u + window %u + slack %u and the token itself reach "
 				    "%llu positions, but the model "
 				    "was trained on %u; ask for a smaller window",
 				    sk_policy_sinks(policy), policy->window, policy->slack,
-				    (unsigned long long)most + 1, engine->config.n_context);
+				    (unsigned long long)reach, engine->config.n_context);
 	return 0;
 }
 
@@ -69,37 +71,49 @@ static int check_prompt(struct sk_engine *engine, struct sk_request *request,
 {
 	const struct sk_window *window = &session->window;
 	const struct sk_ids *ids = &request->ids;
+	bool is_text = request->kind == SK_REQUEST_EVALUATE;
+	const char *what = is_text ? "text" : "prompt";
 	uint64_t n_input = ids->n_ids + (session->last_id >= 0);
 
 	if (!n_input)
-		return sk_diag_fail(diag, EINVAL,
-				    "the prompt is empty: there is nothing to go on from");
+		return is_text ? sk_diag_fail(diag, EINVAL,
+					      "the text is empty: there is nothing to evaluate")
+			       : sk_diag_fail(
+					 diag, EINVAL,
+					 "the prompt is empty: there is nothing to go on from");
+	if (is_text && n_input == 1)
+		return sk_diag_fail(
+			diag, EINVAL,
+			"the text is one token, and nothing precedes it: a longer text is "
+			"needed, or a session that has begun");
 	for (size_t i = 0; i < ids->n_ids; i++) {
 		if (ids->ids[i] < 0 || (uint32_t)ids->ids[i] >= engine->config.n_vocab)
-			return sk_diag_fail(
-				diag, EINVAL,
-				"the prompt has the token id %d, the model knows 0 to %u",
-				ids->ids[i], engine->config.n_vocab - 1);
+			return sk_diag_fail(diag, EINVAL,
+					    "the %s has the token id %d, the model knows 0 to %u",
+					    what, ids->ids[i], engine->config.n_vocab - 1);
 	}
-	uint64_t live = sk_window_live(window);
-	if (window->policy.mode == SK_MODE_DENSE && live + n_input > engine->config.n_context)
-		return sk_diag_fail(diag, EINVAL,
-				    "a dense session holds the model's context of %u tokens: %llu "
-				    "are in it and the prompt "
-				    "has %llu; a streaming session takes a prompt of any length",
-				    engine->config.n_context, (unsigned long long)live,
-				    (unsigned long long)n_input);
+	uint64_t live = sk_window_live(window), n_run = n_input - is_text;
+	if (window->policy.mode == SK_MODE_DENSE && live + n_run > engine->config.n_context)
+		return sk_diag_fail(
+			diag, EINVAL,
+			"a dense session holds the model's context of %u tokens: %llu "
+			"are in it and the %s has %llu; a streaming session takes a %s of "
+			"any length",
+			engine->config.n_context, (unsigned long long)live, what,
+			(unsigned long long)n_input, what);
 	return 0;
 }
 
 static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
 			 struct sk_session *session, struct sk_diag *diag)
 {
-	uint64_t n_input = request->ids.n_ids + 1, n_tokens = n_input + request->max_tokens;
+	uint64_t n_input = request->ids.n_ids + 1, n_tokens = n_input;
 	uint32_t n_pages;
 
-	if (n_tokens < n_input)
-		n_tokens = UINT64_MAX;
+	if (request->kind == SK_REQUEST_GENERATE) /* what is evaluated is all there already */
+		n_tokens = n_input > UINT64_MAX - request->max_tokens
+				   ? UINT64_MAX
+				   : n_input + request->max_tokens;
 	int err = sk_session_reserve(session, engine->config.n_context, n_tokens, &n_pages);
 	if (err < 0)
 		return sk_diag_fail(diag, ENOSPC,
@@ -159,6 +173,8 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 	} else if (session->window.next) {
 		drop_bos(engine, request);
 	}
+	if (request->kind == SK_REQUEST_EVALUATE && request->ids.n_ids > request->max_tokens)
+		request->ids.n_ids = request->max_tokens;
 
 	/* A refusal leaves a session that exists as it was. */
 	struct sk_window window = session->window;
@@ -174,8 +190,9 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 	if (!err)
 		err = make_room(engine);
 	if (!err) {
-		generation = sk_generation_create(request, session, engine->tokenizer,
-						  engine->n_ids, engine->config.n_vocab);
+		generation =
+			sk_generation_create(request, session, engine->tokenizer, engine->n_ids,
+					     engine->config.n_vocab, engine->options.step_tokens);
 		err = generation ? 0 : -ENOMEM;
 	}
 	if (err < 0) {

@@ -10,11 +10,11 @@
 
 enum sk_event_kind {
 	SK_EVENT_PROGRESS, /* prefill goes on */
-	SK_EVENT_FINISHED, /* of GENERATE: exactly one, the last of its request */
+	SK_EVENT_FINISHED, /* of GENERATE and EVALUATE: exactly one, the last of its request */
 	SK_EVENT_IDS,      /* answers TOKENIZE: payload is int32 ids */
 	SK_EVENT_TEXT,     /* answers DETOKENIZE: payload is bytes */
 	SK_EVENT_STATS,    /* answers STATS */
-	SK_EVENT_FAILED,   /* of any request but GENERATE, instead of its answer */
+	SK_EVENT_FAILED,   /* of any other request, instead of its answer */
 	SK_EVENT_CLOSED,   /* the engine will not touch the connection's ring again */
 	SK_EVENT_DEAD,     /* the engine has ended and takes nothing more; reason says why */
 };
@@ -27,6 +27,7 @@ enum sk_stop_reason { /* the values of StopReason in proto/streamkv.proto */
 		      SK_STOP_DISCONNECTED,
 		      SK_STOP_REFUSED,
 		      SK_STOP_ERROR,
+		      SK_STOP_DONE, /* EVALUATE: the whole text */
 };
 
 struct sk_result { /* Finished in proto/streamkv.proto, field by field */
@@ -34,12 +35,13 @@ struct sk_result { /* Finished in proto/streamkv.proto, field by field */
 	uint64_t prompt_tokens, evaluated_tokens, reused_tokens, generated_tokens, evicted_tokens;
 	uint64_t live_min, live_max, position, evictions, seed;
 	uint64_t queue_ns, prefill_ns, first_token_ns, decode_ns;
+	uint64_t scored_tokens, cache_bytes, steps, step_ns, attention_ns;
 	uint32_t stop_index; /* with SK_STOP_STRING: which of the request's stops */
 };
 
 struct sk_stats {
 	uint32_t n_sessions, n_running, n_paused;
-	uint64_t n_pages, n_pages_used, page_bytes;
+	uint64_t n_pages, n_pages_used, page_bytes, scratch_bytes;
 	uint64_t n_steps, n_prompt_tokens, n_generated_tokens, n_requests;
 };
 

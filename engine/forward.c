@@ -1,6 +1,7 @@
 #include "engine/forward.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 struct sk_backend_shape sk_forward_shape(const struct sk_model_config *config,
 					 enum sk_kv_format kv_format, uint32_t max_rows)
@@ -34,6 +35,7 @@ static int alloc_buffers(struct sk_forward *f)
 		{&f->act, f->max_rows, c->n_ff},
 		{&f->last, f->max_logits, c->n_embd},
 		{&f->logits, f->max_logits, c->n_vocab},
+		{&f->scores, f->max_rows, 1},
 	};
 	for (unsigned i = 0; i < sizeof wanted / sizeof *wanted; i++) {
 		int err = sk_backend_alloc(f->backend, wanted[i].n_rows, wanted[i].width,
@@ -41,7 +43,9 @@ static int alloc_buffers(struct sk_forward *f)
 		if (err < 0)
 			return err;
 	}
-	return 0;
+	f->score_ids = calloc(f->max_logits, sizeof *f->score_ids);
+	f->score_rows = calloc(f->max_logits, sizeof *f->score_rows);
+	return f->score_ids && f->score_rows ? 0 : -ENOMEM;
 }
 
 int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend,
@@ -70,11 +74,13 @@ int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend,
 
 void sk_forward_finish(struct sk_forward *f)
 {
-	struct sk_buffer *buffers[] = {f->x,  f->h,   f->qkv,  f->q,     f->att,
-				       f->up, f->act, f->last, f->logits};
+	struct sk_buffer *buffers[] = {f->x,  f->h,   f->qkv,  f->q,      f->att,
+				       f->up, f->act, f->last, f->logits, f->scores};
 	for (unsigned i = 0; i < sizeof buffers / sizeof *buffers; i++)
 		sk_backend_free(f->backend, buffers[i]);
 	sk_weights_finish(&f->weights);
+	free(f->score_ids);
+	free(f->score_rows);
 	*f = (struct sk_forward){0};
 }
 
@@ -91,14 +97,25 @@ static enum sk_act act_of(const struct sk_model_config *config)
 	return SK_ACT_GELU;
 }
 
+/* logits = the output matrix of the final norm, for `rows` of the batch */
+static void project(struct sk_forward *f, const uint32_t *rows, uint32_t n_rows)
+{
+	struct sk_backend *b = f->backend;
+
+	sk_backend_gather(b, f->last, f->x, rows, n_rows);
+	sk_backend_norm(b, f->last, f->last, f->weights.final_norm, f->config.norm_eps,
+			f->config.arch == SK_ARCH_NEOX);
+	sk_backend_matmul(b, f->logits, f->last, f->weights.output);
+}
+
 int sk_forward_run(struct sk_forward *f, const struct sk_batch *batch, const uint32_t *rows,
-		   uint32_t n_rows)
+		   uint32_t n_rows, const struct sk_score *scores, uint32_t n_scores)
 {
 	struct sk_backend *b = f->backend;
 	const struct sk_model_config *c = &f->config;
 	bool layer_norm = c->arch == SK_ARCH_NEOX;
 
-	if (n_rows > f->max_logits)
+	if (n_rows > f->max_logits || n_scores > f->max_rows)
 		return -EINVAL;
 	int err = sk_backend_begin_step(b, batch);
 	if (err < 0)
@@ -124,16 +141,28 @@ int sk_forward_run(struct sk_forward *f, const struct sk_batch *batch, const uin
 		sk_backend_activate(b, f->act, f->up, act_of(c));
 		sk_backend_matmul_add(b, f->x, f->act, w->ffn_down);
 	}
-	if (n_rows) {
-		sk_backend_gather(b, f->last, f->x, rows, n_rows);
-		sk_backend_norm(b, f->last, f->last, f->weights.final_norm, c->norm_eps,
-				layer_norm);
-		sk_backend_matmul(b, f->logits, f->last, f->weights.output);
+	/* Whole logits of every row would be hundreds of megabytes: scores take their place a few rows
+	 * at a time. */
+	for (uint32_t at = 0, n; at < n_scores; at += n) {
+		n = n_scores - at < f->max_logits ? n_scores - at : f->max_logits;
+		for (uint32_t i = 0; i < n; i++) {
+			f->score_rows[i] = scores[at + i].row;
+			f->score_ids[i] = scores[at + i].id;
+		}
+		project(f, f->score_rows, n);
+		sk_backend_score(b, f->scores, at, f->logits, f->score_ids);
 	}
+	if (n_rows)
+		project(f, rows, n_rows);
 	return sk_backend_end_step(b);
 }
 
 const float *sk_forward_logits(struct sk_forward *forward, uint32_t index)
 {
 	return sk_backend_read(forward->backend, forward->logits, index);
+}
+
+float sk_forward_score(struct sk_forward *forward, uint32_t index)
+{
+	return *sk_backend_read(forward->backend, forward->scores, index);
 }

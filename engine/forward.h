@@ -2,7 +2,8 @@
  *
  * Holds the packed weights and the activation buffers; knows nothing of sessions or time. A batch
  * says which tokens of which timelines run and what each sees (kv/window.h); logits come out for
- * the rows that are asked for. Engine thread only (tests: one thread).
+ * the rows that are asked for, and scores: log-probabilities of given tokens, as many as there are
+ * rows. Engine thread only (tests: one thread).
  */
 #pragma once
 
@@ -22,6 +23,15 @@ struct sk_forward {
 	struct sk_buffer *act;    /* (max_rows, n_ff) */
 	struct sk_buffer *last;   /* (max_logits, n_embd): rows whose logits are wanted */
 	struct sk_buffer *logits; /* (max_logits, n_vocab) */
+	struct sk_buffer *scores; /* (max_rows, 1) */
+	int32_t *score_ids;       /* (max_logits) */
+	uint32_t *score_rows;     /* (max_logits) */
+};
+
+/* A token whose log-probability is wanted, given everything up to a row of the batch. */
+struct sk_score {
+	uint32_t row;
+	int32_t id; /* below n_vocab */
 };
 
 /* The shape that a backend must be opened with for this model. */
@@ -36,9 +46,11 @@ int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend,
 void sk_forward_finish(struct sk_forward *forward);
 
 /* Runs the batch: keys and values of all rows are appended to their pages, and the logits of batch
- * rows rows[0..n) can be read until the next run. 0, -EINVAL (a batch against the rules, nothing
- * happened), -EIO (the device failed). */
+ * rows rows[0..n_rows) and the scores scores[0..n_scores), at most max_rows, can be read until the
+ * next run. 0, -EINVAL (a batch against the rules, nothing happened), -EIO (the device failed). */
 int sk_forward_run(struct sk_forward *forward, const struct sk_batch *batch, const uint32_t *rows,
-		   uint32_t n_rows);
+		   uint32_t n_rows, const struct sk_score *scores, uint32_t n_scores);
 const float *sk_forward_logits(struct sk_forward *forward,
 			       uint32_t index); /* (n_vocab) of rows[index] */
+/* Natural log of the probability of scores[index].id; NaN where the logits are no numbers. */
+float sk_forward_score(struct sk_forward *forward, uint32_t index);

@@ -1,19 +1,31 @@
 #include "engine/generation.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define NOT_NUMBERS "the model's logits are not numbers; its weights may be damaged"
+
 struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
 					   const struct sk_tokenizer *tokenizer, uint32_t n_ids,
-					   uint32_t n_vocab)
+					   uint32_t n_vocab, uint32_t max_rows)
 {
 	struct sk_generation *g = calloc(1, sizeof *g);
 	if (!g)
 		return NULL;
 	sk_list_init(&g->node);
-	if (sk_sampler_init(&g->sampler, &request->sampling, n_ids, n_vocab) < 0)
+	g->is_scoring = request->kind == SK_REQUEST_EVALUATE;
+	if (g->is_scoring)
+		g->rows = calloc(max_rows, sizeof *g->rows);
+	else if (sk_sampler_init(&g->sampler, &request->sampling, n_ids, n_vocab) < 0)
+		goto fail;
+	/* A step's own slot, the first token that nothing precedes, and a step's scores. */
+	g->queue_allocated = (request->trace ? 1 : 0) + (g->is_scoring ? max_rows + 1 : 0);
+	if (g->queue_allocated)
+		g->queue = calloc(g->queue_allocated, sizeof *g->queue);
+	if ((g->is_scoring && !g->rows) || (g->queue_allocated && !g->queue))
 		goto fail;
 	if (session->last_id >= 0 && sk_ids_append(&g->input, session->last_id) < 0)
 		goto fail;
@@ -22,8 +34,14 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 			goto fail;
 	}
 	size_t n_seen = g->input.n_ids < SK_REPEAT_MOST ? g->input.n_ids : SK_REPEAT_MOST;
-	for (size_t i = g->input.n_ids - n_seen; i < g->input.n_ids; i++)
+	for (size_t i = g->input.n_ids - n_seen; !g->is_scoring && i < g->input.n_ids; i++)
 		sk_sampler_saw(&g->sampler, g->input.ids[i]);
+	g->scoring = (struct sk_scoring){.ids = g->input.ids, .n_ids = g->input.n_ids};
+	if (session->window.policy.mode == SK_MODE_RECOMPUTE)
+		g->scoring.block = sk_policy_capacity(&session->window.policy);
+	if (g->is_scoring && session->last_id < 0) /* nothing precedes it */
+		g->queue[g->n_queue++] = (struct sk_slot){
+			.request = request->id, .id = g->input.ids[0], .flags = SK_SLOT_UNSCORED};
 	sk_detokenizer_init(&g->detokenizer, tokenizer, request->show_special);
 	sk_stops_init(&g->stops, request->stops, request->n_stops);
 
@@ -40,6 +58,8 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 fail:
 	sk_ids_finish(&g->input);
 	sk_sampler_finish(&g->sampler);
+	free(g->queue);
+	free(g->rows);
 	free(g);
 	return NULL;
 }
@@ -57,38 +77,100 @@ void sk_generation_destroy(struct sk_generation *g)
 	sk_request_destroy(g->request);
 	sk_sampler_finish(&g->sampler);
 	sk_ids_finish(&g->input);
+	free(g->queue);
+	free(g->rows);
 	free(g);
+}
+
+/* --- Running --- */
+
+static uint64_t n_rows(const struct sk_generation *g)
+{
+	return g->is_scoring ? sk_scoring_n_rows(&g->scoring) : g->input.n_ids;
+}
+
+bool sk_generation_waits(const struct sk_generation *g)
+{
+	return g->has_slot || g->queue_at < g->n_queue;
 }
 
 uint64_t sk_generation_n_wanted(const struct sk_generation *g)
 {
-	if (g->has_slot || g->is_ending)
+	if (sk_generation_waits(g) || g->is_ending)
 		return 0;
-	return g->input.n_ids - g->input_at;
+	uint64_t n = n_rows(g) - g->input_at, most = g->request->chunk_tokens;
+	return most && most < n ? most : n;
 }
 
-const int32_t *sk_generation_input(const struct sk_generation *g)
+const int32_t *sk_generation_input(struct sk_generation *g, uint32_t n)
 {
-	return g->input.ids + g->input_at;
+	if (!g->is_scoring)
+		return g->input.ids + g->input_at;
+	for (uint32_t i = 0; i < n; i++)
+		g->rows[i] = g->input.ids[sk_scoring_token(&g->scoring, g->input_at + i)];
+	return g->rows;
+}
+
+bool sk_generation_scores(const struct sk_generation *g, uint32_t i, int32_t *ret_id)
+{
+	uint64_t target = g->is_scoring ? sk_scoring_target(&g->scoring, g->input_at + i) : 0;
+	if (target)
+		*ret_id = g->input.ids[target];
+	return target;
+}
+
+/* What the client is told of a step, before what the step brought. */
+static void queue_step(struct sk_generation *g, const struct sk_view *first, uint32_t n,
+		       uint64_t step_ns)
+{
+	const struct sk_session *session = g->session;
+	struct sk_slot slot = {.request = g->request->id,
+			       .id = -1,
+			       .flags = SK_SLOT_STEP | SK_SLOT_NO_TOKEN,
+			       .n_text_bytes = sizeof(struct sk_slot_step)};
+	struct sk_slot_step step = {
+		.position = session->origin + first->entry,
+		.first = session->origin + session->window.first,
+		.step_ns = step_ns,
+		.n_tokens = n,
+		.live = (uint32_t)first->live,
+		.live_after = (uint32_t)sk_window_live(&session->window),
+		.n_sink = (uint32_t)session->window.n_sink,
+	};
+	memcpy(slot.text, &step, sizeof step);
+	g->queue[g->n_queue++] = slot;
 }
 
 bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uint32_t n,
-		       uint64_t now_ns)
+		       uint64_t step_ns, uint64_t now_ns)
 {
 	struct sk_result *r = &g->result;
+	bool is_recompute = g->scoring.block; /* what its blocks drop is no part of a timeline */
 
 	for (uint32_t i = 0; i < n; i++) {
+		int32_t id;
+		if (is_recompute && !sk_generation_scores(g, i, &id))
+			continue;
 		r->live_min = views[i].live < r->live_min ? views[i].live : r->live_min;
 		r->live_max = views[i].live > r->live_max ? views[i].live : r->live_max;
+		if (is_recompute)
+			continue;
 		r->evicted_tokens += views[i].n_evicted;
 		r->evictions += views[i].n_evicted > 0;
 	}
+	r->steps++;
+	r->step_ns += step_ns;
 	g->input_at += n;
 	g->session->last_id =
 		-1; /* the first of the input, cached now; one that is drawn comes after */
-	if (!r->generated_tokens) /* of the prompt: the session's last token before it is not counted */
+	if (g->request->trace)
+		queue_step(g, views, n, step_ns);
+	if (g->is_scoring)
+		r->evaluated_tokens = g->input_at;
+	else if (
+		!r->generated_tokens) /* of the prompt: the session's last token before it is not counted */
 		r->evaluated_tokens = g->input_at - (g->input.n_ids - r->prompt_tokens);
-	if (g->input_at < g->input.n_ids)
+	if (g->input_at < n_rows(g))
 		return false;
 	if (!g->prompt_done_ns) {
 		g->prompt_done_ns = now_ns;
@@ -96,6 +178,45 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 	}
 	return true;
 }
+
+void sk_generation_scored(struct sk_generation *g, const struct sk_view *views, uint32_t n,
+			  const float *scores, uint64_t now_ns)
+{
+	struct sk_result *r = &g->result;
+	uint64_t row = g->input_at - n;
+	uint32_t since_us = g->last_token_ns ? (uint32_t)((now_ns - g->last_token_ns) / 1000) : 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t target = sk_scoring_target(&g->scoring, row + i);
+		if (!target)
+			continue;
+		float score = *scores++;
+		if (!isfinite(score)) {
+			sk_generation_end(g, SK_STOP_ERROR, NOT_NUMBERS);
+			return;
+		}
+		uint64_t n_evicted = g->scoring.block ? 0 : views[i].n_evicted;
+		g->queue[g->n_queue++] = (struct sk_slot){
+			.request = g->request->id,
+			.id = g->input.ids[target],
+			.logprob = score,
+			.since_us = since_us,
+			.live = (uint32_t)views[i].live,
+			.evicted = n_evicted > UINT16_MAX ? UINT16_MAX : (uint16_t)n_evicted,
+		};
+		since_us = 0;
+		r->scored_tokens++;
+	}
+	g->last_token_ns = now_ns;
+	/* Scored, and not cached yet: what comes next goes on from it. */
+	if (!g->scoring.block)
+		g->session->last_id = g->input.ids[g->input_at];
+	if (g->input_at == n_rows(g))
+		sk_generation_end(g, SK_STOP_DONE, "");
+	(void)sk_generation_deliver(g, now_ns);
+}
+
+/* --- Drawing --- */
 
 /* What the coming step will do with the token that has just been drawn: its place is settled
  * already. */
@@ -127,21 +248,28 @@ static void ending(struct sk_generation *g, enum sk_stop_reason stop, const char
 	snprintf(g->reason, sizeof g->reason, "%s", reason);
 }
 
+static void forget_slots(struct sk_generation *g)
+{
+	g->has_slot = false;
+	g->n_queue = g->queue_at = 0;
+}
+
 void sk_generation_end(struct sk_generation *g, enum sk_stop_reason stop, const char *reason)
 {
 	if (stop == SK_STOP_DISCONNECTED)
 		g->is_detached = true;
 	if (g->is_ending) {
 		if (g->is_detached &&
-		    g->has_slot) { /* its end was never delivered, so it is not how it ended */
-			g->has_slot = false;
+		    sk_generation_waits(
+			    g)) { /* its end was never delivered, so it is not how it ended */
+			forget_slots(g);
 			ending(g, stop, reason);
 		}
 		return;
 	}
 	ending(g, stop, reason);
 	if (g->is_detached) {
-		g->has_slot = false;
+		forget_slots(g);
 		return;
 	}
 	/* Behind a token that waits already, or alone. */
@@ -150,9 +278,11 @@ void sk_generation_end(struct sk_generation *g, enum sk_stop_reason stop, const 
 			.request = g->request->id, .id = -1, .flags = SK_SLOT_NO_TOKEN};
 		g->n_text_bytes = 0;
 		g->has_slot = true;
-		g->paused_ns = 0;
+		if (g->queue_at == g->n_queue)
+			g->paused_ns = 0;
 	}
-	end_text(g);
+	if (!g->is_scoring)
+		end_text(g);
 	g->slot.flags |= SK_SLOT_LAST;
 }
 
@@ -165,8 +295,7 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 	float logprob;
 
 	if (sk_sampler_pick(&g->sampler, logits, &id, &logprob) < 0) {
-		sk_generation_end(g, SK_STOP_ERROR,
-				  "the model's logits are not numbers; its weights may be damaged");
+		sk_generation_end(g, SK_STOP_ERROR, NOT_NUMBERS);
 		return;
 	}
 	sk_sampler_saw(&g->sampler, id);
@@ -198,7 +327,6 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 			   : sk_detokenizer_push(&g->detokenizer, id, piece);
 	g->n_text_bytes = sk_stops_push(&g->stops, piece, n, g->text, &matched);
 	g->has_slot = true;
-	g->paused_ns = 0;
 
 	if (matched >= 0) {
 		ending(g, SK_STOP_STRING, "");
@@ -227,19 +355,34 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 	(void)sk_generation_deliver(g, now_ns);
 }
 
+/* --- Telling --- */
+
+static int put_all(struct sk_generation *g)
+{
+	struct sk_ring_writer *ring = g->request->ring;
+	int err = 0;
+
+	while (!err && g->queue_at < g->n_queue) {
+		const struct sk_slot *slot = &g->queue[g->queue_at];
+		err = sk_ring_writer_put(ring, slot, slot->text, slot->n_text_bytes);
+		g->queue_at += !err;
+	}
+	return !err && g->has_slot ? sk_ring_writer_put(ring, &g->slot, g->text, g->n_text_bytes)
+				   : err;
+}
+
 bool sk_generation_deliver(struct sk_generation *g, uint64_t now_ns)
 {
-	if (!g->has_slot)
+	if (!sk_generation_waits(g))
 		return true;
-	int err = g->is_detached ? -EPROTO
-				 : sk_ring_writer_put(g->request->ring, &g->slot, g->text,
-						      g->n_text_bytes);
+	uint32_t queue_at = g->queue_at;
+	int err = g->is_detached ? -EPROTO : put_all(g);
 	if (err == -EAGAIN) {
-		if (!g->paused_ns)
+		if (!g->paused_ns || g->queue_at > queue_at) /* or it reads, if slowly */
 			g->paused_ns = now_ns;
 		return false;
 	}
-	g->has_slot = false;
+	forget_slots(g);
 	g->paused_ns = 0;
 	if (err < 0) { /* a lying cursor: FINISHED tells the loop, which drops the connection */
 		g->is_detached = true;
@@ -251,7 +394,7 @@ bool sk_generation_deliver(struct sk_generation *g, uint64_t now_ns)
 
 bool sk_generation_is_over(const struct sk_generation *g)
 {
-	return g->is_ending && !g->has_slot;
+	return g->is_ending && !sk_generation_waits(g);
 }
 
 struct sk_event *sk_generation_finish(struct sk_generation *g)
@@ -264,6 +407,10 @@ struct sk_event *sk_generation_finish(struct sk_generation *g)
 		g->result.live_min = g->result.live_max;
 	g->result.position =
 		g->session->origin + g->session->window.next + (g->session->last_id >= 0);
+	if (g->scoring.block)
+		g->result.position = g->result.scored_tokens + 1;
+	g->result.cache_bytes =
+		g->most_pages * sk_backend_page_bytes(g->session->pages.pool->backend);
 	event->result = g->result;
 	snprintf(event->reason, sizeof event->reason, "%s", g->reason);
 	return event;

@@ -1,13 +1,15 @@
-/* One Generate in progress on its session: the prompt still to be run, the sampler, and the way of
- * each token to the client: sampler -> detokenizer -> stop strings -> ring. Engine thread only.
+/* One Generate or Evaluate in progress on its session. Generate: the prompt still to be run, the sampler, and
+ * the way of each token to the client: sampler -> detokenizer -> stop strings -> ring. Evaluate: the text still to
+ * be run (scoring.h says as which rows), and the scores on their way to the ring. Engine thread only.
  *
- * Where the ring is full, the token waits here, and the generation is paused: it takes no part in
+ * Where the ring is full, what is to be told waits here, and the generation is paused: it takes no part in
  * steps until the reader has made room. Others do not notice.
  */
 #pragma once
 
 #include "engine/event.h"
 #include "engine/sampler.h"
+#include "engine/scoring.h"
 #include "engine/session.h"
 #include "engine/stops.h"
 #include "text/detokenizer.h"
@@ -20,45 +22,60 @@ struct sk_generation {
 	struct sk_detokenizer detokenizer;
 	struct sk_stops stops;
 
-	/* Tokens to run: the session's last token where there is one, then the prompt; later the
-	 * token drawn last. */
+	/* Tokens to run: the session's last token where there is one, then the prompt or the text;
+	 * later the token drawn last. */
 	struct sk_ids input;
-	size_t input_at;
+	uint64_t input_at;
+	bool is_scoring;           /* Evaluate */
+	struct sk_scoring scoring; /* of `input`: input_at counts its rows */
+	int32_t *rows;             /* (max_rows) with scoring: the coming step's tokens */
 
-	bool has_slot;    /* a token that the ring had no room for */
-	bool is_ending;   /* nothing is to run any more; ends when the slot is delivered */
+	/* What the ring had no room for: slots without text of their own, then `slot`. */
+	struct sk_slot *queue; /* (queue_allocated) or NULL */
+	uint32_t n_queue, queue_at, queue_allocated;
+	bool has_slot;    /* a token, or the end alone */
+	bool is_ending;   /* nothing is to run any more; ends when all is delivered */
 	bool is_detached; /* the client is gone or does not read: deliver nothing */
 	struct sk_slot slot;
 	uint8_t text[SK_STOPS_MOST_OUT + SK_STOP_MOST_BYTES +
 		     4]; /* a token's, and what the end of the stream frees */
 	size_t n_text_bytes;
-	uint64_t paused_ns; /* since when, while has_slot */
+	uint64_t paused_ns; /* since when the ring has no room; 0: it has */
 
 	struct sk_result result;
 	char reason[512];
 	uint64_t began_ns, prompt_done_ns, first_token_ns, last_token_ns, progress_ns;
+	uint32_t most_pages;
 };
 
-/* Takes request and session over. n_ids: ids that may be drawn, of n_vocab. NULL without memory: nothing was
- * taken. */
+/* Takes request and session over. n_ids: ids that may be drawn, of n_vocab; max_rows: of a step. NULL
+ * without memory: nothing was taken. */
 struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
 					   const struct sk_tokenizer *tokenizer, uint32_t n_ids,
-					   uint32_t n_vocab);
+					   uint32_t n_vocab, uint32_t max_rows);
 /* The request goes; the session too, unless it has a name. */
 void sk_generation_destroy(struct sk_generation *generation);
 
 /* Tokens that it wants to run now: 0 while paused or ending. */
 uint64_t sk_generation_n_wanted(const struct sk_generation *generation);
-const int32_t *sk_generation_input(const struct sk_generation *generation);
+/* The next n of them (at most n_wanted and max_rows), valid until the next call. */
+const int32_t *sk_generation_input(struct sk_generation *generation, uint32_t n);
+/* Evaluate: whether the coming step's row `i` scores a token, and which. */
+bool sk_generation_scores(const struct sk_generation *generation, uint32_t i, int32_t *ret_id);
 
-/* n tokens of the input have been run, with these views. True: the input is used up, so the last
- * one's logits are wanted, by sk_generation_draw(). */
+/* n tokens of the input have been run, with these views, in a step that took step_ns. True: the input is used
+ * up; a Generate's last logits are then wanted, by sk_generation_draw(). */
 bool sk_generation_ran(struct sk_generation *generation, const struct sk_view *views, uint32_t n,
-		       uint64_t now_ns);
+		       uint64_t step_ns, uint64_t now_ns);
+/* Evaluate, after sk_generation_ran(): the scores of those of its n rows that score, in order. */
+void sk_generation_scored(struct sk_generation *generation, const struct sk_view *views, uint32_t n,
+			  const float *scores, uint64_t now_ns);
 /* Draws the next token and sends it on its way. `context`: the limit of a dense session. */
 void sk_generation_draw(struct sk_generation *generation, const struct sk_tokenizer *tokenizer,
 			const float *logits, uint64_t context, uint64_t now_ns);
 
+/* Whether anything waits for room in the ring. */
+bool sk_generation_waits(const struct sk_generation *generation);
 /* Puts what waits into the ring. True: it was put, or nothing waited. */
 bool sk_generation_deliver(struct sk_generation *generation, uint64_t now_ns);
 /* Ends it, for a cause from outside; what the stops held back is still delivered if the reader

@@ -16,6 +16,7 @@
 
 enum sk_request_kind {
 	SK_REQUEST_GENERATE,
+	SK_REQUEST_EVALUATE,
 	SK_REQUEST_TOKENIZE,
 	SK_REQUEST_DETOKENIZE,
 	SK_REQUEST_STATS,
@@ -51,22 +52,29 @@ struct sk_request {
 	uid_t uid;
 	uint64_t arrived_ns; /* sk_clock_ns() */
 
-	/* GENERATE, TOKENIZE: bytes; DETOKENIZE: int32 ids. release_input(input, n) is called, on
+	/* GENERATE, EVALUATE, TOKENIZE: bytes; DETOKENIZE: int32 ids. release_input(input, n) is called, on
 	 * some thread, when they are no longer needed; NULL: nobody needs telling. */
 	const void *input;
 	uint64_t n_input_bytes;
 	void (*release_input)(const void *input, uint64_t n_bytes);
 	unsigned encode_flags; /* enum sk_encode_flags */
 
-	/* GENERATE */
+	/* GENERATE, EVALUATE */
 	struct sk_ring_writer *ring; /* the connection's; stays valid until its CLOSED event */
 	char session[SK_NAME_MOST_BYTES + 1]; /* empty: a session of its own */
-	char chat[SK_NAME_MOST_BYTES + 1];    /* empty: none; "auto" */
-	char *system;                         /* with chat: heap, or NULL */
-	uint64_t n_system_bytes;
 	struct sk_policy_change policy;
+	uint64_t max_tokens; /* UINT64_MAX: endless; EVALUATE: of the text, at most */
+	bool trace;          /* tell of every step */
+	bool profile;        /* take the time of attention */
+
+	/* EVALUATE */
+	uint32_t chunk_tokens; /* a step, at most; 0: as many as it holds */
+
+	/* GENERATE */
+	char chat[SK_NAME_MOST_BYTES + 1]; /* empty: none; "auto" */
+	char *system;                      /* with chat: heap, or NULL */
+	uint64_t n_system_bytes;
 	struct sk_sampling sampling;
-	uint64_t max_tokens; /* UINT64_MAX: endless */
 	bool ignore_eos;
 	bool show_special;
 	uint32_t n_stops;

@@ -1,5 +1,5 @@
-/* The engine's insides, for the files of this room that share them: engine.c (the thread),
- * admission.c (from a request to a generation), step.c (a step of the model). Everything here is
+/* The engine's insides, for the files of this room that share them: open.c (making one), engine.c
+ * (the thread), admission.c (from a request to a generation), step.c (a step of the model). Everything here is
  * the engine thread's once it runs, except what says otherwise.
  */
 #pragma once
@@ -59,10 +59,19 @@ struct sk_engine {
 	struct sk_row *rows;            /* (step_tokens) */
 	struct sk_view *views;          /* (step_tokens) */
 	struct sk_span *spans;          /* (max_batch) */
+	struct sk_score *scores;        /* (step_tokens) */
+	float *score_values;            /* (step_tokens) */
+	uint32_t *score_of;             /* (max_batch): a span's first score */
 	uint32_t *logit_rows;           /* (max_batch) */
 	int64_t *logit_of;              /* (max_batch): a span's index into logit_rows, or -1 */
 	struct sk_generation **running; /* (max_batch): a span's generation */
 };
+
+/* --- engine.c --- */
+
+/* With no thread left: answers every letter on the caller's. */
+void sk_engine_drain(struct sk_engine *engine);
+void sk_engine_destroy_client(struct sk_engine_client *client);
 
 /* --- admission.c --- */
 

@@ -16,11 +16,24 @@ static void dead(struct sk_engine *engine, const char *reason)
 		snprintf(engine->dead->reason, sizeof engine->dead->reason, "%s", reason);
 }
 
+/* Which of a generation's n rows, from batch row `row0` on, score what. Returns how many do. */
+static uint32_t want_scores(struct sk_score *scores, const struct sk_generation *g, uint32_t row0,
+			    uint32_t n)
+{
+	uint32_t n_scores = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		int32_t id;
+		if (sk_generation_scores(g, i, &id))
+			scores[n_scores++] = (struct sk_score){row0 + i, id};
+	}
+	return n_scores;
+}
+
 /* Lays the granted tokens out as rows and spans. Returns the number of spans. */
 static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch,
-			uint32_t *ret_n_logits, uint64_t now_ns)
+			uint32_t *ret_n_logits, uint32_t *ret_n_scores, uint64_t now_ns)
 {
-	uint32_t n_rows = 0, n_spans = 0, n_logits = 0;
+	uint32_t n_rows = 0, n_spans = 0, n_logits = 0, n_scores = 0;
 
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
@@ -28,7 +41,7 @@ static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch,
 		if (!n)
 			continue;
 		struct sk_span *span = &engine->spans[n_spans];
-		int err = sk_session_advance(g->session, sk_generation_input(g), n,
+		int err = sk_session_advance(g->session, sk_generation_input(g, n), n,
 					     engine->rows + n_rows, engine->views + n_rows, span);
 		if (err < 0) {
 			sk_generation_end(g, SK_STOP_ERROR,
@@ -42,8 +55,12 @@ static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch,
 		span->row = n_rows;
 		engine->running[n_spans] = g;
 		engine->logit_of[n_spans] = -1;
+		engine->score_of[n_spans] = n_scores;
+		n_scores += want_scores(engine->scores + n_scores, g, n_rows, n);
+		uint32_t n_pages = sk_pages_count(&g->session->pages);
+		g->most_pages = n_pages > g->most_pages ? n_pages : g->most_pages;
 		n_rows += n;
-		if (sk_generation_n_wanted(g) == n) {
+		if (!g->is_scoring && sk_generation_n_wanted(g) == n) {
 			engine->logit_of[n_spans] = n_logits;
 			engine->logit_rows[n_logits++] = n_rows - 1;
 		}
@@ -56,6 +73,7 @@ static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch,
 		.spans = engine->spans,
 	};
 	*ret_n_logits = n_logits;
+	*ret_n_scores = n_scores;
 	return n_spans;
 }
 
@@ -71,8 +89,8 @@ static void lose(struct sk_engine *engine, uint32_t n_spans, const char *reason)
 
 static void tell_progress(struct sk_engine *engine, struct sk_generation *g, uint64_t now_ns)
 {
-	if (g->prompt_done_ns || now_ns - g->progress_ns < PROGRESS_NS)
-		return;
+	if (g->is_scoring || g->prompt_done_ns || now_ns - g->progress_ns < PROGRESS_NS)
+		return; /* the slots of an Evaluate tell where it is */
 	g->progress_ns = now_ns;
 	struct sk_event *event =
 		sk_event_create(SK_EVENT_PROGRESS, g->request->connection, g->request->id);
@@ -98,11 +116,19 @@ bool sk_engine_step(struct sk_engine *engine)
 		return false;
 
 	struct sk_batch batch;
-	uint32_t n_logits;
-	uint32_t n_spans = lay_out(engine, &batch, &n_logits, sk_clock_ns());
+	uint32_t n_logits, n_scores;
+	uint64_t begun_ns = sk_clock_ns();
+	uint32_t n_spans = lay_out(engine, &batch, &n_logits, &n_scores, begun_ns);
 	if (!n_spans)
 		return true;
-	int err = sk_forward_run(&engine->forward, &batch, engine->logit_rows, n_logits);
+	struct sk_profile profile = {{0}};
+	bool is_profiled = false;
+	for (uint32_t i = 0; i < n_spans; i++)
+		is_profiled |= engine->running[i]->request->profile;
+	sk_backend_set_profile(engine->backend, is_profiled ? &profile : NULL);
+	int err = sk_forward_run(&engine->forward, &batch, engine->logit_rows, n_logits,
+				 engine->scores, n_scores);
+	sk_backend_set_profile(engine->backend, NULL);
 	uint64_t now_ns = sk_clock_ns();
 	if (err < 0) {
 		const char *reason =
@@ -114,16 +140,34 @@ bool sk_engine_step(struct sk_engine *engine)
 			dead(engine, "the device failed in the middle of a step");
 		return true;
 	}
+	for (uint32_t i = 0; i < n_scores; i++)
+		engine->score_values[i] = sk_forward_score(&engine->forward, i);
 	engine->stats.n_steps++;
 	for (uint32_t i = 0; i < n_spans; i++) {
 		struct sk_generation *g = engine->running[i];
 		struct sk_span *span = &engine->spans[i];
+		const struct sk_view *views = engine->views + span->row;
 		bool was_prompt = !g->prompt_done_ns;
 
 		sk_session_trim(g->session);
 		if (was_prompt)
 			engine->stats.n_prompt_tokens += span->n_rows;
-		if (!sk_generation_ran(g, engine->views + span->row, span->n_rows, now_ns)) {
+		if (g->request->profile)
+			g->result.attention_ns +=
+				profile.ns[SK_OP_APPEND] + profile.ns[SK_OP_ATTEND];
+		bool is_done = sk_generation_ran(g, views, span->n_rows, now_ns - begun_ns, now_ns);
+		if (g->is_scoring) {
+			sk_generation_scored(g, views, span->n_rows,
+					     engine->score_values + engine->score_of[i], now_ns);
+			sk_ring_writer_publish(g->request->ring);
+			continue;
+		}
+		if (!is_done) {
+			if (sk_generation_waits(g)) { /* its step, where it asked for a trace */
+				(void)sk_generation_deliver(g, now_ns);
+				if (!g->is_detached)
+					sk_ring_writer_publish(g->request->ring);
+			}
 			tell_progress(engine, g, now_ns);
 			continue;
 		}

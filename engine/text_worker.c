@@ -147,7 +147,7 @@ static struct sk_event *detokenized(const struct sk_tokenizer *tokenizer,
 
 static void work(struct sk_text_worker *worker, struct sk_request *request)
 {
-	if (request->kind == SK_REQUEST_GENERATE) {
+	if (request->kind == SK_REQUEST_GENERATE || request->kind == SK_REQUEST_EVALUATE) {
 		encode(worker->tokenizer, request);
 		request->mail.kind = SK_MAIL_READY;
 		sk_mailbox_post(worker->engine, &request->mail.node);

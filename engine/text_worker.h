@@ -9,7 +9,7 @@
 struct sk_text_worker {
 	const struct sk_tokenizer *tokenizer;
 	struct sk_mailbox inbox;   /* requests, by mail.node */
-	struct sk_mailbox *engine; /* GENERATE goes on there, as SK_MAIL_READY */
+	struct sk_mailbox *engine; /* GENERATE and EVALUATE go on there, as SK_MAIL_READY */
 	struct sk_mailbox *events; /* TOKENIZE and DETOKENIZE are answered there */
 	pthread_t thread;
 	bool is_running;

@@ -20,14 +20,23 @@ struct sk_policy sk_policy_changed(struct sk_policy policy, const struct sk_poli
 
 uint32_t sk_policy_sinks(const struct sk_policy *policy)
 {
-	return policy->mode == SK_MODE_WINDOW ? 0 : policy->sink;
+	return policy->mode == SK_MODE_WINDOW || policy->mode == SK_MODE_RECOMPUTE ? 0
+										   : policy->sink;
+}
+
+uint64_t sk_policy_capacity(const struct sk_policy *policy)
+{
+	uint64_t sink = policy->mode == SK_MODE_WINDOW ? 0 : policy->sink;
+	return sink + policy->window;
 }
 
 uint64_t sk_policy_most_live(const struct sk_policy *policy, uint64_t context)
 {
 	if (policy->mode == SK_MODE_DENSE)
 		return context;
-	return (uint64_t)sk_policy_sinks(policy) + policy->window + policy->slack;
+	if (policy->mode == SK_MODE_RECOMPUTE)
+		return sk_policy_capacity(policy);
+	return sk_policy_capacity(policy) + policy->slack;
 }
 
 void sk_window_init(struct sk_window *window, const struct sk_policy *policy)
@@ -68,12 +77,13 @@ void sk_window_step(struct sk_window *window, struct sk_view *ret_view)
 	if (is_whole(window))
 		name_sinks(window);
 
-	uint64_t capacity = (uint64_t)sk_policy_sinks(policy) + policy->window;
-	uint64_t live = sk_window_live(window);
-	if (policy->mode != SK_MODE_DENSE && live > capacity + policy->slack) {
+	uint64_t capacity = sk_policy_capacity(policy), live = sk_window_live(window);
+	if (policy->mode == SK_MODE_RECOMPUTE) {
+		n_evicted = live == capacity ? live : 0;
+	} else if (policy->mode != SK_MODE_DENSE && live > capacity + policy->slack) {
 		n_evicted = live - capacity;
-		window->first += n_evicted;
 	}
+	window->first += n_evicted;
 
 	view.n_evicted = n_evicted;
 	*ret_view = view;

@@ -24,6 +24,8 @@ enum sk_mode {
 	SK_MODE_STREAMING, /* sinks and a window */
 	SK_MODE_WINDOW,    /* a window; sink counts as 0 */
 	SK_MODE_DENSE,     /* nothing is ever dropped */
+	SK_MODE_RECOMPUTE, /* evaluation only: everything is dropped after each block of
+			      sink + window tokens, and the next begins afresh */
 };
 
 struct sk_policy {
@@ -38,10 +40,11 @@ struct sk_policy_change {
 };
 
 struct sk_policy sk_policy_changed(struct sk_policy policy, const struct sk_policy_change *change);
-/* Sinks that the policy keeps: 0 in window mode. */
+/* Sinks that the policy keeps: 0 in window mode, and where everything is recomputed. */
 uint32_t sk_policy_sinks(const struct sk_policy *policy);
-/* The most entries that can be live before a token's step: sink + window + slack; dense: `context`.
- */
+/* What the cache is cut back to: sink + window, window alone in window mode. Not of dense ones. */
+uint64_t sk_policy_capacity(const struct sk_policy *policy);
+/* The most entries that can be live before a token's step: capacity + slack; dense: `context`. */
 uint64_t sk_policy_most_live(const struct sk_policy *policy, uint64_t context);
 
 struct sk_window {

@@ -74,6 +74,11 @@ static int client_shape(const Sk__ClientMessage *m, const struct sk_frame *frame
 		int r = out ? expect_true(m->generate->in_memfd, "Generate", diag) : 0;
 		return r < 0 ? r : expect_fds(frame, "Generate", out, diag);
 	}
+	case SK__CLIENT_MESSAGE__BODY_EVALUATE: {
+		bool out = m->evaluate->source_case == SK__EVALUATE__SOURCE_IN_MEMFD;
+		int r = out ? expect_true(m->evaluate->in_memfd, "Evaluate", diag) : 0;
+		return r < 0 ? r : expect_fds(frame, "Evaluate", out, diag);
+	}
 	case SK__CLIENT_MESSAGE__BODY_TOKENIZE: {
 		bool out = m->tokenize->source_case == SK__TOKENIZE__SOURCE_IN_MEMFD;
 		int r = out ? expect_true(m->tokenize->in_memfd, "Tokenize", diag) : 0;
@@ -256,16 +261,18 @@ static int check_hello(const Sk__Hello *hello, const struct sk_limits *limits, s
 	return 0;
 }
 
-static int check_policy(const Sk__Policy *policy, const struct sk_limits *limits,
-			struct sk_diag *diag)
+static int check_policy(const Sk__Policy *policy, bool can_recompute,
+			const struct sk_limits *limits, struct sk_diag *diag)
 {
 	uint64_t sink = policy->has_sink_case ? policy->sink : 0;
 	uint64_t window = policy->has_window_case ? policy->window : 0;
 	uint64_t slack = policy->has_slack_case ? policy->slack : 0;
 
-	if (!protobuf_c_enum_descriptor_get_value(&sk__mode__descriptor, (int)policy->mode))
-		return sk_diag_fail(diag, EINVAL, "Policy.mode is %d; 0 to 3 is allowed",
-				    (int)policy->mode);
+	bool is_recompute = policy->mode == SK__MODE__MODE_RECOMPUTE;
+	if (!protobuf_c_enum_descriptor_get_value(&sk__mode__descriptor, (int)policy->mode) ||
+	    (is_recompute && !can_recompute))
+		return sk_diag_fail(diag, EINVAL, "Policy.mode is %d; 0 to %d is allowed",
+				    (int)policy->mode, can_recompute ? 4 : 3);
 	if (policy->mode == SK__MODE__MODE_WINDOW && sink)
 		return sk_diag_fail(diag, EINVAL,
 				    "Policy.sink is %" PRIu64 "; in window mode only 0 is allowed",
@@ -342,9 +349,28 @@ static int check_generate(const Sk__Generate *g, const struct sk_limits *limits,
 			return sk_diag_fail(diag, EINVAL,
 					    "Generate.stop[%zu] has %zu bytes; 1 to %d are allowed",
 					    i, g->stop[i].len, MOST_STOP_BYTES);
-	if (g->policy && (r = check_policy(g->policy, limits, diag)) < 0)
+	if (g->policy && (r = check_policy(g->policy, false, limits, diag)) < 0)
 		return r;
 	return g->sampling ? check_sampling(g->sampling, diag) : 0;
+}
+
+static int check_evaluate(const Sk__Evaluate *e, const struct sk_limits *limits,
+			  struct sk_diag *diag)
+{
+	int r = check_size("Evaluate.text_bytes", e->source_case == SK__EVALUATE__SOURCE_IN_MEMFD,
+			   e->source_case == SK__EVALUATE__SOURCE_TEXT ? e->text.len : 0,
+			   e->text_bytes, limits->max_prompt_bytes, diag);
+	if (r < 0)
+		return r;
+	if (*e->session && (r = check_name("Evaluate.session", e->session, diag)) < 0)
+		return r;
+	if (!e->policy)
+		return 0;
+	if (e->policy->mode == SK__MODE__MODE_RECOMPUTE && *e->session)
+		return sk_diag_fail(diag, EINVAL,
+				    "Policy.mode is 4 (recompute), which keeps no cache; with a "
+				    "session 0 to 3 is allowed");
+	return check_policy(e->policy, true, limits, diag);
 }
 
 static int check_detokenize(const Sk__Detokenize *d, const struct sk_limits *limits,
@@ -377,6 +403,8 @@ int sk_client_message_check(const Sk__ClientMessage *m, const struct sk_limits *
 		return check_hello(m->hello, limits, diag);
 	case SK__CLIENT_MESSAGE__BODY_GENERATE:
 		return check_generate(m->generate, limits, diag);
+	case SK__CLIENT_MESSAGE__BODY_EVALUATE:
+		return check_evaluate(m->evaluate, limits, diag);
 	case SK__CLIENT_MESSAGE__BODY_TOKENIZE:
 		return check_size("Tokenize.text_bytes",
 				  m->tokenize->source_case == SK__TOKENIZE__SOURCE_IN_MEMFD,

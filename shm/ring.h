@@ -38,6 +38,20 @@ enum sk_slot_flags {
 	SK_SLOT_SPECIAL = 1 << 2,   /* a special token */
 	SK_SLOT_NO_TOKEN = 1 << 3,  /* text alone (bytes held back before), no token */
 	SK_SLOT_LAST = 1 << 4,      /* nothing follows in this request */
+	SK_SLOT_STEP = 1 << 5,      /* with NO_TOKEN: the text is a struct sk_slot_step */
+	SK_SLOT_UNSCORED = 1 << 6,  /* of Evaluate: nothing precedes this token */
+};
+
+/* A step of the model, as a request that asked for a trace is told of it: before the token that it
+ * drew, or the tokens that it scored. Text positions count from the session's first token. */
+struct sk_slot_step {
+	uint64_t position;   /* text position of the first token it ran for this request */
+	uint64_t first;      /* after it: text position of the oldest live entry behind the sinks */
+	uint64_t step_ns;    /* of the whole step, whoever else took part in it */
+	uint32_t n_tokens;   /* that it ran for this request */
+	uint32_t live;       /* entries cached before the first of them */
+	uint32_t live_after; /* and after the last; live + n_tokens - live_after were evicted */
+	uint32_t n_sink;     /* after it: sinks that are live */
 };
 
 struct sk_slot {
@@ -52,6 +66,7 @@ struct sk_slot {
 	uint8_t text[SK_SLOT_TEXT_BYTES];
 };
 _Static_assert(sizeof(struct sk_slot) == 64, "a slot is a cache line");
+_Static_assert(sizeof(struct sk_slot_step) <= SK_SLOT_TEXT_BYTES, "a step takes one slot");
 
 struct sk_ring_writer;
 struct sk_ring_reader;

@@ -67,7 +67,7 @@ static inline void harness_run(struct harness *h, struct sk_session *session, co
 		struct sk_batch batch = {.n_rows = k, .n_spans = 1, .rows = rows, .spans = &span};
 		for (uint32_t i = 0; i < k; i++)
 			wanted[i] = i;
-		assert_int_equal(sk_forward_run(&h->forward, &batch, wanted, k), 0);
+		assert_int_equal(sk_forward_run(&h->forward, &batch, wanted, k, NULL, 0), 0);
 		sk_session_trim(session);
 		for (uint32_t i = 0; i < k && see; i++)
 			see(context, at + i, &views[i], sk_forward_logits(&h->forward, i));

@@ -123,7 +123,7 @@ static void test_sessions_of_one_batch_do_not_meet(void **state)
 			wanted[i] = i;
 		}
 		struct sk_batch batch = {.n_rows = N, .n_spans = N, .rows = rows, .spans = spans};
-		assert_int_equal(sk_forward_run(&h.forward, &batch, wanted, N), 0);
+		assert_int_equal(sk_forward_run(&h.forward, &batch, wanted, N, NULL, 0), 0);
 		for (uint32_t i = 0; i < N; i++) {
 			double d = largest_difference(sk_forward_logits(&h.forward, i),
 						      alone[i] + (size_t)t * h.n_vocab, h.n_vocab);

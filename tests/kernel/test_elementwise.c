@@ -1,4 +1,4 @@
-/* Norms and activation functions against double precision. */
+/* Norms, activation functions and log-probabilities against double precision. */
 #include "kernel.h"
 
 static const uint32_t widths[] = {1, 5, 16, 100, 576, 2560};
@@ -112,8 +112,53 @@ static void test_activations(void **state)
 	}
 }
 
+static void check_score(const char *instructions, uint32_t n_vocab, float scale)
+{
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip(instructions, 2, &shape);
+	const uint32_t n_rows = 5, at = 3;
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	float *x = random_floats((size_t)n_rows * n_vocab, scale);
+	int32_t ids[5];
+	for (uint32_t r = 0; r < n_rows; r++)
+		ids[r] = r ? (int32_t)random_below(n_vocab) : (int32_t)n_vocab - 1;
+	float *last = x + (size_t)(n_rows - 1) * n_vocab; /* one that is no number, anywhere */
+	last[random_below(n_vocab)] = NAN;
+	struct sk_buffer *logits = buffer_of(backend, n_rows, n_vocab),
+			 *scores = buffer_of(backend, at + n_rows, 1);
+	struct plain_batch plain;
+	begin_plain(backend, &plain, n_rows, 0);
+	sk_backend_embed(backend, logits, pack_floats(backend, x, n_rows, n_vocab));
+	sk_backend_score(backend, scores, at, logits, ids);
+	assert_int_equal(sk_backend_end_step(backend), 0);
+
+	for (uint32_t r = 0; r + 1 < n_rows; r++) {
+		const float *row = x + (size_t)r * n_vocab;
+		double top = -INFINITY, sum = 0;
+		for (uint32_t i = 0; i < n_vocab; i++)
+			top = fmax(top, row[i]);
+		for (uint32_t i = 0; i < n_vocab; i++)
+			sum += exp(row[i] - top);
+		double expect = row[ids[r]] - top - log(sum);
+		assert_true(fabs(*sk_backend_read(backend, scores, at + r) - expect) <=
+			    2e-6 + 2e-7 * fabs(expect));
+	}
+	assert_true(isnan(*sk_backend_read(backend, scores, at + n_rows - 1)));
+	free(x);
+	sk_backend_close(backend);
+}
+
+static void test_scores(void **state)
+{
+	const uint32_t vocabularies[] = {1, 3, 16, 17, 1000, 1025, 50304};
+	for (size_t i = 0; i < sizeof vocabularies / sizeof *vocabularies; i++)
+		for (float scale = 1; scale <= 100; scale *= 10)
+			check_score(*state, vocabularies[i], scale);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {KERNEL_TEST(test_norms), KERNEL_TEST(test_activations)};
+	const struct CMUnitTest tests[] = {KERNEL_TEST(test_norms), KERNEL_TEST(test_scores),
+					   KERNEL_TEST(test_activations)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,6 +151,7 @@ static void every_message_there_and_back(void **state)
 					continue;
 				bool welcome = strcmp(field->name, "welcome") == 0;
 				bool has_source = strcmp(field->name, "generate") == 0 ||
+						  strcmp(field->name, "evaluate") == 0 ||
 						  strcmp(field->name, "tokenize") == 0 ||
 						  strcmp(field->name, "text") == 0;
 				struct bytes b = {.n = 0};
@@ -208,7 +209,7 @@ static void messages_that_are_none(void **state)
 	EXPECT_GENERATE("\x10\x00", "in_memfd is given, but false");
 	EXPECT_GENERATE("\x32\x01s\x32\x01s", "Generate.session is given twice");
 	EXPECT_GENERATE("\x3a\x00\x3a\x00", "Generate.policy is given twice");
-	EXPECT_GENERATE("\x3a\x02\x08\x04", "Policy.mode is 4");
+	EXPECT_GENERATE("\x3a\x02\x08\x05", "Policy.mode is 5");
 	EXPECT_GENERATE("\x3a\x06\x08\x81\x80\x80\x80\x10", "Policy.mode is 4294967297");
 	EXPECT_GENERATE("\x3a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
 			"Policy.mode is -1");
@@ -304,6 +305,7 @@ struct good {
 	Sk__Sampling s;
 	Sk__Tokenize t;
 	Sk__Detokenize d;
+	Sk__Evaluate e;
 	Sk__Cancel cancel;
 	ProtobufCBinaryData stops[17];
 	int32_t ids[4];
@@ -318,6 +320,7 @@ static void good_init(struct good *x, Sk__ClientMessage__BodyCase body)
 			   .s = SK__SAMPLING__INIT,
 			   .t = SK__TOKENIZE__INIT,
 			   .d = SK__DETOKENIZE__INIT,
+			   .e = SK__EVALUATE__INIT,
 			   .cancel = SK__CANCEL__INIT};
 	x->m.request = 5;
 	x->m.body_case = body;
@@ -346,6 +349,10 @@ static void good_init(struct good *x, Sk__ClientMessage__BodyCase body)
 	x->d.ids = x->ids;
 	x->d.n_ids = 4;
 	x->cancel.target = 3;
+	x->e.source_case = SK__EVALUATE__SOURCE_TEXT;
+	x->e.text = (ProtobufCBinaryData){3, (uint8_t *)"abc"};
+	x->e.session = (char *)"a";
+	x->e.policy = &x->policy;
 	x->t.source_case = SK__TOKENIZE__SOURCE_IN_MEMFD;
 	x->t.in_memfd = 1;
 	x->t.text_bytes = 1000;
@@ -358,6 +365,9 @@ static void good_init(struct good *x, Sk__ClientMessage__BodyCase body)
 		break;
 	case SK__CLIENT_MESSAGE__BODY_TOKENIZE:
 		x->m.tokenize = &x->t;
+		break;
+	case SK__CLIENT_MESSAGE__BODY_EVALUATE:
+		x->m.evaluate = &x->e;
 		break;
 	case SK__CLIENT_MESSAGE__BODY_DETOKENIZE:
 		x->m.detokenize = &x->d;
@@ -415,7 +425,8 @@ static void ranges_of_a_generate(void **state)
 	EXPECT(GENERATE, x.g.policy = NULL, NULL);
 	EXPECT(GENERATE, x.g.sampling = NULL, NULL);
 
-	EXPECT(GENERATE, x.policy.mode = 4, "Policy.mode is 4");
+	EXPECT(GENERATE, x.policy.mode = 4, "Policy.mode is 4; 0 to 3");
+	EXPECT(GENERATE, x.policy.mode = 5, "Policy.mode is 5");
 	EXPECT(GENERATE, x.policy.mode = -1, "Policy.mode is -1");
 	EXPECT(GENERATE, x.policy.mode = SK__MODE__MODE_WINDOW, "Policy.sink is 4; in window mode");
 	EXPECT(GENERATE, x.policy.window = 0, "Policy.window is 0");
@@ -461,6 +472,18 @@ static void ranges_of_the_others(void **state)
 	EXPECT(HELLO, x.hello.client = (char *)"x\n", "Hello.client has the byte 0x0a");
 	EXPECT(HELLO, x.hello.client = (char *)"\x1b[1m", "byte 0x1b");
 	EXPECT(HELLO, x.hello.client = (char *)"\xc3\xa9", "byte 0xc3");
+	EXPECT(EVALUATE, x.m.request = 0, "request is 0");
+	EXPECT(EVALUATE, x.e.text.len = 1001, "Evaluate.text_bytes is 1001; up to 1000");
+	EXPECT(EVALUATE, x.e.text_bytes = 4, "Evaluate.text_bytes is 4; in the message are 3");
+	EXPECT(EVALUATE, (x.e.source_case = 2, x.e.text_bytes = 0), "Evaluate.text_bytes is 0");
+	EXPECT(EVALUATE, (x.e.source_case = 2, x.e.text_bytes = 1001), "is 1001; up to 1000");
+	EXPECT(EVALUATE, x.e.session = (char *)"a/b", "Evaluate.session has the byte 0x2f at 1");
+	EXPECT(EVALUATE, x.e.policy = NULL, NULL);
+	EXPECT(EVALUATE, x.policy.window = 497, "is 501 tokens; up to 500");
+	EXPECT(EVALUATE, x.policy.mode = 5, "Policy.mode is 5; 0 to 4");
+	EXPECT(EVALUATE, x.policy.mode = SK__MODE__MODE_RECOMPUTE, "with a session 0 to 3");
+	EXPECT(EVALUATE, (x.policy.mode = SK__MODE__MODE_RECOMPUTE, x.e.session = (char *)""),
+	       NULL);
 	EXPECT(TOKENIZE, x.t.text_bytes = 1001, "Tokenize.text_bytes is 1001; up to 1000");
 	EXPECT(TOKENIZE, x.t.text_bytes = 0, "Tokenize.text_bytes is 0");
 	EXPECT(TOKENIZE, (x.t.source_case = 0, x.t.text_bytes = 0), NULL);

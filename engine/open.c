@@ -1,0 +1,186 @@
+/* Making an engine, and unmaking it. */
+#include "engine/state.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_WINDOW 1020
+
+/* Pages that a step can borrow beyond what its sessions were promised (kv/pages.h). */
+static uint32_t n_borrowed(const struct sk_engine_options *options)
+{
+	return options->step_tokens / SK_PAGE_TOKENS + options->max_batch;
+}
+
+/* Rows whose logits are at hand at once: for every session that draws, and enough that scores come at
+ * the speed of matrices. */
+static uint32_t n_logits(const struct sk_engine_options *options)
+{
+	uint32_t n = options->step_tokens < 64 ? options->step_tokens : 64;
+	return options->max_batch > n ? options->max_batch : n;
+}
+
+static int settle_policy(struct sk_engine *engine, struct sk_diag *diag)
+{
+	struct sk_policy *policy = &engine->options.policy;
+
+	if (!policy->window) {
+		uint64_t others = (uint64_t)sk_policy_sinks(policy) + policy->slack + 1;
+		uint64_t context = engine->config.n_context;
+		if (others >= context)
+			return sk_diag_fail(
+				diag, ERANGE,
+				"sink %u and slack %u leave no window in the model's context of %u",
+				policy->sink, policy->slack, engine->config.n_context);
+		uint64_t most = context - others;
+		policy->window = most < DEFAULT_WINDOW ? (uint32_t)most : DEFAULT_WINDOW;
+	}
+	return sk_engine_check_policy(engine, policy, diag) < 0 ? -ERANGE : 0;
+}
+
+static int open_pool(struct sk_engine *engine, struct sk_diag *diag)
+{
+	const struct sk_engine_options *options = &engine->options;
+	const struct sk_policy *policy = &options->policy;
+	uint64_t page_bytes = sk_backend_page_bytes(engine->backend);
+	uint64_t n_pages = options->kv_memory_bytes / page_bytes;
+	uint64_t most = sk_policy_most_live(policy, engine->config.n_context);
+	uint64_t least =
+		(uint64_t)n_borrowed(options) + sk_pages_needed(sk_policy_sinks(policy), most);
+
+	if (n_pages > UINT32_MAX / 2)
+		n_pages = UINT32_MAX / 2;
+	if (n_pages < least)
+		return sk_diag_fail(diag, ENOMEM,
+				    "one session of %llu entries needs %llu MiB of KV cache "
+				    "memory, --kv-memory gives %llu MiB",
+				    (unsigned long long)most,
+				    (unsigned long long)(least * page_bytes >> 20) + 1,
+				    (unsigned long long)options->kv_memory_bytes >> 20);
+	int err = sk_pool_init(&engine->pool, engine->backend, (uint32_t)n_pages);
+	if (err < 0)
+		return sk_diag_fail(diag, -err,
+				    "no memory for %llu MiB of KV cache; lower --kv-memory",
+				    (unsigned long long)options->kv_memory_bytes >> 20);
+	return sk_pool_reserve(&engine->pool, n_borrowed(options));
+}
+
+static int alloc_step(struct sk_engine *engine, struct sk_diag *diag)
+{
+	uint32_t n_tokens = engine->options.step_tokens, n_sessions = engine->options.max_batch;
+
+	engine->rows = calloc(n_tokens, sizeof *engine->rows);
+	engine->views = calloc(n_tokens, sizeof *engine->views);
+	engine->spans = calloc(n_sessions, sizeof *engine->spans);
+	engine->scores = calloc(n_tokens, sizeof *engine->scores);
+	engine->score_values = calloc(n_tokens, sizeof *engine->score_values);
+	engine->score_of = calloc(n_sessions, sizeof *engine->score_of);
+	engine->logit_rows = calloc(n_sessions, sizeof *engine->logit_rows);
+	engine->logit_of = calloc(n_sessions, sizeof *engine->logit_of);
+	engine->running = calloc(n_sessions, sizeof *engine->running);
+	engine->dead = sk_event_create(SK_EVENT_DEAD, 0, 0);
+	if (!engine->rows || !engine->views || !engine->spans || !engine->logit_rows ||
+	    !engine->logit_of || !engine->running || !engine->dead || !engine->scores ||
+	    !engine->score_values || !engine->score_of)
+		return sk_diag_fail(diag, ENOMEM, "not enough memory for steps of %u tokens",
+				    n_tokens);
+	return 0;
+}
+
+int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *tokenizer,
+		     const struct sk_engine_options *options, struct sk_engine **ret_engine,
+		     struct sk_diag *diag)
+{
+	if (!options->max_batch || options->step_tokens < options->max_batch)
+		return sk_diag_fail(diag, EINVAL,
+				    "a step of %u tokens cannot hold one of each of %u sessions",
+				    options->step_tokens, options->max_batch);
+	struct sk_engine *engine = calloc(1, sizeof *engine);
+	if (!engine)
+		return sk_diag_fail(diag, ENOMEM, "not enough memory");
+	engine->options = *options;
+	engine->config = *sk_model_config(model);
+	engine->tokenizer = tokenizer;
+	engine->n_ids = sk_tokenizer_n_ids(tokenizer);
+	sk_list_init(&engine->known);
+	sk_list_init(&engine->clients);
+	sk_list_init(&engine->sessions);
+
+	int err = 0;
+	if (engine->n_ids > engine->config.n_vocab)
+		err = sk_diag_fail(diag, EINVAL,
+				   "%s: the tokenizer has %u tokens, the model only %u",
+				   sk_model_path(model), engine->n_ids, engine->config.n_vocab);
+	if (!err)
+		err = settle_policy(engine, diag);
+	if (!err)
+		err = alloc_step(engine, diag);
+	if (!err) {
+		err = sk_mailbox_init(&engine->inbox);
+		err = err ? err : sk_mailbox_init(&engine->events);
+		err = err ? err
+			  : sk_text_worker_init(&engine->worker, tokenizer, &engine->inbox,
+						&engine->events);
+		engine->has_mailboxes = !err;
+		if (err)
+			sk_diag_fail(diag, -err, "the engine's mailboxes: %s", strerror(-err));
+	}
+	if (!err) {
+		struct sk_backend_shape shape =
+			sk_forward_shape(&engine->config, options->kv_format, options->step_tokens);
+		err = sk_backend_open(options->backend, &options->backend_options, &shape,
+				      &engine->backend, diag);
+	}
+	if (!err)
+		err = open_pool(engine,
+				diag); /* before the weights: too little memory shows at once */
+	if (!err)
+		err = sk_forward_init(&engine->forward, engine->backend, model, options->weights,
+				      n_logits(options), options->progress,
+				      options->progress_context, diag);
+	if (err) {
+		sk_engine_destroy(engine);
+		return err;
+	}
+	*ret_engine = engine;
+	return 0;
+}
+
+void sk_engine_destroy(struct sk_engine *engine)
+{
+	if (!engine)
+		return;
+	sk_engine_stop(engine);
+	sk_engine_drain(engine); /* whatever came after the stop */
+	sk_list_for_each (node, &engine->sessions)
+		sk_session_destroy(sk_container_of(node, struct sk_session, node));
+	sk_list_for_each (node, &engine->clients)
+		sk_engine_destroy_client(sk_container_of(node, struct sk_engine_client, node));
+	if (engine->events.letters.next) {
+		for (struct sk_event *event; (event = sk_engine_next_event(engine));)
+			sk_event_destroy(event);
+	}
+	if (engine->backend) {
+		sk_pool_finish(&engine->pool);
+		if (engine->forward.backend)
+			sk_forward_finish(&engine->forward);
+		sk_backend_close(engine->backend);
+	}
+	sk_text_worker_finish(&engine->worker);
+	sk_mailbox_finish(&engine->inbox);
+	sk_mailbox_finish(&engine->events);
+	sk_event_destroy(engine->dead);
+	free(engine->generations);
+	free(engine->wants);
+	free(engine->rows);
+	free(engine->views);
+	free(engine->spans);
+	free(engine->scores);
+	free(engine->score_values);
+	free(engine->score_of);
+	free(engine->logit_rows);
+	free(engine->logit_of);
+	free(engine->running);
+	free(engine);
+}

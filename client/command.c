@@ -1,12 +1,14 @@
 #include "client/command.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <utf8proc.h>
 
 const char sk_command_exits[] =
 	"   0  all is well\n"
@@ -96,21 +98,26 @@ static int append(struct sk_input *input, size_t *n_allocated, const char *bytes
 	return 0;
 }
 
-static int append_standard_input(struct sk_input *input, size_t *n_allocated)
+static int append_all(struct sk_input *input, size_t *n_allocated, int fd, const char *name)
 {
 	static char portion[1 << 16];
 	ssize_t n;
 
-	while ((n = read(STDIN_FILENO, portion, sizeof portion)) != 0) {
+	while ((n = read(fd, portion, sizeof portion)) != 0) {
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return sk_said(EX_NOINPUT, "standard input: %s", strerror(errno));
+			return sk_said(EX_NOINPUT, "%s: %s", name, strerror(errno));
 		int err = append(input, n_allocated, portion, (size_t)n);
 		if (err)
 			return err;
 	}
 	return 0;
+}
+
+static int append_standard_input(struct sk_input *input, size_t *n_allocated)
+{
+	return append_all(input, n_allocated, STDIN_FILENO, "standard input");
 }
 
 int sk_read_input(int n_rest, char **rest, struct sk_input *ret_input)
@@ -138,6 +145,81 @@ int sk_read_input(int n_rest, char **rest, struct sk_input *ret_input)
 	}
 	*ret_input = input;
 	return 0;
+}
+
+int sk_read_file(const char *path, struct sk_input *ret_input)
+{
+	struct sk_input input = {0};
+	size_t n_allocated = 0;
+	bool is_stdin = strcmp(path, "-") == 0;
+	int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return sk_said(EX_NOINPUT, "%s: %s", path, strerror(errno));
+	int err = append(&input, &n_allocated, "", 0);
+	if (!err)
+		err = append_all(&input, &n_allocated, fd, is_stdin ? "standard input" : path);
+	if (!is_stdin)
+		close(fd);
+	if (err) {
+		free(input.bytes);
+		return err;
+	}
+	*ret_input = input;
+	return 0;
+}
+
+int sk_check_utf8(const char *name, const struct sk_input *input)
+{
+	const utf8proc_uint8_t *bytes = (const utf8proc_uint8_t *)input->bytes;
+	utf8proc_int32_t point;
+	utf8proc_ssize_t n;
+
+	for (size_t at = 0; at < input->n_bytes; at += (size_t)n) {
+		size_t left = input->n_bytes - at; /* a character looks at 4 bytes at most */
+		n = utf8proc_iterate(bytes + at, left < 4 ? (utf8proc_ssize_t)left : 4, &point);
+		if (n <= 0)
+			return sk_said(
+				EX_DATAERR,
+				"%s: no UTF-8 at byte %zu (0x%02x); convert it, as with iconv, "
+				"or give --bytes to take it as it is",
+				name, at, bytes[at]);
+	}
+	return 0;
+}
+
+/* --- A session's cache --- */
+
+int sk_check_cache(const struct sk_cache_opts *cache)
+{
+	const struct {
+		const char *name;
+		uint64_t value;
+	} numbers[] = {{"sink", cache->sink}, {"window", cache->window}, {"slack", cache->slack}};
+	for (unsigned i = 0; i < 3; i++) {
+		if (numbers[i].value != SK_OPTION_UNSET && numbers[i].value > 1u << 30)
+			return sk_said(EX_USAGE, "--%s: %llu is more than any cache holds",
+				       numbers[i].name, (unsigned long long)numbers[i].value);
+	}
+	if (cache->window == 0)
+		return sk_said(EX_USAGE, "--window: at least 1 token must be kept");
+	return 0;
+}
+
+static int64_t number_or_default(uint64_t value)
+{
+	return value == SK_OPTION_UNSET ? -1 : (int64_t)value;
+}
+
+struct streamkv_policy sk_policy_of(int mode, const struct sk_cache_opts *cache)
+{
+	struct streamkv_policy policy = {
+		.sink = number_or_default(cache->sink),
+		.window = number_or_default(cache->window),
+		.slack = number_or_default(cache->slack),
+	};
+	policy.mode = mode; /* in the order of its names */
+	return policy;
 }
 
 int sk_write_out(const void *bytes, size_t n_bytes)

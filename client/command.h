@@ -16,7 +16,7 @@ struct sk_command {
 };
 
 extern const struct sk_command sk_command_generate, sk_command_tokenize, sk_command_detokenize,
-	sk_command_status, sk_command_model;
+	sk_command_status, sk_command_model, sk_command_ppl;
 
 extern const char sk_command_exits[]; /* the exit codes, for help */
 
@@ -37,8 +37,49 @@ struct sk_input {
  */
 int sk_read_input(int n_rest, char **rest, struct sk_input *ret_input);
 
+/* A file's bytes; "-" is standard input. */
+int sk_read_file(const char *path, struct sk_input *ret_input);
+/* 0, or the exit code after saying that `name` is not UTF-8, and where. */
+int sk_check_utf8(const char *name, const struct sk_input *input);
+
+/* How a session's cache is cut, as options say it; UNSET numbers are the daemon's or the session's. */
+struct sk_cache_opts {
+	uint64_t sink, window, slack;
+};
+#define SK_CACHE_OPTIONS(offset)                                                                   \
+	{"sink",                                                                                   \
+	 'S',                                                                                      \
+	 SK_OPTION_UINT,                                                                           \
+	 (offset) + offsetof(struct sk_cache_opts, sink),                                          \
+	 "N",                                                                                      \
+	 SK_OPTION_UNSET_TEXT,                                                                     \
+	 .help = "First tokens that are never evicted."},                                          \
+		{"window",                                                                         \
+		 'W',                                                                              \
+		 SK_OPTION_UINT,                                                                   \
+		 (offset) + offsetof(struct sk_cache_opts, window),                                \
+		 "N",                                                                              \
+		 SK_OPTION_UNSET_TEXT,                                                             \
+		 .help = "Most recent tokens that are kept."},                                     \
+	{                                                                                          \
+		"slack", 'K', SK_OPTION_UINT, (offset) + offsetof(struct sk_cache_opts, slack),    \
+			"N", SK_OPTION_UNSET_TEXT,                                                 \
+			.help = "Entries that the cache may grow past sink + window before it is " \
+				"cut back."                                                        \
+	}
+/* The table cannot bound these: their default lies beyond. 0, or the exit code. */
+int sk_check_cache(const struct sk_cache_opts *cache);
+struct streamkv_policy sk_policy_of(int mode, const struct sk_cache_opts *cache);
+
 /* Writes all to standard output: 0, or the exit code (quietly where the reader has gone). */
 int sk_write_out(const void *bytes, size_t n_bytes);
+
+/* --- interrupt.c --- */
+
+/* From now on the first SIGINT or SIGTERM is only noted, and waits return; a second one ends the
+ * process. */
+void sk_interrupt_catch(void);
+int sk_interrupted(void); /* the signal, or 0 */
 
 /* --- terminal.c --- */
 

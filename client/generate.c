@@ -1,5 +1,6 @@
 /* streamkv-client generate: a prompt to the daemon, tokens to standard output as they come. */
 #include "client/command.h"
+#include "client/trace.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -12,7 +13,8 @@
 
 struct opts {
 	const char *socket, *session, *chat, *system, *trace;
-	uint64_t max_tokens, sink, window, slack, top_k, repeat_last, seed;
+	struct sk_cache_opts cache;
+	uint64_t max_tokens, top_k, repeat_last, seed;
 	double temperature, top_p, min_p, repeat_penalty;
 	int mode;
 	struct sk_option_list stops;
@@ -37,12 +39,7 @@ static const struct sk_option options[] = {
 	 .help = "How the session's cache is cut: sinks and a window, a window alone, or not at "
 		 "all (then it ends with the "
 		 "model's context)."},
-	{"sink", 'S', SK_OPTION_UINT, AT(sink), "N", UNSET_TEXT,
-	 .help = "First tokens that are never evicted."},
-	{"window", 'W', SK_OPTION_UINT, AT(window), "N", UNSET_TEXT,
-	 .help = "Most recent tokens that are kept."},
-	{"slack", 'K', SK_OPTION_UINT, AT(slack), "N", UNSET_TEXT,
-	 .help = "Entries that the cache may grow past sink + window before it is cut back."},
+	SK_CACHE_OPTIONS(AT(cache)),
 	{"temp", 't', SK_OPTION_FLOAT, AT(temperature), "T", "0", .fmax = 100,
 	 .help = "Temperature. 0 takes the likeliest token."},
 	{"top-k", 0, SK_OPTION_UINT, AT(top_k), "K", .max = 1 << 24,
@@ -74,9 +71,11 @@ static const struct sk_option options[] = {
 	{"json", 0, SK_OPTION_FLAG, AT(json),
 	 .help = "Print a JSON object a line: each token, then how it ended."},
 	{"trace", 0, SK_OPTION_STRING, AT(trace), "FILE",
-	 .help = "Write a CSV row for every generated token: its place in the answer, id, "
-		 "log-probability, entries cached "
-		 "before its step, entries evicted by it, seconds since the first."},
+	 .help = "Write a CSV row for every step of the model: text position, tokens run, entries "
+		 "cached "
+		 "before and after, entries evicted, bounds of sinks and window, time, and the "
+		 "token "
+		 "drawn."},
 	{"stats", 0, SK_OPTION_FLAG, AT(stats),
 	 .help = "Say on standard error how it ended, and how fast it was."},
 	{"quiet", 'q', SK_OPTION_FLAG, AT(quiet),
@@ -85,27 +84,11 @@ static const struct sk_option options[] = {
 	{0},
 };
 
-static volatile sig_atomic_t caught; /* the signal that asked for the end */
-
-static void on_signal(int number)
-{
-	caught = number;
-	signal(number, SIG_DFL); /* a second one ends the process at once */
-}
-
-static void catch_signals(void)
-{
-	/* Without SA_RESTART, so that the wait for tokens returns. */
-	struct sigaction action = {.sa_handler = on_signal};
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-}
-
 /* --- Output --- */
 
 struct output {
 	const struct opts *opts;
-	FILE *trace;
+	struct sk_trace trace;
 	bool ends_line;
 };
 
@@ -145,10 +128,12 @@ static int print_object(json_t *object)
 
 static int print_token(struct output *output, const struct streamkv_token *token)
 {
-	if (output->trace && token->id >= 0)
-		fprintf(output->trace, "%llu,%d,%.7g,%u,%u,%.6f\n",
-			(unsigned long long)token->position, token->id, (double)token->logprob,
-			token->live, token->evicted, token->seconds);
+	if (token->step) {
+		sk_trace_step(&output->trace, token->step);
+		return 0;
+	}
+	if (token->id >= 0)
+		sk_trace_token(&output->trace, token);
 	if (!output->opts->json) {
 		if (token->n_text_bytes)
 			output->ends_line = token->text[token->n_text_bytes - 1] == '\n';
@@ -241,11 +226,6 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-static int64_t number_or_default(uint64_t value)
-{
-	return value == UNSET ? -1 : (int64_t)value;
-}
-
 static struct streamkv_generate request_of(const struct opts *opts, const struct sk_input *input)
 {
 	struct streamkv_generate ask = STREAMKV_GENERATE_INIT;
@@ -256,10 +236,8 @@ static struct streamkv_generate request_of(const struct opts *opts, const struct
 	ask.max_tokens = opts->max_tokens;
 	ask.endless = opts->endless;
 	ask.session = opts->session;
-	ask.policy.mode = opts->mode;
-	ask.policy.sink = number_or_default(opts->sink);
-	ask.policy.window = number_or_default(opts->window);
-	ask.policy.slack = number_or_default(opts->slack);
+	ask.policy = sk_policy_of(opts->mode, &opts->cache);
+	ask.trace = opts->trace;
 	ask.temperature = (float)opts->temperature;
 	ask.top_k = (uint32_t)opts->top_k;
 	ask.top_p = (float)opts->top_p;
@@ -306,7 +284,7 @@ static int follow(struct output *output, struct streamkv_stream *stream)
 	int got, err = 0;
 
 	for (;;) {
-		if (caught && !is_cancelled) {
+		if (sk_interrupted() && !is_cancelled) {
 			is_cancelled = true;
 			(void)streamkv_cancel(stream, NULL);
 		}
@@ -318,9 +296,11 @@ static int follow(struct output *output, struct streamkv_stream *stream)
 		}
 		if (got != 1)
 			break;
-		if (!has_token)
-			sk_terminal_clear();
-		has_token = true;
+		if (!token.step) {
+			if (!has_token)
+				sk_terminal_clear();
+			has_token = true;
+		}
 		err = print_token(output, &token);
 		if (err)
 			return err; /* closing the stream cancels it */
@@ -337,8 +317,8 @@ static int exit_code_of(const struct streamkv_result *result)
 	case STREAMKV_STOP_STRING:
 		return EX_OK;
 	case STREAMKV_STOP_CANCELLED:
-		return caught ? 128 + caught
-			      : sk_said(EX_TEMPFAIL, "cancelled: %s", result->reason);
+		return sk_interrupted() ? 128 + sk_interrupted()
+					: sk_said(EX_TEMPFAIL, "cancelled: %s", result->reason);
 	case STREAMKV_STOP_REFUSED:
 		return sk_said(sk_exit_code_of(result->error), "refused: %s", result->reason);
 	case STREAMKV_STOP_DISCONNECTED:
@@ -372,15 +352,12 @@ static int generate(struct streamkv *kv, const struct opts *opts, const struct s
 	struct streamkv_stream *stream;
 	struct streamkv_error error;
 
-	if (opts->trace) {
-		output.trace = fopen(opts->trace, "we");
-		if (!output.trace)
-			return sk_said(EX_CANTCREAT, "%s: %s", opts->trace, strerror(errno));
-		fputs("position,id,logprob,live,evicted,seconds\n", output.trace);
-	}
-	catch_signals();
+	int exit_code = sk_trace_open(&output.trace, opts->trace);
+	if (exit_code)
+		return exit_code;
+	sk_interrupt_catch();
 	int err = streamkv_generate(kv, &ask, &stream, &error);
-	int exit_code = err < 0 ? sk_said(sk_exit_code_of(err), "%s", error.text) : 0;
+	exit_code = err < 0 ? sk_said(sk_exit_code_of(err), "%s", error.text) : 0;
 	if (!exit_code) {
 		exit_code = follow(&output, stream);
 		if (!exit_code)
@@ -389,26 +366,8 @@ static int generate(struct streamkv *kv, const struct opts *opts, const struct s
 			exit_code = exit_code_of(streamkv_result(stream));
 		streamkv_stream_close(stream);
 	}
-	if (output.trace && fclose(output.trace) != 0 && !exit_code)
-		exit_code = sk_said(EX_IOERR, "%s: %s", opts->trace, strerror(errno));
-	return exit_code;
-}
-
-/* The table cannot bound these: their default lies beyond. */
-static int check_numbers(const struct opts *opts)
-{
-	const struct {
-		const char *name;
-		uint64_t value;
-	} numbers[] = {{"sink", opts->sink}, {"window", opts->window}, {"slack", opts->slack}};
-	for (unsigned i = 0; i < 3; i++) {
-		if (numbers[i].value != UNSET && numbers[i].value > 1u << 30)
-			return sk_said(EX_USAGE, "--%s: %llu is more than any cache holds",
-				       numbers[i].name, (unsigned long long)numbers[i].value);
-	}
-	if (opts->window == 0)
-		return sk_said(EX_USAGE, "--window: at least 1 token must be kept");
-	return 0;
+	int trace_code = sk_trace_close(&output.trace);
+	return exit_code ? exit_code : trace_code;
 }
 
 static int run(const void *from, int n_rest, char **rest)
@@ -417,7 +376,7 @@ static int run(const void *from, int n_rest, char **rest)
 	struct sk_input input;
 	int exit_code;
 
-	exit_code = check_numbers(opts);
+	exit_code = sk_check_cache(&opts->cache);
 	/* Input first: in a pipeline of two the second must not hold a place while it waits for the first. */
 	if (!exit_code)
 		exit_code = sk_read_input(n_rest, rest, &input);

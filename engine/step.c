@@ -89,8 +89,8 @@ static void lose(struct sk_engine *engine, uint32_t n_spans, const char *reason)
 
 static void tell_progress(struct sk_engine *engine, struct sk_generation *g, uint64_t now_ns)
 {
-	if (g->is_scoring || g->prompt_done_ns || now_ns - g->progress_ns < PROGRESS_NS)
-		return; /* the slots of an Evaluate tell where it is */
+	if (g->prompt_done_ns || now_ns - g->progress_ns < PROGRESS_NS)
+		return;
 	g->progress_ns = now_ns;
 	struct sk_event *event =
 		sk_event_create(SK_EVENT_PROGRESS, g->request->connection, g->request->id);
@@ -159,7 +159,9 @@ bool sk_engine_step(struct sk_engine *engine)
 		if (g->is_scoring) {
 			sk_generation_scored(g, views, span->n_rows,
 					     engine->score_values + engine->score_of[i], now_ns);
-			sk_ring_writer_publish(g->request->ring);
+			if (!g->is_detached)
+				sk_ring_writer_publish(g->request->ring);
+			tell_progress(engine, g, now_ns);
 			continue;
 		}
 		if (!is_done) {

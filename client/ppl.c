@@ -1,0 +1,344 @@
+/* streamkv-client ppl: the perplexity of a text, under one way of cutting the cache or several. */
+#include "client/scores.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct opts {
+	const char *socket, *file, *session, *per_token, *trace;
+	struct sk_cache_opts cache;
+	uint64_t tokens, chunk;
+	int mode;
+	bool baseline, bytes, plain, no_bos, json, quiet;
+};
+
+static const char *const modes[] = {"default", "streaming", "window", "dense", "recompute", NULL};
+
+#define AT(member) offsetof(struct opts, member)
+static const struct sk_option options[] = {
+	{"file", 'f', SK_OPTION_STRING, AT(file), "TEXT",
+	 .help = "The text, in UTF-8; - is standard input."},
+	{"tokens", 'n', SK_OPTION_UINT, AT(tokens), "N", .help = "Its first N tokens; 0 is all."},
+	{"mode", 0, SK_OPTION_CHOICE, AT(mode), NULL, "default", .choices = modes,
+	 .help = "How the cache is cut: sinks and a window, a window alone, not at all (up to the "
+		 "model's context), or the last sink + window tokens computed afresh for every "
+		 "token, "
+		 "which costs that much more."},
+	SK_CACHE_OPTIONS(AT(cache)),
+	{"baseline", 0, SK_OPTION_FLAG, AT(baseline),
+	 .help = "Run dense, window (of sink + window tokens) and streaming side by side, and "
+		 "recompute too where --mode names it."},
+	{"per-token", 0, SK_OPTION_STRING, AT(per_token), "FILE",
+	 .help = "Write a CSV row for every token scored: pos,id,logprob,live. With --baseline a "
+		 "file "
+		 "for each mode, its name before the dot: FILE-dense.csv."},
+	{"trace", 0, SK_OPTION_STRING, AT(trace), "FILE",
+	 .help = "Write a CSV row for every step of the model. With --baseline as --per-token."},
+	{"chunk", 0, SK_OPTION_UINT, AT(chunk), "N", .max = UINT32_MAX,
+	 .help = "Run N tokens a step at most; 0 is as many as a step holds. 1 is how a stream is "
+		 "generated. The answer is the same."},
+	{"session", 0, SK_OPTION_STRING, AT(session), "NAME",
+	 .help = "Go on in the session of this name, or begin it, and leave the text in it."},
+	{"bytes", 0, SK_OPTION_FLAG, AT(bytes), .help = "Take a text that is not UTF-8 as it is."},
+	{"plain", 0, SK_OPTION_FLAG, AT(plain),
+	 .help = "Special tokens spelt out in the text are plain text."},
+	{"no-bos", 0, SK_OPTION_FLAG, AT(no_bos),
+	 .help = "No beginning-of-text token, even where the model wants one."},
+	{"json", 0, SK_OPTION_FLAG, AT(json),
+	 .help = "Print one JSON object; with --baseline a list."},
+	{"quiet", 'q', SK_OPTION_FLAG, AT(quiet), .help = "No progress; errors are still told."},
+	{"socket", 's', SK_OPTION_STRING, AT(socket), "PATH", .help = "Where the daemon listens."},
+	{0},
+};
+
+/* One evaluation: what was asked, in full, and what came. */
+struct run {
+	struct streamkv_policy policy;
+	struct sk_scores scores;
+};
+
+/* --- Output --- */
+
+static json_t *json_of(const struct run *run)
+{
+	const struct sk_scores *s = &run->scores;
+	const struct streamkv_result *r = &s->result;
+	const struct {
+		const char *name;
+		uint64_t value;
+	} numbers[] = {
+		{"sink", (uint64_t)run->policy.sink},
+		{"window", (uint64_t)run->policy.window},
+		{"slack", (uint64_t)run->policy.slack},
+		{"tokens", s->n_tokens},
+		{"scored_tokens", s->n_scored},
+		{"evaluated_tokens", r->evaluated_tokens},
+		{"live_min", r->live_min},
+		{"live_max", r->live_max},
+		{"evictions", r->evictions},
+		{"evicted_tokens", r->evicted_tokens},
+		{"cache_bytes", r->cache_bytes},
+		{"steps", r->steps},
+	};
+	double nll = s->n_scored ? s->nll / (double)s->n_scored : 0;
+	json_t *object = json_pack("{s:s, s:b, s:f, s:f, s:f, s:f}", "mode",
+				   modes[run->policy.mode], "is_whole", s->is_whole, "perplexity",
+				   s->n_scored ? sk_scores_perplexity(s) : 0., "nll", nll,
+				   "seconds", s->seconds, "tokens_per_s", sk_scores_per_second(s));
+	for (unsigned i = 0; object && i < sizeof numbers / sizeof *numbers; i++)
+		json_object_set_new(object, numbers[i].name,
+				    json_integer((json_int_t)numbers[i].value));
+	return object;
+}
+
+static int print_json(const struct opts *opts, const struct run *runs, unsigned n_runs)
+{
+	json_t *list = json_array();
+	for (unsigned i = 0; i < n_runs; i++)
+		json_array_append_new(list, json_of(&runs[i]));
+	char *text = json_dumps(opts->baseline ? list : json_array_get(list, 0),
+				JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+	json_decref(list);
+	if (!text)
+		return sk_said(EX_OSERR, "not enough memory");
+	int err = sk_write_out(text, strlen(text));
+	free(text);
+	return err ? err : sk_write_out("\n", 1);
+}
+
+/* "streaming 4+252", and what else is not 0 */
+static void describe(const struct streamkv_policy *p, char *text, size_t n_bytes)
+{
+	int n = snprintf(text, n_bytes, "%s", modes[p->mode]);
+	if (p->mode == STREAMKV_DENSE)
+		return;
+	if (p->mode == STREAMKV_WINDOW)
+		n += snprintf(text + n, n_bytes - (size_t)n, " %lld", (long long)p->window);
+	else
+		n += snprintf(text + n, n_bytes - (size_t)n, " %lld+%lld", (long long)p->sink,
+			      (long long)p->window);
+	if (p->slack && p->mode != STREAMKV_RECOMPUTE)
+		snprintf(text + n, n_bytes - (size_t)n, " (slack %lld)", (long long)p->slack);
+}
+
+static int print_one(const struct run *run)
+{
+	char text[512], what[64];
+	const struct sk_scores *s = &run->scores;
+
+	describe(&run->policy, what, sizeof what);
+	int n = snprintf(text, sizeof text,
+			 "perplexity %.4f  (%s, %llu tokens scored, %.4f nats each; %.1f s, %.0f "
+			 "tokens/s, at most %llu entries live)\n",
+			 sk_scores_perplexity(s), what, (unsigned long long)s->n_scored,
+			 s->n_scored ? s->nll / (double)s->n_scored : 0, s->seconds,
+			 sk_scores_per_second(s), (unsigned long long)s->result.live_max);
+	return sk_write_out(text, (size_t)n);
+}
+
+static int print_table(const struct run *runs, unsigned n_runs)
+{
+	char text[256], what[64];
+	int n = snprintf(text, sizeof text, "%-28s %10s %12s %10s %10s %10s\n", "mode", "tokens",
+			 "perplexity", "to dense", "live", "tokens/s");
+	int err = sk_write_out(text, (size_t)n);
+
+	for (unsigned i = 0; i < n_runs && !err; i++) {
+		const struct sk_scores *s = &runs[i].scores;
+		char change[32] = "";
+		/* Of the same tokens alone. */
+		if (runs[0].policy.mode == STREAMKV_DENSE && runs[0].scores.n_scored == s->n_scored)
+			snprintf(change, sizeof change, "%+.1f %%",
+				 100 * (sk_scores_perplexity(s) /
+						sk_scores_perplexity(&runs[0].scores) -
+					1));
+		describe(&runs[i].policy, what, sizeof what);
+		n = snprintf(text, sizeof text, "%-28s %10llu %12.4f %10s %10llu %10.0f%s\n", what,
+			     (unsigned long long)s->n_scored, sk_scores_perplexity(s), change,
+			     (unsigned long long)s->result.live_max, sk_scores_per_second(s),
+			     s->is_whole ? "" : "  (interrupted)");
+		err = sk_write_out(text, (size_t)n);
+	}
+	return err;
+}
+
+/* --- Runs --- */
+
+/* FILE.csv, or FILE-MODE.csv where several modes run. NULL stays NULL; heap. */
+static char *path_of(const char *path, const char *mode, bool is_one)
+{
+	char *made = NULL;
+	const char *dot = path ? strrchr(path, '.') : NULL;
+
+	if (!path)
+		return NULL;
+	if (is_one)
+		return strdup(path);
+	if (!dot || strchr(dot, '/'))
+		dot = path + strlen(path);
+	return asprintf(&made, "%.*s-%s%s", (int)(dot - path), path, mode, dot) < 0 ? NULL : made;
+}
+
+static int run_into(struct streamkv *kv, const struct opts *opts, const struct sk_input *text,
+		    struct run *run, const char *per_token, const char *trace_path)
+{
+	struct streamkv_evaluate ask = STREAMKV_EVALUATE_INIT;
+	struct sk_trace trace = {0};
+	struct sk_scores_output output = {
+		.label = modes[run->policy.mode], .quiet = opts->quiet, .trace = &trace};
+
+	ask.text = text->bytes;
+	ask.n_text_bytes = text->n_bytes;
+	ask.max_tokens = opts->tokens;
+	ask.session = opts->session;
+	ask.policy = opts->session && !opts->baseline ? sk_policy_of(opts->mode, &opts->cache)
+						      : run->policy;
+	ask.chunk_tokens = (uint32_t)opts->chunk;
+	ask.plain = opts->plain;
+	ask.no_bos = opts->no_bos;
+	ask.trace = trace_path;
+	if (per_token) {
+		output.per_token = fopen(per_token, "we");
+		if (!output.per_token)
+			return sk_said(EX_CANTCREAT, "%s: %s", per_token, strerror(errno));
+		fputs(sk_scores_csv_header, output.per_token);
+	}
+	int exit_code = sk_trace_open(&trace, trace_path);
+	if (!exit_code)
+		exit_code = sk_scores_run(kv, &ask, &output, &run->scores);
+	bool is_bad = output.per_token && ferror(output.per_token);
+	is_bad |= output.per_token && fclose(output.per_token) != 0;
+	if (is_bad && !exit_code)
+		exit_code = sk_said(EX_IOERR, "%s: %s", per_token, strerror(errno));
+	int trace_code = sk_trace_close(&trace);
+	return exit_code ? exit_code : trace_code;
+}
+
+static int run_one(struct streamkv *kv, const struct opts *opts, const struct sk_input *text,
+		   struct run *run)
+{
+	const char *mode = modes[run->policy.mode];
+	char *per_token = path_of(opts->per_token, mode, !opts->baseline);
+	char *trace = path_of(opts->trace, mode, !opts->baseline);
+	int exit_code = (opts->per_token && !per_token) || (opts->trace && !trace)
+				? sk_said(EX_OSERR, "not enough memory")
+				: run_into(kv, opts, text, run, per_token, trace);
+	free(per_token);
+	free(trace);
+	return exit_code;
+}
+
+/* What runs, the options laid over what the daemon would do. */
+static unsigned plan(const struct streamkv *kv, const struct opts *opts, struct run runs[4])
+{
+	struct streamkv_policy policy = streamkv_welcome(kv)->policy;
+	struct streamkv_policy asked = sk_policy_of(opts->mode, &opts->cache);
+	unsigned n = 0;
+
+	policy.mode = asked.mode != STREAMKV_DEFAULT ? asked.mode : policy.mode;
+	policy.window = asked.window >= 0 ? asked.window : policy.window;
+	policy.slack = asked.slack >= 0 ? asked.slack : policy.slack;
+	if (asked.sink >= 0)
+		policy.sink = asked.sink;
+	else if (policy.mode == STREAMKV_WINDOW && !opts->baseline)
+		policy.sink = 0; /* the daemon's default is for other modes */
+	if (!opts->baseline) {
+		runs[0].policy = policy;
+		return 1;
+	}
+	for (int mode = STREAMKV_RECOMPUTE; mode >= STREAMKV_STREAMING; mode--) {
+		if (mode == STREAMKV_RECOMPUTE && policy.mode != STREAMKV_RECOMPUTE)
+			continue;
+		runs[n].policy = policy;
+		runs[n].policy.mode = mode;
+		if (mode == STREAMKV_WINDOW) { /* of the same capacity */
+			runs[n].policy.window += policy.sink;
+			runs[n].policy.sink = 0;
+		}
+		n++;
+	}
+	if (runs[0].policy.mode == STREAMKV_RECOMPUTE) { /* the slowest last, dense first */
+		struct run recompute = runs[0];
+		memmove(runs, runs + 1, (n - 1) * sizeof *runs);
+		runs[n - 1] = recompute;
+	}
+	return n;
+}
+
+static int ppl(struct streamkv *kv, const struct opts *opts, const struct sk_input *text)
+{
+	struct run runs[4] = {0};
+	unsigned n_runs = plan(kv, opts, runs), n_done = 0;
+	int exit_code = 0, err;
+
+	sk_interrupt_catch();
+	while (n_done < n_runs && !exit_code && !sk_interrupted()) {
+		exit_code = run_one(kv, opts, text, &runs[n_done]);
+		n_done += !exit_code;
+	}
+	if (!n_done)
+		return exit_code;
+	err = opts->json       ? print_json(opts, runs, n_done)
+	      : opts->baseline ? print_table(runs, n_done)
+			       : print_one(&runs[0]);
+	if (!exit_code && sk_interrupted())
+		exit_code = sk_said(128 + sk_interrupted(), "interrupted: this is of %llu tokens",
+				    (unsigned long long)runs[n_done - 1].scores.n_tokens);
+	return exit_code ? exit_code : err;
+}
+
+static int run(const void *from, int n_rest, char **rest)
+{
+	const struct opts *opts = from;
+	const char *file = opts->file ? opts->file : n_rest == 1 ? rest[0] : NULL;
+	struct sk_input text;
+
+	if (!file || n_rest > (opts->file ? 0 : 1))
+		return sk_said(EX_USAGE, "one text is wanted: --file TEXT");
+	if (opts->baseline && opts->session)
+		return sk_said(EX_USAGE, "--baseline: every mode needs a session of its own, so "
+					 "--session makes no sense with it");
+	int exit_code = sk_check_cache(&opts->cache);
+	if (!exit_code)
+		exit_code = sk_read_file(file, &text);
+	if (exit_code)
+		return exit_code;
+	if (!text.n_bytes)
+		exit_code = sk_said(EX_DATAERR,
+				    "%s is empty: a text of two tokens or more is wanted", file);
+	if (!exit_code && !opts->bytes)
+		exit_code = sk_check_utf8(file, &text);
+	struct streamkv *kv = exit_code ? NULL : sk_connect(opts->socket, &exit_code);
+	if (kv)
+		exit_code = ppl(kv, opts, &text);
+	free(text.bytes);
+	streamkv_close(kv);
+	return exit_code;
+}
+
+const struct sk_command sk_command_ppl = {
+	.help = {.name = "streamkv-client ppl",
+		 .synopsis = "--file TEXT",
+		 .summary = "measure how well the model predicts a text",
+		 .text = "Prints the perplexity of a text: e to the mean of -log p of each token "
+			 "given "
+			 "those before it that the cache holds. Text of any length streams through "
+			 "the "
+			 "cache at the speed of prompts, and the answer is that of one token at a "
+			 "time.\n\nCtrl-C ends it early and prints what there is.",
+		 .examples =
+			 "  streamkv-client ppl --file book.txt --tokens 4096 --sink 4 --window "
+			 "252\n"
+			 "  streamkv-client ppl --file book.txt --tokens 2000 --baseline\n"
+			 "  streamkv-client ppl --file book.txt --mode window --window 256 "
+			 "--per-token "
+			 "w.csv\n"
+			 "  streamkv-client ppl --file book.txt --tokens 1000 --mode recompute\n",
+		 .exits = sk_command_exits},
+	.options = options,
+	.opts_bytes = sizeof(struct opts),
+	.run = run,
+};

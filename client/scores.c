@@ -1,0 +1,117 @@
+#include "client/scores.h"
+
+#include <errno.h>
+#include <math.h>
+#include <time.h>
+
+const char sk_scores_csv_header[] = "pos,id,logprob,live\n";
+
+static double now_s(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
+
+double sk_scores_perplexity(const struct sk_scores *scores)
+{
+	return scores->n_scored ? exp(scores->nll / (double)scores->n_scored) : NAN;
+}
+
+double sk_scores_per_second(const struct sk_scores *scores)
+{
+	return scores->seconds > 0 ? (double)scores->n_scored / scores->seconds : 0;
+}
+
+static void show(const struct sk_scores_output *output, const struct streamkv_stream *stream,
+		 const struct sk_scores *scores)
+{
+	char what[96];
+	uint64_t n_all, n_run;
+
+	streamkv_progress(stream, &n_all, &n_run);
+	if (output->quiet || !n_all)
+		return;
+	snprintf(what, sizeof what, "%s perplexity %.3f", output->label,
+		 sk_scores_perplexity(scores));
+	sk_terminal_bar(what, (double)scores->n_tokens / (double)n_all,
+			sk_scores_per_second(scores), "tokens");
+}
+
+static void take(const struct sk_scores_output *output, const struct streamkv_token *token,
+		 struct sk_scores *scores)
+{
+	if (token->step && output->trace)
+		sk_trace_step(output->trace, token->step);
+	if (token->id < 0)
+		return;
+	scores->n_tokens++;
+	if (token->unscored)
+		return;
+	scores->n_scored++;
+	scores->nll -= (double)token->logprob;
+	if (output->per_token)
+		fprintf(output->per_token, "%llu,%d,%.9g,%u\n", (unsigned long long)token->position,
+			token->id, (double)token->logprob, token->live);
+}
+
+/* What a stream that is over comes to: 0, or the exit code of a fault. */
+static int conclude(const struct streamkv_result *result, struct sk_scores *scores)
+{
+	scores->result = *result;
+	scores->result.reason = scores->result.stop_string = "";
+	switch (result->stop) {
+	case STREAMKV_STOP_DONE:
+		scores->is_whole = true;
+		return 0;
+	case STREAMKV_STOP_CANCELLED:
+		return sk_interrupted() ? 0 : sk_said(EX_TEMPFAIL, "cancelled: %s", result->reason);
+	case STREAMKV_STOP_REFUSED:
+		return sk_said(sk_exit_code_of(result->error), "refused: %s", result->reason);
+	case STREAMKV_STOP_DISCONNECTED:
+		return sk_said(EX_TEMPFAIL, "ended by the daemon: %s", result->reason);
+	default:
+		return sk_said(EX_SOFTWARE, "%s",
+			       result->reason[0] ? result->reason : "the daemon failed");
+	}
+}
+
+int sk_scores_run(struct streamkv *kv, const struct streamkv_evaluate *ask,
+		  const struct sk_scores_output *output, struct sk_scores *ret_scores)
+{
+	struct streamkv_stream *stream;
+	struct streamkv_error error;
+	struct streamkv_token token;
+	struct sk_scores scores = {0};
+	double begun_s = now_s(), shown_s = begun_s;
+	bool is_cancelled = false;
+
+	int got = streamkv_evaluate(kv, ask, &stream, &error);
+	if (got < 0)
+		return sk_said(sk_exit_code_of(got), "%s", error.text);
+	for (;;) {
+		if (sk_interrupted() && !is_cancelled) {
+			is_cancelled = true;
+			(void)streamkv_cancel(stream, NULL);
+		}
+		got = streamkv_next(stream, 100, &token, &error);
+		if (got == 1)
+			take(output, &token, &scores);
+		else if (got != -EINTR && got != -ETIMEDOUT)
+			break;
+		scores.seconds = now_s() - begun_s;
+		if (scores.seconds > 0.5 && begun_s + scores.seconds - shown_s > 0.1) {
+			shown_s = begun_s + scores.seconds;
+			show(output, stream, &scores);
+		}
+	}
+	sk_terminal_clear();
+	/* The daemon's own time where it told one: tokenising and queueing are not evaluating. */
+	int exit_code = got < 0 ? sk_said(sk_exit_code_of(got), "%s", error.text)
+				: conclude(streamkv_result(stream), &scores);
+	if (scores.is_whole)
+		scores.seconds = (double)scores.result.prefill_ns * 1e-9;
+	streamkv_stream_close(stream);
+	*ret_scores = scores;
+	return exit_code;
+}

@@ -49,22 +49,38 @@ class Generate(Case):
     def test_the_trace_follows_the_rule(self):
         path = os.path.join(self.daemon.folder, "trace.csv")
         sink, window, slack = 4, 40, 16
-        _, end = self.daemon.generate("-n", "200", "-S", str(sink), "-W", str(window), "-K", str(slack), "--trace", path,
-                                      "It was a dark night")
-        live, evicted, n_seen = 0, {}, 0
-        for n_seen in range(end["position"]):  # the design's section 2, one token at a time
-            before, live = live, live + 1
-            gone = live - sink - window if live > sink + window + slack else 0
-            live -= gone
-            evicted[n_seen] = (before, gone)
+        prompt = b"It was a dark night, and the king had gone to the sea. " * 60  # more than one step holds
+        tokens, end = self.daemon.generate("-n", "200", "-S", str(sink), "-W", str(window), "-K", str(slack), "--trace",
+                                           path, stdin=prompt)
         with open(path) as file:
-            rows = list(csv.DictReader(file))
-        self.assertEqual(len(rows), 200)
-        for row in rows:
-            place = end["prompt_tokens"] + int(row["position"])
-            self.assertEqual((int(row["live"]), int(row["evicted"])), evicted[place])
+            rows = [{key: value for key, value in row.items()} for row in csv.DictReader(file)]
+        live, position, n_evictions, n_evicted = 0, 0, 0, 0
+        lives = []
+        for row in rows:  # the design's section 2, one token at a time
+            before, gone = live, 0
+            self.assertEqual(int(row["position"]), position)
+            for _ in range(int(row["tokens"])):
+                lives.append(live)
+                live += 1
+                position += 1
+                if live > sink + window + slack:
+                    gone += live - sink - window
+                    n_evictions += 1
+                    live = sink + window
+            n_evicted += gone
+            self.assertEqual([int(row[key]) for key in ("live", "live_after", "evicted", "sink_end", "window_first",
+                                                        "window_end")],
+                             [before, live, gone, min(sink, position), position - live + min(sink, position), position])
+            self.assertGreater(float(row["step_ms"]), 0)
+        self.assertEqual(sum(int(row["tokens"]) for row in rows), end["prompt_tokens"] + 199)  # the last is not run
+        drawn = [(int(row["id"]), float(row["logprob"])) for row in rows if row["id"]]
+        self.assertEqual([id for id, _ in drawn], [token["id"] for token in tokens])
+        for (_, logprob), token in zip(drawn, tokens):
+            self.assertAlmostEqual(logprob, token["logprob"], places=5)
+        self.assertEqual((end["evictions"], end["evicted_tokens"], end["live_min"], end["live_max"]),
+                         (n_evictions, n_evicted, min(lives), max(lives)))
         self.assertGreater(end["evictions"], 5)
-        self.assertLessEqual(end["live_max"], sink + window + slack)
+        self.assertEqual(end["live_max"], sink + window + slack)
 
     def test_refusals_are_sentences(self):
         for arguments, code, words in [

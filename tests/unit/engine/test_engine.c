@@ -387,6 +387,61 @@ static void wait_for_tokens(struct client *client, struct answer *answer, size_t
 	}
 }
 
+static struct sk_request *ask_evaluate(const struct client *client, uint32_t id, const char *text)
+{
+	struct sk_request *request = ask(client, id, text, UINT64_MAX);
+	request->kind = SK_REQUEST_EVALUATE;
+	return request;
+}
+
+/* A text of more scores than the ring has slots, whose reader comes late, and then reads all. */
+static void test_scores_wait_for_their_reader(void **state)
+{
+	(void)state;
+	static char text[8192];
+	struct client client;
+	connect_client(&client, 256);
+	for (size_t i = 0; i + 5 < sizeof text; i += 5)
+		memcpy(text + i, i % 15 ? "word " : "king ", 5);
+	sk_engine_submit(engine, ask_evaluate(&client, 1, text));
+	while (stats().n_paused == 0)
+		;
+	memset(&a, 0, sizeof a);
+	wait_for_tokens(&client, &a, 900);
+	struct sk_event *event = sk_engine_next_event(engine);
+	while (!event || event->kind != SK_EVENT_FINISHED) {
+		sk_event_destroy(event);
+		drain(&client, &a);
+		sk_engine_nudge(engine);
+		event = sk_engine_next_event(engine);
+	}
+	drain(&client, &a);
+	assert_int_equal(event->result.stop, SK_STOP_DONE);
+	assert_int_equal(event->result.scored_tokens, a.n_ids - 1);
+	assert_int_equal(event->result.evaluated_tokens, a.n_ids - 1);
+	assert_int_equal(event->result.prompt_tokens, a.n_ids);
+	assert_true(a.is_last);
+	sk_event_destroy(event);
+
+	/* Every token of the text, in order: tokenised, they are the same. */
+	struct sk_request *request = sk_request_create(SK_REQUEST_TOKENIZE);
+	request->input = text;
+	request->n_input_bytes = strlen(text);
+	sk_engine_submit(engine, request);
+	event = next_event();
+	assert_int_equal(event->n_payload_bytes, a.n_ids * sizeof *a.ids);
+	assert_memory_equal(event->payload, a.ids, event->n_payload_bytes);
+	sk_event_destroy(event);
+
+	/* One who never reads: cancelled, and nothing of it stays. */
+	sk_engine_submit(engine, ask_evaluate(&client, 2, text));
+	event = next_event();
+	assert_int_equal(event->result.stop, SK_STOP_DISCONNECTED);
+	sk_event_destroy(event);
+	disconnect_client(&client);
+	assert_idle();
+}
+
 static void test_cancel(void **state)
 {
 	(void)state;
@@ -493,6 +548,7 @@ int main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_a_dense_session_ends_at_the_context),
 		cmocka_unit_test(test_a_stop_string_ends_it),
+		cmocka_unit_test(test_scores_wait_for_their_reader),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_a_disconnect_ends_everything_of_it),
 		cmocka_unit_test(test_text_requests),

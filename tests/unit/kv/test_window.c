@@ -188,6 +188,64 @@ static void test_changed_takes_only_what_is_given(void **state)
 	assert_int_equal(policy.slack, 7);
 }
 
+/* Blocks of sink + window tokens, however they are divided; slack means nothing here. */
+static void test_recompute_drops_whole_blocks(void **state)
+{
+	(void)state;
+	const uint32_t sinks[] = {0, 1, 4, 33}, windows[] = {1, 2, 31, 56};
+	for (unsigned i = 0; i < 4; i++) {
+		for (unsigned j = 0; j < 4; j++) {
+			struct sk_policy policy = {SK_MODE_RECOMPUTE, sinks[i], windows[j], 64};
+			uint64_t capacity = sinks[i] + windows[j];
+			struct sk_window window;
+			struct sk_view view;
+
+			sk_window_init(&window, &policy);
+			for (uint64_t entry = 0; entry < 10 * capacity; entry++) {
+				uint64_t place = entry % capacity;
+				bool is_last = place == capacity - 1;
+
+				sk_window_step(&window, &view);
+				assert_int_equal(view.entry, entry);
+				assert_int_equal(view.live, place);
+				assert_int_equal(view.n_sink, 0);
+				assert_int_equal(view.first, entry - place);
+				assert_int_equal(view.n_evicted, is_last ? capacity : 0);
+				assert_int_equal(window.first, is_last ? entry + 1 : entry - place);
+				assert_int_equal(window.n_sink, 0);
+				assert_int_equal(sk_window_live(&window), is_last ? 0 : place + 1);
+			}
+		}
+	}
+}
+
+static void test_what_a_policy_comes_to(void **state)
+{
+	(void)state;
+	struct sk_policy policy = {SK_MODE_STREAMING, 8, 248, 64};
+	assert_int_equal(sk_policy_capacity(&policy), 256);
+	assert_int_equal(sk_policy_sinks(&policy), 8);
+	assert_int_equal(sk_policy_most_live(&policy, 1000), 320);
+
+	policy.mode = SK_MODE_WINDOW; /* its sinks are no part of it */
+	assert_int_equal(sk_policy_capacity(&policy), 248);
+	assert_int_equal(sk_policy_sinks(&policy), 0);
+	assert_int_equal(sk_policy_most_live(&policy, 1000), 312);
+
+	policy.mode = SK_MODE_RECOMPUTE; /* as many as streaming, none of them a sink, no slack */
+	assert_int_equal(sk_policy_capacity(&policy), 256);
+	assert_int_equal(sk_policy_sinks(&policy), 0);
+	assert_int_equal(sk_policy_most_live(&policy, 1000), 256);
+
+	policy.mode = SK_MODE_DENSE;
+	assert_int_equal(sk_policy_most_live(&policy, 1000), 1000);
+
+	/* Beyond 32 bits. */
+	policy = (struct sk_policy){SK_MODE_STREAMING, UINT32_MAX, UINT32_MAX, UINT32_MAX};
+	assert_int_equal(sk_policy_capacity(&policy), 2ull * UINT32_MAX);
+	assert_int_equal(sk_policy_most_live(&policy, 0), 3ull * UINT32_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -196,6 +254,8 @@ int main(void)
 		cmocka_unit_test(test_slack_zero_sees_capacity_plus_itself),
 		cmocka_unit_test(test_policy_changes),
 		cmocka_unit_test(test_changed_takes_only_what_is_given),
+		cmocka_unit_test(test_recompute_drops_whole_blocks),
+		cmocka_unit_test(test_what_a_policy_comes_to),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,10 +127,15 @@ int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint
 		int err = make_room(pages, n_new);
 		if (err < 0)
 			return err;
+		uint32_t n_before = pages->n_window;
 		while (n_new--) {
 			uint32_t page = sk_pool_acquire(pages->pool, pages->owner);
-			if (page == SK_NO_PAGE)
+			if (page == SK_NO_PAGE) {
+				while (pages->n_window > n_before)
+					sk_pool_release(pages->pool,
+							window_of(pages)[--pages->n_window]);
 				return -ENOSPC;
+			}
 			window_of(pages)[pages->n_window++] = page;
 		}
 	}

@@ -33,7 +33,8 @@ uint32_t sk_pages_needed(uint64_t n_sink, uint64_t most_live);
 
 /* Holds exactly the pages of the entries [0, n_sink) and [first, end): releases what is outside,
  * acquires what is new at the window's end. New sinks must lie in pages that the window holds.
- * -ENOMEM, -ENOSPC (more than was reserved): then what is held still covers what it did. */
+ * -ENOMEM, -ENOSPC (more than was reserved): then what is held still covers what it did, and nothing
+ * new is held. */
 int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t end);
 
 /* Page references held. */

@@ -212,7 +212,9 @@ static void test_a_full_pool_leaves_the_table_whole(void **state)
 	assert_int_equal(sk_pool_init(&pool, &backend, 3), 0);
 	sk_pages_init(&pages, &pool, 1);
 	assert_int_equal(sk_pages_cover(&pages, 4, 4, 40), 0);
+	uint32_t n_free = pool.n_free;
 	assert_int_equal(sk_pages_cover(&pages, 4, 4, 400), -ENOSPC);
+	assert_int_equal(pool.n_free, n_free);
 	check(&pool, tables, 1);
 	assert_int_not_equal(page_of(&pages, 39, 0), SK_NO_PAGE);
 	sk_pages_finish(&pages);

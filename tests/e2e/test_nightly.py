@@ -5,7 +5,7 @@ import json
 import os
 import unittest
 
-from streamkv_test import Case
+from streamkv_test import Case, skip
 
 LONG = 3600  # seconds
 
@@ -15,7 +15,7 @@ class LongPrompt(Case):
 
     def test_ten_megabytes_are_read_whole(self):
         if os.environ.get("STREAMKV_SANITIZE"):
-            self.skipTest("it takes hours under a sanitizer")
+            skip(self.id(), "it takes hours under a sanitizer")
         line = b"It was the best of times, it was the worst of times; %d went by.\n"
         text = b"".join(line % i for i in range(10 * 2**20 // 60))
         self.assertGreater(len(text), 10 * 10**6)
@@ -49,7 +49,7 @@ class Forever(Case):
 
     def test_a_million_tokens_in_constant_memory_and_at_the_same_quality(self):
         if os.environ.get("STREAMKV_SANITIZE"):
-            self.skipTest("it takes hours under a sanitizer")
+            skip(self.id(), "it takes hours under a sanitizer")
         words = [b"king", b"sea", b"night", b"bread", b"river", b"stone", b"voice", b"door"]
         lines = (b"%s and %s of the %s, in year %d\n" % (words[i % 7], words[i * i % 8], words[i % 5], i)
                  for i in range(10**9))

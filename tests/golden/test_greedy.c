@@ -175,5 +175,5 @@ int main(void)
 		cmocka_unit_test(test_smollm2_logprobs),
 		cmocka_unit_test(test_smollm2_greedy),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -137,7 +137,7 @@ static void check_file(struct harness *h, const char *path, const struct steps *
 {
 	static struct scores whole, scores;
 	const char *file = strrchr(path, '/') + 1;
-	struct sk_reference r;
+	struct sk_reference r = {0};
 
 	assert_int_equal(sk_reference_open(path, &r), 0);
 	assert_int_equal(r.n_vocab, h->n_vocab);
@@ -210,5 +210,5 @@ int main(void)
 		cmocka_unit_test(test_gpt_neox_with_serial_residual),
 		cmocka_unit_test(test_llama),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -7,16 +7,28 @@
 static struct harness h;
 static int32_t ids[N_IDS];
 
-static int open_model(void **state)
+static int open_model(const char *name)
 {
-	(void)state;
-	harness_open(&h, sk_test_model("pythia-books"), SK_WEIGHTS_F32, SK_KV_F32, NULL, 512);
+	print_message("  %s\n", name);
+	harness_open(&h, sk_test_model(name), SK_WEIGHTS_F32, SK_KV_F32, NULL, 512);
 	uint32_t random = 12345;
 	for (int i = 0; i < N_IDS; i++) {
 		random = random * 1664525u + 1013904223u;
-		ids[i] = (int32_t)((random >> 12) % 2000);
+		ids[i] = (int32_t)((random >> 12) % h.n_vocab);
 	}
 	return 0;
+}
+
+static int open_neox(void **state)
+{
+	(void)state;
+	return open_model("pythia-books");
+}
+
+static int open_llama(void **state)
+{
+	(void)state;
+	return open_model("tiny-llama");
 }
 
 static int close_model(void **state)
@@ -55,8 +67,10 @@ static void test_chunkings_agree(void **state)
 {
 	(void)state;
 	const struct sk_policy policies[] = {
-		{SK_MODE_STREAMING, 0, 56, 0}, {SK_MODE_STREAMING, 1, 56, 64},
-		{SK_MODE_STREAMING, 4, 56, 0}, {SK_MODE_STREAMING, 8, 56, 64},
+		{SK_MODE_STREAMING, 0, 56, 0}, {SK_MODE_STREAMING, 0, 56, 64},
+		{SK_MODE_STREAMING, 1, 56, 0}, {SK_MODE_STREAMING, 1, 56, 64},
+		{SK_MODE_STREAMING, 4, 56, 0}, {SK_MODE_STREAMING, 4, 56, 64},
+		{SK_MODE_STREAMING, 8, 56, 0}, {SK_MODE_STREAMING, 8, 56, 64},
 		{SK_MODE_WINDOW, 4, 60, 0},    {SK_MODE_DENSE, 4, 1, 0},
 	};
 	const uint32_t chunks[] = {7, 64, N_IDS};
@@ -201,5 +215,6 @@ int main(void)
 		cmocka_unit_test(test_a_change_of_mode_costs_nothing),
 		cmocka_unit_test(test_sinks_matter),
 	};
-	return cmocka_run_group_tests(tests, open_model, close_model);
+	int failed = sk_test_run(tests, open_neox, close_model);
+	return sk_test_run(tests, open_llama, close_model) || failed;
 }

@@ -1,7 +1,6 @@
 /* Token ids of whole texts, against digests of what the `tokenizers` package says (make_tokens.py),
  * the public test cases of the NeoX tokenizer, and every byte back again. */
 #include "sk_test.h"
-#include "text/detokenizer.h"
 #include "text/tokenizer.h"
 
 #include "model/gguf.h"
@@ -106,7 +105,8 @@ static bool check_line(char *line)
 		}
 		assert_int_equal(ids.n_ids, n_ids);
 	} else {
-		print_message("SKIP %s with %s: not here\n", text, name);
+		fprintf(stderr, "SKIP test_whole_texts: %s with the tokenizer %s is not here\n",
+			text, name);
 	}
 	sk_ids_finish(&ids);
 	sk_tokenizer_close(tokenizer);
@@ -121,10 +121,14 @@ static void test_whole_texts(void **state)
 	unsigned n_checked = 0;
 	FILE *file = fopen(sk_test_golden("tokens.txt"), "r");
 	assert_non_null(file);
-	while (fgets(line, sizeof line, file))
-		n_checked += check_line(line);
+	while (fgets(line, sizeof line, file)) {
+		bool is_own = strncmp(line, "pythia-books ", 13) == 0,
+		     is_checked = check_line(line);
+		assert_true(is_checked || !is_own);
+		n_checked += is_checked;
+	}
 	fclose(file);
-	assert_true(n_checked >= 2); /* what is the project's own is always here */
+	assert_true(n_checked >= 2);
 }
 
 static void check_case(const struct sk_tokenizer *tokenizer, const char *text, size_t n_bytes,
@@ -209,11 +213,11 @@ static size_t random_bytes(uint32_t *random, uint8_t *bytes, size_t most)
 			memcpy(bytes + n, piece, strlen(piece));
 			n += strlen(piece);
 		} else if (r % 3 == 1) {
-			uint8_t byte = (uint8_t)(r >> 4) &
-				       0x7f; /* NUL too; SmolLM2 has not every control character */
-			bytes[n++] = byte && byte < 0x20 ? byte | 0x40 : byte;
+			bytes[n++] = (uint8_t)(r >> 4) & 0x7f; /* NUL and control characters too */
 		} else {
-			bytes[n++] = (uint8_t)(0x80 | (r >> 4 & 0x3f)); /* no sequence begins so */
+			/* No sequence begins so: what is UTF-8 by chance may be normalised, as it should be. */
+			bytes[n++] = r & 8 ? (uint8_t)(0x80 | (r >> 4 & 0x3f))
+					   : (uint8_t)(0xf5 + (r >> 4) % 11);
 		}
 	}
 	return n;
@@ -222,13 +226,14 @@ static size_t random_bytes(uint32_t *random, uint8_t *bytes, size_t most)
 static void check_round_trips(const char *name)
 {
 	struct sk_tokenizer *tokenizer = open_tokenizer(name);
-	uint8_t bytes[512], out[4096], piece[SK_DETOKENIZER_MOST];
+	uint8_t bytes[512], out[4096];
 	uint32_t random = 7;
 	bool has_byte[256] = {false}; /* the vocabulary of GPT-NeoX has no 0xff, for one */
 	unsigned n_refused = 0;
 
 	if (!tokenizer) {
-		print_message("SKIP %s: not here\n", name);
+		fprintf(stderr, "SKIP test_every_byte_comes_back: the tokenizer %s is not here\n",
+			name);
 		return;
 	}
 	for (int32_t id = 0; id < (int32_t)sk_tokenizer_n_ids(tokenizer); id++) {
@@ -239,32 +244,34 @@ static void check_round_trips(const char *name)
 	}
 	for (int round = 0; round < 5000; round++) {
 		struct sk_ids ids = {0};
-		struct sk_detokenizer detokenizer;
 		size_t n = random_bytes(&random, bytes, sizeof bytes), n_out = 0;
 
 		random = random * 1664525u + 1013904223u;
 		bool is_known = true;
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n; i++) {
+			if (!has_byte[bytes[i]] && round % 10)
+				bytes[i] = 'x';
 			is_known &= has_byte[bytes[i]];
+		}
 		int err = sk_tokenizer_encode(tokenizer, bytes, n, 0, &ids);
 		assert_int_equal(err, is_known ? 0 : -EILSEQ);
 		n_refused += !is_known;
 		if (!is_known)
 			continue;
-		sk_detokenizer_init(&detokenizer, tokenizer, true);
 		for (size_t i = 0; i < ids.n_ids; i++) {
-			size_t k = sk_detokenizer_push(&detokenizer, ids.ids[i], piece);
-			memcpy(out + n_out, piece, k);
+			size_t k;
+			const uint8_t *token = sk_tokenizer_bytes(tokenizer, ids.ids[i], &k);
+			assert_true(n_out + k <= sizeof out);
+			memcpy(out + n_out, token, k);
 			n_out += k;
 		}
-		n_out += sk_detokenizer_flush(&detokenizer, out + n_out);
 		assert_int_equal(n_out, n);
 		if (n)
 			assert_memory_equal(out, bytes, n);
 		sk_ids_finish(&ids);
 	}
 	print_message("  %s: %u of 5000 texts had bytes without a token\n", name, n_refused);
-	assert_true(n_refused < 2000);
+	assert_true(n_refused <= 500);
 	sk_tokenizer_close(tokenizer);
 }
 
@@ -284,5 +291,5 @@ int main(void)
 		cmocka_unit_test(test_cases_in_json),
 		cmocka_unit_test(test_every_byte_comes_back),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -22,16 +22,40 @@ static inline const char *sk_test_path(const char *variable, const char *file)
 	return path;
 }
 
+/* The user's STREAMKV_TEST_DATA, else ../shared/data, which may be absent. */
 #define sk_test_data(file)                                                                         \
-	sk_test_path("STREAMKV_TEST_DATA", file) /* ../shared/data: may be absent */
+	sk_test_path(getenv("STREAMKV_TEST_DATA") ? "STREAMKV_TEST_DATA"                           \
+						  : "STREAMKV_TEST_DATA_DEFAULT",                  \
+		     file)
 #define sk_test_model(file)  sk_test_path("STREAMKV_TEST_MODELS", file) /* tests/models */
 #define sk_test_golden(file) sk_test_path("STREAMKV_TEST_GOLDEN", file) /* tests/golden */
 
-/* Ends the test as skipped, by name, unless the file is there. */
+/* What cannot run here is skipped by name and with the reason, on a line of its own that tools/test
+ * repeats in its summary. A program all of whose tests were skipped ends with 77. */
+static unsigned sk_test_n_skipped;
+
+#define sk_test_skip(...)                                                                          \
+	do {                                                                                       \
+		fprintf(stderr, "SKIP %s: ", __func__);                                            \
+		fprintf(stderr, __VA_ARGS__);                                                      \
+		fputc('\n', stderr);                                                               \
+		sk_test_n_skipped++;                                                               \
+		skip();                                                                            \
+	} while (0)
+
+/* Skips the test unless the file is there. */
 #define sk_test_need(path)                                                                         \
 	do {                                                                                       \
-		if (access((path), R_OK) != 0) {                                                   \
-			fprintf(stderr, "SKIP %s: %s is not here\n", __func__, (path));            \
-			skip();                                                                    \
-		}                                                                                  \
+		if (access((path), R_OK) != 0)                                                     \
+			sk_test_skip("%s is not here", (path));                                    \
 	} while (0)
+
+/* What main() returns. */
+#define sk_test_run(tests, setup, teardown)                                                        \
+	sk_test_outcome(cmocka_run_group_tests(tests, setup, teardown),                            \
+			sizeof(tests) / sizeof *(tests))
+
+static inline int sk_test_outcome(int n_failed, size_t n_tests)
+{
+	return n_failed ? 1 : sk_test_n_skipped == n_tests ? 77 : 0;
+}

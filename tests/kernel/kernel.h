@@ -86,10 +86,8 @@ static inline struct sk_backend *open_or_skip(const char *instructions, uint32_t
 					      const struct sk_backend_shape *shape)
 {
 	struct sk_backend *backend = try_open(instructions, n_threads, shape);
-	if (!backend) {
-		fprintf(stderr, "SKIP: this machine has no %s\n", instructions);
-		skip();
-	}
+	if (!backend)
+		sk_test_skip("this machine has no %s", instructions);
 	return backend;
 }
 

@@ -323,5 +323,5 @@ int main(void)
 		KERNEL_TEST(test_shapes),
 		KERNEL_TEST(test_halves),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

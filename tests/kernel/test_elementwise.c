@@ -160,5 +160,5 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {KERNEL_TEST(test_norms), KERNEL_TEST(test_scores),
 					   KERNEL_TEST(test_activations)};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

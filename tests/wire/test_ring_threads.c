@@ -110,5 +110,5 @@ int main(void)
 		cmocka_unit_test(ten_million_tokens),
 		cmocka_unit_test(smallest_ring),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

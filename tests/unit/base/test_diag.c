@@ -36,5 +36,5 @@ int main(void)
 		cmocka_unit_test(no_words_wanted_is_no_fault),
 		cmocka_unit_test(a_long_sentence_is_cut_at_the_end),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -165,5 +165,5 @@ int main(void)
 		cmocka_unit_test(every_bf16_survives_the_round_trip),
 		cmocka_unit_test(floats_round_to_the_nearest_bf16),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -74,5 +74,5 @@ int main(void)
 		cmocka_unit_test(pops_from_the_front),
 		cmocka_unit_test(a_loop_may_remove_its_node),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -268,5 +268,5 @@ int main(void)
 		cmocka_unit_test(test_a_configuration_line),
 		cmocka_unit_test(test_help_tells_everything),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

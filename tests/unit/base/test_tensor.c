@@ -104,5 +104,5 @@ int main(void)
 		cmocka_unit_test(row_bytes_counts_whole_blocks),
 		cmocka_unit_test(matrix_rows_come_from_their_part),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

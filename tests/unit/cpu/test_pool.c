@@ -72,5 +72,5 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_jobs),
 					   cmocka_unit_test(test_unused)};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -651,5 +651,5 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_every_layer_sees_what_the_rule_says, tell_where),
 	};
-	return cmocka_run_group_tests(tests, open_forward, close_forward);
+	return sk_test_run(tests, open_forward, close_forward);
 }

@@ -254,5 +254,5 @@ int main(void)
 		cmocka_unit_test(test_repeat_penalty),
 		cmocka_unit_test(test_no_numbers),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

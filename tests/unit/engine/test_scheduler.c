@@ -77,5 +77,5 @@ int main(void)
 		cmocka_unit_test(test_a_long_prompt_does_not_stall_streams),
 		cmocka_unit_test(test_nobody_starves),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -152,5 +152,5 @@ int main(void)
 		cmocka_unit_test(test_a_prediction_sees_the_last_block),
 		cmocka_unit_test(test_long_texts),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

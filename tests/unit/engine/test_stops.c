@@ -106,5 +106,5 @@ int main(void)
 		cmocka_unit_test(test_without_stops_nothing_is_held),
 		cmocka_unit_test(test_the_longest_token_and_stop_fit),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

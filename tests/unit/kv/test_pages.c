@@ -231,5 +231,5 @@ int main(void)
 		cmocka_unit_test(test_promises_are_kept),
 		cmocka_unit_test(test_a_full_pool_leaves_the_table_whole),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -257,5 +257,5 @@ int main(void)
 		cmocka_unit_test(test_recompute_drops_whole_blocks),
 		cmocka_unit_test(test_what_a_policy_comes_to),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

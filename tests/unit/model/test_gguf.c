@@ -383,5 +383,5 @@ int main(void)
 		cmocka_unit_test(refuses_bad_metadata),
 		cmocka_unit_test(refuses_bad_tensors),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -323,5 +323,5 @@ int main(void)
 		test_in_dir(says_what_a_model_is),
 		cmocka_unit_test(opens_pythia_books),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

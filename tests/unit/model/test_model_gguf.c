@@ -287,5 +287,5 @@ int main(void)
 		test_in_dir(every_gguf_tensor_is_needed),  test_in_dir(gguf_metadata_is_checked),
 		cmocka_unit_test(opens_smollm2),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

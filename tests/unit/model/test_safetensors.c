@@ -271,5 +271,5 @@ int main(void)
 		cmocka_unit_test(unwanted_tensors_are_only_bounds_checked),
 		cmocka_unit_test(refuses_what_is_no_file),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

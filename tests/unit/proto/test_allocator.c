@@ -46,5 +46,5 @@ int main(void)
 		cmocka_unit_test(the_sum_is_bounded),
 		cmocka_unit_test(sizes_near_the_end_do_not_wrap),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -461,5 +461,5 @@ int main(void)
 		cmocka_unit_test(a_peer_that_is_gone_does_not_kill),
 		cmocka_unit_test(nothing_yet_and_the_peer_is_known),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -241,5 +241,5 @@ int main(void)
 		cmocka_unit_test(promises_are_not_allocated),
 		cmocka_unit_test(a_large_buffer_is_given_back),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

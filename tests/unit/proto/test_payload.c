@@ -125,5 +125,5 @@ int main(void)
 		cmocka_unit_test(sizes_that_lie),
 		cmocka_unit_test(what_is_no_memfd),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -638,5 +638,5 @@ int main(void)
 		cmocka_unit_test(hostile_bytes),
 		cmocka_unit_test(frames_that_would_grow),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -592,5 +592,5 @@ int main(void)
 		cmocka_unit_test(a_lying_writer_is_found),
 		cmocka_unit_test(sizes_that_are_none),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

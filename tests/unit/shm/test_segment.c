@@ -151,5 +151,5 @@ int main(void)
 		cmocka_unit_test(sizes_must_match),
 		cmocka_unit_test(what_is_no_segment),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -56,6 +56,15 @@ struct sk_session *sk_engine_find_session(struct sk_engine *engine, uid_t uid, c
 	return NULL;
 }
 
+enum sk_chat_place sk_engine_chat_place(const struct sk_engine *engine,
+					const struct sk_session *session)
+{
+	if (!session || !session->window.next)
+		return SK_CHAT_BEGINS;
+	return sk_tokenizer_is_end(engine->tokenizer, session->last_id) ? SK_CHAT_IS_ENDED
+									: SK_CHAT_IS_OPEN;
+}
+
 /* Where a session goes on, a BOS would be a token in the middle. */
 static void drop_bos(struct sk_engine *engine, struct sk_request *request)
 {
@@ -158,6 +167,20 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 
 	struct sk_session *session = sk_engine_find_session(engine, request->uid, request->session);
 	bool is_new = !session;
+	if (session && session->is_busy) {
+		snprintf(diag.text, sizeof diag.text,
+			 "the session '%s' is busy with another request", session->name);
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -EBUSY, diag.text);
+		return;
+	}
+	if (request->chat[0] && request->chat_place != sk_engine_chat_place(engine, session)) {
+		/* Its turn was written for where the session stood when it came. */
+		snprintf(diag.text, sizeof diag.text,
+			 "the session '%s' went on while this request waited; ask again",
+			 request->session);
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -EBUSY, diag.text);
+		return;
+	}
 	if (is_new) {
 		session = sk_session_create(&engine->pool, request->uid, request->session,
 					    &engine->options.policy);
@@ -165,11 +188,6 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 			sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOMEM, diag.text);
 			return;
 		}
-	} else if (session->is_busy) {
-		snprintf(diag.text, sizeof diag.text,
-			 "the session '%s' is busy with another request", session->name);
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -EBUSY, diag.text);
-		return;
 	} else if (session->window.next) {
 		drop_bos(engine, request);
 	}

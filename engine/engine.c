@@ -94,12 +94,9 @@ static void receive_request(struct sk_engine *engine, struct sk_request *request
 				 "the engine takes no requests");
 		return;
 	}
-	/* Where its chat goes on. (A request ahead of it on the same session makes it refused anyhow: busy.) */
-	struct sk_session *session = sk_engine_find_session(engine, request->uid, request->session);
-	if (session && session->window.next)
-		request->chat_place = sk_tokenizer_is_end(engine->tokenizer, session->last_id)
-					      ? SK_CHAT_IS_ENDED
-					      : SK_CHAT_IS_OPEN;
+	/* Where its chat goes on; admission looks whether that still holds. */
+	request->chat_place = sk_engine_chat_place(
+		engine, sk_engine_find_session(engine, request->uid, request->session));
 	sk_list_append(&client->waiting, &request->waiting);
 	sk_text_worker_submit(&engine->worker, request);
 }

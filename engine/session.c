@@ -46,9 +46,9 @@ int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_
 	if (n_sink > most)
 		n_sink = most;
 
-	/* Fewer sinks than wanted, after a change of policy: the window is longer, by a page at most beyond what its share is
-	 * rounded to. */
-	bool is_mixed = window->n_sink != n_sink;
+	/* Fewer sinks than wanted, after a change of policy (before anything is dropped they can still come): the window is
+	 * longer, by a page at most beyond what its share is rounded to. */
+	bool is_mixed = window->n_sink != n_sink && window->first > window->n_sink;
 	uint32_t n_pages = sk_pages_needed(n_sink, most) + is_mixed,
 		 held = sk_pages_count(&session->pages);
 	if (n_pages < held)

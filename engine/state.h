@@ -84,6 +84,9 @@ void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
 		      enum sk_stop_reason stop, int error, const char *reason);
 /* The user's session of that name, or NULL. */
 struct sk_session *sk_engine_find_session(struct sk_engine *engine, uid_t uid, const char *name);
+/* Where a chat on that session goes on; NULL: it begins. */
+enum sk_chat_place sk_engine_chat_place(const struct sk_engine *engine,
+					const struct sk_session *session);
 /* Where `policy` cannot be had on this model: -EINVAL and a sentence. */
 int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_policy *policy,
 			   struct sk_diag *diag);

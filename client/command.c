@@ -190,7 +190,7 @@ int sk_check_utf8(const char *name, const struct sk_input *input)
 
 /* --- A session's cache --- */
 
-int sk_check_cache(const struct sk_cache_opts *cache)
+int sk_check_cache(int mode, const struct sk_cache_opts *cache)
 {
 	const struct {
 		const char *name;
@@ -203,6 +203,20 @@ int sk_check_cache(const struct sk_cache_opts *cache)
 	}
 	if (cache->window == 0)
 		return sk_said(EX_USAGE, "--window: at least 1 token must be kept");
+	if (mode == STREAMKV_WINDOW && cache->sink && cache->sink != SK_OPTION_UNSET)
+		return sk_said(EX_USAGE,
+			       "--sink: a window alone keeps no sinks; leave it out, or ask "
+			       "for --mode streaming");
+	return 0;
+}
+
+int sk_check_session(const char *name)
+{
+	static const char allowed[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+	if (name && (!name[0] || strlen(name) > 64 || name[strspn(name, allowed)]))
+		return sk_said(EX_USAGE, "--session: a name is 1 to 64 letters (without accents), "
+					 "digits, '.', '_' and '-'");
 	return 0;
 }
 

@@ -67,8 +67,11 @@ struct sk_cache_opts {
 			.help = "Entries that the cache may grow past sink + window before it is " \
 				"cut back."                                                        \
 	}
-/* The table cannot bound these: their default lies beyond. 0, or the exit code. */
-int sk_check_cache(const struct sk_cache_opts *cache);
+/* What the table cannot: numbers whose default lies beyond their bound, sinks in window mode (enum of
+ * struct streamkv_policy). 0, or the exit code. */
+int sk_check_cache(int mode, const struct sk_cache_opts *cache);
+/* 0, or the exit code; NULL is fine. */
+int sk_check_session(const char *name);
 struct streamkv_policy sk_policy_of(int mode, const struct sk_cache_opts *cache);
 
 /* Writes all to standard output: 0, or the exit code (quietly where the reader has gone). */

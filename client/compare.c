@@ -289,7 +289,7 @@ static int run(const void *from, int n_rest, char **rest)
 const struct sk_command sk_command_compare = {
 	.help = {.name = "streamkv-client compare",
 		 .synopsis = "--file TEXT",
-		 .summary = "measure what streaming costs and saves against a dense cache",
+		 .summary = "what streaming costs and saves",
 		 .text = "Runs the first N tokens of a text through the model twice, with a dense "
 			 "cache and with sinks and a window, and prints side by side how well the "
 			 "model predicts it, the memory it takes, and how fast it generates; or, "

@@ -49,7 +49,7 @@ static const struct sk_option options[] = {
 	{"min-p", 0, SK_OPTION_FLOAT, AT(min_p), "P", "0", .fmax = 1,
 	 .help = "Leave out tokens less than P times as likely as the likeliest."},
 	{"repeat-penalty", 0, SK_OPTION_FLOAT, AT(repeat_penalty), "R", "1", .fmin = 0.1,
-	 .fmax = 100, .help = "Make recent tokens less likely; 1 does not."},
+	 .fmax = 10, .help = "Make recent tokens less likely; 1 does not."},
 	{"repeat-last", 0, SK_OPTION_UINT, AT(repeat_last), "N", "64", .min = 1, .max = 4096,
 	 .help = "Tokens back that the penalty looks at."},
 	{"seed", 0, SK_OPTION_UINT, AT(seed), "N", UNSET_TEXT,
@@ -376,7 +376,11 @@ static int run(const void *from, int n_rest, char **rest)
 	struct sk_input input;
 	int exit_code;
 
-	exit_code = sk_check_cache(&opts->cache);
+	if (opts->endless && opts->max_tokens)
+		return sk_said(EX_USAGE, "--endless and --max-tokens: give one of them");
+	exit_code = sk_check_cache(opts->mode, &opts->cache);
+	if (!exit_code)
+		exit_code = sk_check_session(opts->session);
 	/* Input first: in a pipeline of two the second must not hold a place while it waits for the first. */
 	if (!exit_code)
 		exit_code = sk_read_input(n_rest, rest, &input);

@@ -301,9 +301,13 @@ static int run(const void *from, int n_rest, char **rest)
 	if (opts->baseline && opts->session)
 		return sk_said(EX_USAGE, "--baseline: every mode needs a session of its own, so "
 					 "--session makes no sense with it");
-	int exit_code = sk_check_cache(&opts->cache);
+	int exit_code =
+		sk_check_cache(opts->baseline ? STREAMKV_DEFAULT : opts->mode, &opts->cache);
 	if (!exit_code)
-		exit_code = sk_read_file(file, &text);
+		exit_code = sk_check_session(opts->session);
+	if (exit_code)
+		return exit_code;
+	exit_code = sk_read_file(file, &text);
 	if (exit_code)
 		return exit_code;
 	if (!text.n_bytes)

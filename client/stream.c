@@ -15,6 +15,8 @@ const char *streamkv_stop_name(enum streamkv_stop stop)
 
 static int keep_text(struct streamkv_stream *stream, const struct sk_slot *slot)
 {
+	if (!slot->n_text_bytes)
+		return 0;
 	if (stream->n_text + slot->n_text_bytes > stream->text_allocated) {
 		size_t n = 2 * (stream->n_text + slot->n_text_bytes) + 256;
 		uint8_t *grown = realloc(stream->text, n);

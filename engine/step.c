@@ -57,7 +57,7 @@ static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch,
 		engine->logit_of[n_spans] = -1;
 		engine->score_of[n_spans] = n_scores;
 		n_scores += want_scores(engine->scores + n_scores, g, n_rows, n);
-		uint32_t n_pages = sk_pages_count(&g->session->pages);
+		uint32_t n_pages = sk_pages_distinct(&g->session->pages);
 		g->most_pages = n_pages > g->most_pages ? n_pages : g->most_pages;
 		n_rows += n;
 		if (!g->is_scoring && sk_generation_n_wanted(g) == n) {

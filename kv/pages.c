@@ -154,3 +154,10 @@ uint32_t sk_pages_count(const struct sk_pages *pages)
 {
 	return pages->n_sinks + pages->n_window;
 }
+
+uint32_t sk_pages_distinct(const struct sk_pages *pages)
+{
+	uint64_t n_alone =
+		pages->n_window && pages->page0 < pages->n_sinks ? pages->page0 : pages->n_sinks;
+	return (uint32_t)n_alone + pages->n_window;
+}

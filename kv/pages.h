@@ -37,5 +37,7 @@ uint32_t sk_pages_needed(uint64_t n_sink, uint64_t most_live);
  * new is held. */
 int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t end);
 
-/* Page references held. */
+/* Page references held: a page of both sinks and window counts twice, as the pool counts it. */
 uint32_t sk_pages_count(const struct sk_pages *pages);
+/* Pages held, each once: the memory of the cache. */
+uint32_t sk_pages_distinct(const struct sk_pages *pages);

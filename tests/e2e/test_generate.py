@@ -91,6 +91,10 @@ class Generate(Case):
             (["--widnow", "5", "x"], 64, b"did you mean --window?"),
             (["--temp", "hot", "x"], 64, b"allowed is a number"),
             (["-S", "4294967297", "x"], 64, b"4294967297"),
+            (["--mode", "window", "-S", "4", "x"], 64, b"keeps no sinks"),
+            (["--session", "a/b", "x"], 64, b"a name is"),
+            (["--endless", "-n", "5", "x"], 64, b"give one of them"),
+            (["--repeat-penalty", "50", "x"], 64, b"0.1 to 10"),
         ]:
             done = self.daemon.run("generate", *arguments)
             self.assertEqual((done.returncode, done.stdout), (code, b""), done.stderr)

@@ -42,6 +42,11 @@ static void check(const struct sk_pool *pool, struct sk_pages *const *tables, un
 			refs[pages->sinks[i]]++;
 		for (uint32_t i = 0; i < pages->n_window; i++)
 			refs[pages->window[pages->window_at + i]]++;
+		uint32_t n_distinct = 0;
+		for (uint32_t i = 0; n_tables == 1 && i < pool->n_pages; i++)
+			n_distinct += refs[i] > 0;
+		if (n_tables == 1)
+			assert_int_equal(sk_pages_distinct(pages), n_distinct);
 	}
 	uint32_t n_used = 0;
 	for (uint32_t i = 0; i < pool->n_pages; i++) {

@@ -56,6 +56,26 @@ static void cancel_waiting(struct sk_engine_client *client, uint32_t id, bool al
 	}
 }
 
+/* The loop thread's. */
+static void cancel_texts(struct sk_engine *engine, uint64_t connection, uint32_t id, bool all)
+{
+	sk_list_for_each (node, &engine->texts) {
+		struct sk_request *request = sk_container_of(node, struct sk_request, waiting);
+		if (request->connection == connection && (all || request->id == id))
+			atomic_store(&request->is_cancelled, true);
+	}
+}
+
+/* The engine thread has ended: its lists are the caller's. */
+static void cancel_at_worker(struct sk_engine *engine)
+{
+	sk_list_for_each (node, &engine->texts)
+		atomic_store(&sk_container_of(node, struct sk_request, waiting)->is_cancelled,
+			     true);
+	sk_list_for_each (node, &engine->clients)
+		cancel_waiting(sk_container_of(node, struct sk_engine_client, node), 0, true);
+}
+
 /* --- Letters --- */
 
 static void take_stats(struct sk_engine *engine, struct sk_request *request)
@@ -257,6 +277,7 @@ void sk_engine_drain(struct sk_engine *engine)
 {
 	if (!engine->has_mailboxes)
 		return;
+	cancel_at_worker(engine);
 	for (int i = 0; i < 2;
 	     i++) { /* what comes new goes through the text worker, and comes back */
 		sk_text_worker_stop(&engine->worker);
@@ -315,6 +336,7 @@ const struct sk_policy *sk_engine_policy(const struct sk_engine *engine)
 void sk_engine_submit(struct sk_engine *engine, struct sk_request *request)
 {
 	if (request->kind == SK_REQUEST_TOKENIZE || request->kind == SK_REQUEST_DETOKENIZE) {
+		sk_list_append(&engine->texts, &request->waiting);
 		sk_text_worker_submit(&engine->worker, request);
 		return;
 	}
@@ -347,6 +369,7 @@ int sk_engine_cancel(struct sk_engine *engine, uint64_t connection, uint32_t req
 	struct sk_cancel *cancel = calloc(1, sizeof *cancel);
 	if (!cancel)
 		return -ENOMEM;
+	cancel_texts(engine, connection, request, false);
 	cancel->mail.kind = SK_MAIL_CANCEL;
 	cancel->connection = connection;
 	cancel->request = request;
@@ -356,6 +379,7 @@ int sk_engine_cancel(struct sk_engine *engine, uint64_t connection, uint32_t req
 
 void sk_engine_disconnect(struct sk_engine *engine, uint64_t connection)
 {
+	cancel_texts(engine, connection, 0, true);
 	sk_list_for_each (node, &engine->known) {
 		struct sk_engine_client *client =
 			sk_container_of(node, struct sk_engine_client, known);
@@ -380,5 +404,13 @@ int sk_engine_event_fd(const struct sk_engine *engine)
 struct sk_event *sk_engine_next_event(struct sk_engine *engine)
 {
 	struct sk_list *node = sk_mailbox_take_one(&engine->events);
-	return node ? sk_container_of(node, struct sk_event, node) : NULL;
+	if (!node)
+		return NULL;
+	struct sk_event *event = sk_container_of(node, struct sk_event, node);
+	if (event->answered) {
+		sk_list_remove(&event->answered->waiting);
+		sk_request_destroy(event->answered);
+		event->answered = NULL;
+	}
+	return event;
 }

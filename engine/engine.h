@@ -56,12 +56,13 @@ uint64_t sk_engine_kv_token_bytes(
 const struct sk_policy *
 sk_engine_policy(const struct sk_engine *engine); /* the default, window resolved */
 
-/* Ownership of the request goes over, always. Any thread. */
+/* Ownership of the request goes over, always. */
 void sk_engine_submit(struct sk_engine *engine, struct sk_request *request);
 /* Announces a connection before its first request: 0 or -ENOMEM. */
 int sk_engine_connect(struct sk_engine *engine, uint64_t connection);
-int sk_engine_cancel(struct sk_engine *engine, uint64_t connection,
-		     uint32_t request); /* 0 or -ENOMEM */
+/* Ends a request, if it runs: GENERATE and EVALUATE finish as cancelled, TOKENIZE and DETOKENIZE fail with -ECANCELED
+ * unless their answer was ready. 0 or -ENOMEM. */
+int sk_engine_cancel(struct sk_engine *engine, uint64_t connection, uint32_t request);
 /* Cancels all of the connection's requests; then SK_EVENT_CLOSED comes. Cannot fail. */
 void sk_engine_disconnect(struct sk_engine *engine, uint64_t connection);
 /* A paused reader has made room. Any thread. */

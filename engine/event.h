@@ -60,7 +60,9 @@ struct sk_event {
 		struct sk_stats stats;
 	};
 	char reason[512]; /* a sentence, or empty */
-	void *payload;    /* heap; the event's */
+	struct sk_request
+		*answered; /* inside the engine: by this answer to TOKENIZE or DETOKENIZE */
+	void *payload;     /* heap; the event's */
 	uint64_t n_payload_bytes;
 };
 

@@ -104,6 +104,7 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	engine->tokenizer = tokenizer;
 	engine->n_ids = sk_tokenizer_n_ids(tokenizer);
 	sk_list_init(&engine->known);
+	sk_list_init(&engine->texts);
 	sk_list_init(&engine->clients);
 	sk_list_init(&engine->sessions);
 

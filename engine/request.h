@@ -80,7 +80,9 @@ struct sk_request {
 	uint32_t n_stops;
 	struct sk_stop *stops; /* heap, n_stops; or NULL */
 
-	/* The engine's: what the text worker made of the input, meanwhile on its client's list. */
+	/* The engine's: what the text worker made of the input, meanwhile on a list of the thread that
+	 * it comes back to: its client's, or the engine's of texts. That thread alone sets is_cancelled
+	 * (the worker looks at it while it works), and alone destroys the request. */
 	struct sk_list waiting;
 	atomic_bool is_cancelled;
 	enum sk_chat_place chat_place;

@@ -49,6 +49,8 @@ struct sk_engine {
 	struct sk_event *dead;
 
 	struct sk_list known; /* clients: the loop thread's */
+	struct sk_list texts; /* TOKENIZE and DETOKENIZE at the text worker, by request.waiting: the
+			       * loop thread's, so that they never wait for a step */
 	struct sk_list clients;
 	struct sk_list sessions;
 	struct sk_generation **generations;

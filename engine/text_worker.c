@@ -45,20 +45,21 @@ static int encode_chat(const struct sk_tokenizer *tokenizer, struct sk_request *
 		messages[n++] = (struct sk_chat_message){"system", request->system,
 							 request->n_system_bytes};
 	messages[n++] = (struct sk_chat_message){"user", request->input, request->n_input_bytes};
-	return sk_chat_encode_at(chat, tokenizer, request->chat_place, messages, n, &request->ids);
+	return sk_chat_encode_unless(&request->is_cancelled, chat, tokenizer, request->chat_place,
+				     messages, n, &request->ids);
 }
+
+#define CANCELLED "the request was cancelled"
 
 static void encode(const struct sk_tokenizer *tokenizer, struct sk_request *request)
 {
-	int err;
-
-	if (atomic_load(&request->is_cancelled))
-		err = -ECANCELED;
-	else if (request->chat[0])
-		err = encode_chat(tokenizer, request);
-	else
-		err = sk_tokenizer_encode(tokenizer, request->input, request->n_input_bytes,
-					  request->encode_flags, &request->ids);
+	int err = request->chat[0]
+			  ? encode_chat(tokenizer, request)
+			  : sk_tokenizer_encode_unless(&request->is_cancelled, tokenizer,
+						       request->input, request->n_input_bytes,
+						       request->encode_flags, &request->ids);
+	if (err == -ECANCELED)
+		sk_diag_fail(&request->diag, ECANCELED, CANCELLED);
 	if (err == -EILSEQ)
 		sk_diag_fail(&request->diag, EILSEQ,
 			     "the text has bytes that the model's vocabulary has no tokens for: "
@@ -92,25 +93,31 @@ static struct sk_event *tokenized(const struct sk_tokenizer *tokenizer, struct s
 	return event;
 }
 
+static struct sk_event *failed(const struct sk_request *request, int error, const char *reason)
+{
+	struct sk_event *event = answer(request, SK_EVENT_FAILED);
+	if (!event)
+		return NULL;
+	event->error = error;
+	snprintf(event->reason, sizeof event->reason, "%s", reason);
+	return event;
+}
+
 static struct sk_event *detokenized(const struct sk_tokenizer *tokenizer,
 				    struct sk_request *request)
 {
 	const uint8_t *input = request->input;
 	uint64_t n_ids = request->n_input_bytes / sizeof(int32_t), n_bytes = 0;
 
-	for (uint64_t i = 0; i < n_ids; i++) {
+	for (uint64_t i = 0; i < n_ids && !sk_is_cancelled(&request->is_cancelled); i++) {
+		char reason[80];
 		int32_t id;
 		memcpy(&id, input + i * sizeof id, sizeof id);
 		if (id >= 0 && (uint32_t)id < sk_tokenizer_n_ids(tokenizer))
 			continue;
-		struct sk_event *event = answer(request, SK_EVENT_FAILED);
-		if (event) {
-			event->error = -EINVAL;
-			snprintf(event->reason, sizeof event->reason,
-				 "%d is no token id: the vocabulary has 0 to %u", id,
-				 sk_tokenizer_n_ids(tokenizer) - 1);
-		}
-		return event;
+		snprintf(reason, sizeof reason, "%d is no token id: the vocabulary has 0 to %u", id,
+			 sk_tokenizer_n_ids(tokenizer) - 1);
+		return failed(request, -EINVAL, reason);
 	}
 	/* Measured, then written: special tokens give their names, as they were read. */
 	uint8_t *text = NULL;
@@ -118,10 +125,14 @@ static struct sk_event *detokenized(const struct sk_tokenizer *tokenizer,
 		if (writing) {
 			text = malloc(n_bytes + 1);
 			if (!text)
-				break;
+				return failed(request, -ENOMEM, "not enough memory for the text");
 		}
 		n_bytes = 0;
 		for (uint64_t i = 0; i < n_ids; i++) {
+			if (sk_is_cancelled(&request->is_cancelled)) {
+				free(text);
+				return failed(request, -ECANCELED, CANCELLED);
+			}
 			int32_t id;
 			size_t n;
 			memcpy(&id, input + i * sizeof id, sizeof id);
@@ -131,17 +142,13 @@ static struct sk_event *detokenized(const struct sk_tokenizer *tokenizer,
 			n_bytes += n;
 		}
 	}
-	struct sk_event *event = answer(request, text ? SK_EVENT_TEXT : SK_EVENT_FAILED);
+	struct sk_event *event = answer(request, SK_EVENT_TEXT);
 	if (!event) {
 		free(text);
 		return NULL;
 	}
-	if (!text) {
-		event->error = -ENOMEM;
-		strcpy(event->reason, "not enough memory for the text");
-	}
 	event->payload = text;
-	event->n_payload_bytes = text ? n_bytes : 0;
+	event->n_payload_bytes = n_bytes;
 	return event;
 }
 
@@ -166,7 +173,8 @@ static void work(struct sk_text_worker *worker, struct sk_request *request)
 		event->error = -ENOMEM;
 		strcpy(event->reason, "not enough memory");
 	}
-	sk_request_destroy(request);
+	sk_request_release_input(request);
+	event->answered = request;
 	sk_mailbox_post(worker->events, &event->node);
 }
 

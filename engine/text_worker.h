@@ -1,5 +1,9 @@
 /* The thread that turns text into ids and back. A prompt of 10 MB takes seconds to tokenise:
  * neither the loop nor running streams wait for that. One request at a time, in order.
+ *
+ * Any thread may set a request's is_cancelled as long as it knows that the request has not come
+ * out yet: so the thread that it comes out to, which frees it. Then its work ends within tens of
+ * milliseconds, or is not begun; it comes out with -ECANCELED.
  */
 #pragma once
 
@@ -10,7 +14,8 @@ struct sk_text_worker {
 	const struct sk_tokenizer *tokenizer;
 	struct sk_mailbox inbox;   /* requests, by mail.node */
 	struct sk_mailbox *engine; /* GENERATE and EVALUATE go on there, as SK_MAIL_READY */
-	struct sk_mailbox *events; /* TOKENIZE and DETOKENIZE are answered there */
+	struct sk_mailbox *events; /* TOKENIZE and DETOKENIZE are answered there, the request with
+				    * the answer: event.answered */
 	pthread_t thread;
 	bool is_running;
 	atomic_bool is_stopping;
@@ -19,7 +24,7 @@ struct sk_text_worker {
 int sk_text_worker_init(struct sk_text_worker *worker, const struct sk_tokenizer *tokenizer,
 			struct sk_mailbox *engine, struct sk_mailbox *events);
 int sk_text_worker_start(struct sk_text_worker *worker);
-/* Ends the thread after the request in progress; requests that still wait are sent on to where they
+/* Ends the thread after the request in progress (cancel it first); requests that still wait are sent on to where they
  * were going, unworked, marked cancelled. */
 void sk_text_worker_stop(struct sk_text_worker *worker);
 void sk_text_worker_finish(struct sk_text_worker *worker);

@@ -127,11 +127,12 @@ static bool stands_alone(const uint8_t *text, size_t n_bytes, size_t begin, size
 }
 
 bool sk_added_tokens_find(const struct sk_added_tokens *added, const uint8_t *text, size_t n_bytes,
-			  size_t at, bool normalized, bool plain, struct sk_added_match *ret_match)
+			  size_t at, bool normalized, bool plain, const atomic_bool *is_cancelled,
+			  struct sk_added_match *ret_match)
 {
 	if (!added->n_tokens)
 		return false;
-	for (size_t i = at; i < n_bytes; i++) {
+	for (size_t i = at; i < n_bytes && !sk_is_cancelled(is_cancelled); i++) {
 		const struct sk_added_token *found = NULL;
 		for (uint32_t k = added->begins[text[i]]; k < added->begins[text[i] + 1] && !found;
 		     k++) {
@@ -147,12 +148,13 @@ bool sk_added_tokens_find(const struct sk_added_tokens *added, const uint8_t *te
 			i = end - 1; /* the whole match is passed over */
 			continue;
 		}
+		/* White space may be most of the text. */
 		utf8proc_int32_t c;
-		while (found->strips_left && begin > at &&
+		while (found->strips_left && begin > at && !sk_is_cancelled(is_cancelled) &&
 		       (n = character_before(text, begin, &c)) && is_space(c) && begin - n >= at)
 			begin -= n;
-		while (found->strips_right && (n = character_at(text, n_bytes, end, &c)) &&
-		       is_space(c))
+		while (found->strips_right && !sk_is_cancelled(is_cancelled) &&
+		       (n = character_at(text, n_bytes, end, &c)) && is_space(c))
 			end += n;
 		*ret_match = (struct sk_added_match){.begin = begin, .end = end, .id = found->id};
 		return true;

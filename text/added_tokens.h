@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "text/cancel.h"
 #include "text/vocab.h"
 
 struct sk_added_token {
@@ -31,6 +32,7 @@ struct sk_added_match {
 	int32_t id;
 };
 /* The first match at or after `at` among the tokens of one kind; specials are left out where
- * `plain`. */
+ * `plain`. False, too, where it was cancelled. */
 bool sk_added_tokens_find(const struct sk_added_tokens *added, const uint8_t *text, size_t n_bytes,
-			  size_t at, bool normalized, bool plain, struct sk_added_match *ret_match);
+			  size_t at, bool normalized, bool plain, const atomic_bool *is_cancelled,
+			  struct sk_added_match *ret_match);

@@ -101,6 +101,8 @@ static int split(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, size_
 	size_t n = 0;
 
 	for (size_t at = 0, k; at < n_bytes; at += k) {
+		if (sk_is_cancelled(bpe->is_cancelled))
+			return -ECANCELED;
 		utf8proc_int32_t character;
 		utf8proc_ssize_t length = -1;
 		if (!vocab->is_byte_level)
@@ -130,6 +132,8 @@ int sk_bpe_encode(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, stru
 {
 	if (!n_bytes)
 		return 0;
+	if (sk_is_cancelled(bpe->is_cancelled))
+		return -ECANCELED; /* before a long piece is hashed, or memory taken for it */
 	if (bpe->vocab->ignore_merges || n_bytes == 1) {
 		int32_t id = sk_vocab_find(bpe->vocab, piece, n_bytes);
 		if (id >= 0)
@@ -143,10 +147,10 @@ int sk_bpe_encode(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, stru
 		return err;
 	bpe->symbols[n - 1].next = -1;
 	bpe->n_heap = 0;
-	for (size_t i = 0; i + 1 < n; i++)
+	for (size_t i = 0; i + 1 < n && !sk_is_cancelled(bpe->is_cancelled); i++)
 		consider(bpe, (int32_t)i);
 
-	while (bpe->n_heap) {
+	while (bpe->n_heap && !sk_is_cancelled(bpe->is_cancelled)) {
 		struct sk_bpe_pair pair = pop(bpe);
 		struct sk_bpe_symbol *left = &bpe->symbols[pair.left];
 		if (left->id != pair.left_id || left->next < 0 ||
@@ -161,10 +165,10 @@ int sk_bpe_encode(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, stru
 		consider(bpe, left->prev);
 		consider(bpe, pair.left);
 	}
-	for (int32_t at = 0; at >= 0; at = bpe->symbols[at].next) {
+	for (int32_t at = 0; at >= 0 && !err; at = bpe->symbols[at].next) {
+		if (sk_is_cancelled(bpe->is_cancelled))
+			return -ECANCELED;
 		err = sk_ids_append(ids, bpe->symbols[at].id);
-		if (err < 0)
-			return err;
 	}
-	return 0;
+	return err;
 }

@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "text/cancel.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
 
@@ -20,6 +21,7 @@ struct sk_bpe_pair {
 /* Scratch of one thread, grown as needed. Zero it to begin. */
 struct sk_bpe {
 	const struct sk_vocab *vocab;
+	const atomic_bool *is_cancelled; /* or NULL */
 	struct sk_bpe_symbol *symbols;
 	size_t symbols_allocated;
 	struct sk_bpe_pair *heap;
@@ -27,5 +29,5 @@ struct sk_bpe {
 };
 
 void sk_bpe_finish(struct sk_bpe *bpe);
-/* Appends the piece's ids. 0, -ENOMEM, or -EILSEQ where the vocabulary has no token for a byte of it. */
+/* Appends the piece's ids. 0, -ENOMEM, -ECANCELED (some ids may be there), or -EILSEQ where the vocabulary has no token for a byte of it. */
 int sk_bpe_encode(struct sk_bpe *bpe, const uint8_t *piece, size_t n_bytes, struct sk_ids *ids);

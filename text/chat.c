@@ -124,6 +124,7 @@ const char *const *sk_chat_names(void)
 struct renderer {
 	const struct sk_tokenizer *tokenizer;
 	struct sk_ids *ids;
+	const atomic_bool *is_cancelled;
 	struct sk_bytes words; /* marks and contents that no special token divides: one text */
 	bool goes_on;          /* words or tokens came before */
 };
@@ -137,8 +138,8 @@ static int put_waiting_words(struct renderer *renderer)
 		return 0;
 	renderer->goes_on = true;
 	renderer->words.n_bytes = 0;
-	return sk_tokenizer_encode(renderer->tokenizer, renderer->words.bytes, n_bytes, flags,
-				   renderer->ids);
+	return sk_tokenizer_encode_unless(renderer->is_cancelled, renderer->tokenizer,
+					  renderer->words.bytes, n_bytes, flags, renderer->ids);
 }
 
 static int put_special(struct renderer *renderer, int32_t id)
@@ -158,7 +159,7 @@ static bool find_special(const struct sk_tokenizer *tokenizer, const char *text,
 		bool is_special = false;
 		while (!is_special &&
 		       sk_added_tokens_find(&tokenizer->added, (const uint8_t *)text, n_bytes,
-					    match.end, normalized, false, &match))
+					    match.end, normalized, false, NULL, &match))
 			is_special = sk_tokenizer_is_special(tokenizer, match.id);
 		if (is_special && (!has_found || match.begin < ret_match->begin)) {
 			*ret_match = match;
@@ -255,12 +256,15 @@ static int close_turn(struct renderer *renderer, const struct sk_chat_template *
 	return err;
 }
 
-int sk_chat_encode_at(const struct sk_chat_template *chat, const struct sk_tokenizer *tokenizer,
-		      enum sk_chat_place place, const struct sk_chat_message *messages,
-		      size_t n_messages, struct sk_ids *ids)
+int sk_chat_encode_unless(const atomic_bool *is_cancelled, const struct sk_chat_template *chat,
+			  const struct sk_tokenizer *tokenizer, enum sk_chat_place place,
+			  const struct sk_chat_message *messages, size_t n_messages,
+			  struct sk_ids *ids)
 {
-	struct renderer renderer = {
-		.tokenizer = tokenizer, .ids = ids, .goes_on = place != SK_CHAT_BEGINS};
+	struct renderer renderer = {.tokenizer = tokenizer,
+				    .ids = ids,
+				    .is_cancelled = is_cancelled,
+				    .goes_on = place != SK_CHAT_BEGINS};
 	const struct sk_chat_message *joined = NULL;
 	size_t n_before = ids->n_ids;
 
@@ -302,6 +306,13 @@ int sk_chat_encode_at(const struct sk_chat_template *chat, const struct sk_token
 	if (err)
 		ids->n_ids = n_before;
 	return err;
+}
+
+int sk_chat_encode_at(const struct sk_chat_template *chat, const struct sk_tokenizer *tokenizer,
+		      enum sk_chat_place place, const struct sk_chat_message *messages,
+		      size_t n_messages, struct sk_ids *ids)
+{
+	return sk_chat_encode_unless(NULL, chat, tokenizer, place, messages, n_messages, ids);
 }
 
 int sk_chat_encode(const struct sk_chat_template *chat, const struct sk_tokenizer *tokenizer,

@@ -39,3 +39,8 @@ int sk_chat_encode(const struct sk_chat_template *chat, const struct sk_tokenize
 int sk_chat_encode_at(const struct sk_chat_template *chat, const struct sk_tokenizer *tokenizer,
 		      enum sk_chat_place place, const struct sk_chat_message *messages,
 		      size_t n_messages, struct sk_ids *ids);
+/* The same, but -ECANCELED soon after the flag is set. */
+int sk_chat_encode_unless(const atomic_bool *is_cancelled, const struct sk_chat_template *chat,
+			  const struct sk_tokenizer *tokenizer, enum sk_chat_place place,
+			  const struct sk_chat_message *messages, size_t n_messages,
+			  struct sk_ids *ids);

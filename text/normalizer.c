@@ -76,21 +76,48 @@ static int append_normal(const struct sk_normalizer *normalizer, const uint8_t *
 	return err;
 }
 
-/* The end of a stretch that is normalised as one: valid UTF-8 up to the next ASCII character, which
- * never joins with what stands before it. So memory stays small however long the text is. */
-static size_t stretch_end(const uint8_t *text, size_t n_bytes, size_t at)
+/* Whether nothing that stands before this character ever joins with it. What does is a mark, a vowel or final of
+ * Hangul, or (since Unicode 16) a vowel of Kirat Rai, or decomposes into one. */
+static bool stands_apart(utf8proc_int32_t character)
 {
-	size_t n = sk_utf8_length(text + at, n_bytes - at);
-	for (at += n; at < n_bytes && text[at] >= 0x80; at += n) {
-		n = sk_utf8_length(text + at, n_bytes - at);
-		if (!n)
+	utf8proc_int32_t parts[32];
+	int bound_class = 0;
+	utf8proc_ssize_t n = utf8proc_decompose_char(
+		character, parts, 32, UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT, &bound_class);
+	utf8proc_int32_t c = n > 0 ? parts[0] : character;
+	switch (utf8proc_category(c)) {
+	case UTF8PROC_CATEGORY_MN:
+	case UTF8PROC_CATEGORY_MC:
+	case UTF8PROC_CATEGORY_ME:
+		return false;
+	default:
+		return !(c >= 0x1160 && c <= 0x11ff) && !(c >= 0x16d63 && c <= 0x16d6a);
+	}
+}
+
+#define STRETCH_BYTES 1024 /* then it ends where it can */
+#define STRETCH_MOST_BYTES                                                                         \
+	4096 /* and then anywhere: sorting marks takes the square of their number */
+
+/* The end of a stretch that is normalised as one: valid UTF-8 up to the next ASCII character, which
+ * never joins with what stands before it, or another such. So memory stays small however long the
+ * text is, and it can be cancelled. */
+static size_t stretch_end(const uint8_t *text, size_t n_bytes, size_t begin)
+{
+	size_t at = begin + sk_utf8_length(text + begin, n_bytes - begin);
+	while (at < n_bytes && text[at] >= 0x80 && at - begin < STRETCH_MOST_BYTES) {
+		utf8proc_int32_t character;
+		utf8proc_ssize_t n =
+			utf8proc_iterate(text + at, (utf8proc_ssize_t)(n_bytes - at), &character);
+		if (n <= 0 || (at - begin >= STRETCH_BYTES && stands_apart(character)))
 			break;
+		at += (size_t)n;
 	}
 	return at;
 }
 
 static int append_form(const struct sk_normalizer *normalizer, const uint8_t *text, size_t n_bytes,
-		       struct sk_bytes *out)
+		       const atomic_bool *is_cancelled, struct sk_bytes *out)
 {
 	uint8_t unsafe = first_unsafe(normalizer);
 	size_t done = 0;
@@ -99,6 +126,8 @@ static int append_form(const struct sk_normalizer *normalizer, const uint8_t *te
 	if (normalizer->form == SK_NORMALIZE_NONE)
 		return sk_bytes_append(out, text, n_bytes);
 	for (size_t at = 0; at < n_bytes && !err;) {
+		if (sk_is_cancelled(is_cancelled))
+			return -ECANCELED;
 		size_t n = sk_utf8_length(text + at, n_bytes - at);
 		size_t next = at + (n ? n : 1);
 		bool joins = next < n_bytes && text[next] >= unsafe &&
@@ -117,8 +146,8 @@ static int append_form(const struct sk_normalizer *normalizer, const uint8_t *te
 }
 
 int sk_normalizer_apply(const struct sk_normalizer *normalizer, const uint8_t *text, size_t n_bytes,
-			struct sk_bytes *out)
+			const atomic_bool *is_cancelled, struct sk_bytes *out)
 {
 	int err = normalizer->prepends_space ? sk_bytes_append(out, " ", 1) : 0;
-	return err ? err : append_form(normalizer, text, n_bytes, out);
+	return err ? err : append_form(normalizer, text, n_bytes, is_cancelled, out);
 }

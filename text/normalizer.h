@@ -2,6 +2,8 @@
  * stay. */
 #pragma once
 
+#include "text/cancel.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +27,7 @@ size_t sk_utf8_length(const uint8_t *text, size_t n_bytes);
  * touched. */
 bool sk_normalizer_changes(const struct sk_normalizer *normalizer, const uint8_t *text,
 			   size_t n_bytes);
-/* Appends the normalised text to *out. 0 or -ENOMEM. */
+/* Appends the normalised text to *out. 0, -ENOMEM or -ECANCELED. (After some thousand bytes of combining marks without
+ * a letter, those that follow are not brought into one order with them: they would take the square of their number.) */
 int sk_normalizer_apply(const struct sk_normalizer *normalizer, const uint8_t *text, size_t n_bytes,
-			struct sk_bytes *out);
+			const atomic_bool *is_cancelled, struct sk_bytes *out);

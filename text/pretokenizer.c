@@ -103,7 +103,7 @@ static bool next_match(struct splitter *splitter, unsigned step, const uint8_t *
 	pcre2_match_data *match = splitter->scratch->match[step];
 	const pcre2_code *code = splitter->pretokenizer->steps[step].code;
 
-	while (at < n_bytes) {
+	while (at < n_bytes && !sk_is_cancelled(splitter->scratch->is_cancelled)) {
 		int n = pcre2_match(code, text, n_bytes, at, PCRE2_NO_UTF_CHECK, match,
 				    splitter->scratch->context);
 		if (n == PCRE2_ERROR_JIT_STACKLIMIT)

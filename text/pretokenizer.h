@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/diag.h"
+#include "text/cancel.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -56,6 +57,7 @@ struct sk_pretokenizer_scratch {
 	pcre2_match_data *match[SK_PRETOKENIZER_MOST_STEPS];
 	pcre2_match_context *context;
 	pcre2_jit_stack *stack;
+	const atomic_bool *is_cancelled; /* or NULL */
 };
 int sk_pretokenizer_scratch_init(struct sk_pretokenizer_scratch *scratch,
 				 const struct sk_pretokenizer *pretokenizer);
@@ -63,7 +65,8 @@ void sk_pretokenizer_scratch_finish(struct sk_pretokenizer_scratch *scratch);
 
 /* Called for every piece in order; anything but 0 ends the split and is returned. */
 typedef int sk_piece(void *context, const uint8_t *piece, size_t n_bytes);
-/* Splits valid UTF-8. */
+/* Splits valid UTF-8. Where it is cancelled, what is left may come as one piece, or not at all. (A single match is not
+ * interrupted: some nanoseconds a byte.) */
 int sk_pretokenizer_split(const struct sk_pretokenizer *pretokenizer,
 			  struct sk_pretokenizer_scratch *scratch, const uint8_t *text,
 			  size_t n_bytes, sk_piece *piece, void *context);

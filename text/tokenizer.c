@@ -83,7 +83,7 @@ static int normalize_added(struct sk_tokenizer *tokenizer)
 			continue;
 		int err =
 			sk_normalizer_apply(&tokenizer->normalizer, (const uint8_t *)token->content,
-					    token->n_bytes, &normal);
+					    token->n_bytes, NULL, &normal);
 		if (err < 0 || !normal.n_bytes) {
 			sk_bytes_finish(&normal);
 			if (err < 0)
@@ -208,6 +208,7 @@ int sk_tokenizer_open(const struct sk_model *model, struct sk_tokenizer **ret_to
 
 struct encoder {
 	const struct sk_tokenizer *tokenizer;
+	const atomic_bool *is_cancelled;
 	struct sk_pretokenizer_scratch scratch;
 	struct sk_bpe bpe;
 	struct sk_bytes normal; /* of the section in work */
@@ -231,7 +232,10 @@ static int encode_words(struct encoder *encoder, const uint8_t *text, size_t n_b
 
 	for (size_t at = 0; at < n_bytes && !err;) {
 		size_t end = at, n;
-		while (end < n_bytes && (n = sk_utf8_length(text + end, n_bytes - end)))
+		if (sk_is_cancelled(encoder->is_cancelled))
+			return -ECANCELED;
+		while (end < n_bytes && !sk_is_cancelled(encoder->is_cancelled) &&
+		       (n = sk_utf8_length(text + end, n_bytes - end)))
 			end += n;
 		if (end > at) {
 			err = sk_pretokenizer_split(&tokenizer->pretokenizer, &encoder->scratch,
@@ -239,7 +243,8 @@ static int encode_words(struct encoder *encoder, const uint8_t *text, size_t n_b
 			at = end;
 			continue;
 		}
-		while (end < n_bytes && !sk_utf8_length(text + end, n_bytes - end))
+		while (end < n_bytes && !sk_is_cancelled(encoder->is_cancelled) &&
+		       !sk_utf8_length(text + end, n_bytes - end))
 			end++;
 		err = sk_bpe_encode(&encoder->bpe, text + at, end - at, encoder->ids);
 		at = end;
@@ -257,8 +262,9 @@ static int encode_around(struct encoder *encoder, const uint8_t *text, size_t n_
 	size_t at = 0;
 	int err = 0;
 
-	while (!err && sk_added_tokens_find(&encoder->tokenizer->added, text, n_bytes, at,
-					    normalized, encoder->plain, &match)) {
+	while (!err &&
+	       sk_added_tokens_find(&encoder->tokenizer->added, text, n_bytes, at, normalized,
+				    encoder->plain, encoder->is_cancelled, &match)) {
 		if (match.begin > at)
 			err = section(encoder, text + at, match.begin - at);
 		if (!err)
@@ -297,7 +303,8 @@ static int encode_raw(struct encoder *encoder, const uint8_t *text, size_t n_byt
 
 	if (sk_normalizer_changes(normalizer, text, n_bytes)) {
 		encoder->normal.n_bytes = 0;
-		err = sk_normalizer_apply(normalizer, text, n_bytes, &encoder->normal);
+		err = sk_normalizer_apply(normalizer, text, n_bytes, encoder->is_cancelled,
+					  &encoder->normal);
 		text = encoder->normal.bytes;
 		n_bytes = encoder->normal.n_bytes;
 	}
@@ -307,12 +314,14 @@ static int encode_raw(struct encoder *encoder, const uint8_t *text, size_t n_byt
 	return err;
 }
 
-int sk_tokenizer_encode(const struct sk_tokenizer *tokenizer, const void *text, size_t n_bytes,
-			unsigned flags, struct sk_ids *ids)
+int sk_tokenizer_encode_unless(const atomic_bool *is_cancelled,
+			       const struct sk_tokenizer *tokenizer, const void *text,
+			       size_t n_bytes, unsigned flags, struct sk_ids *ids)
 {
 	struct encoder encoder = {
 		.tokenizer = tokenizer,
-		.bpe = {.vocab = &tokenizer->vocab},
+		.is_cancelled = is_cancelled,
+		.bpe = {.vocab = &tokenizer->vocab, .is_cancelled = is_cancelled},
 		.ids = ids,
 		.plain = flags & SK_ENCODE_PLAIN,
 		.is_first = !(flags & SK_ENCODE_GOES_ON),
@@ -322,16 +331,26 @@ int sk_tokenizer_encode(const struct sk_tokenizer *tokenizer, const void *text, 
 	if (n_bytes >= INT32_MAX)
 		return -EOVERFLOW;
 	int err = sk_pretokenizer_scratch_init(&encoder.scratch, &tokenizer->pretokenizer);
+	encoder.scratch.is_cancelled = is_cancelled;
 	if (!err && (flags & SK_ENCODE_BOS) && tokenizer->begins_with_bos && tokenizer->bos >= 0)
 		err = sk_ids_append(ids, tokenizer->bos);
 	if (!err)
 		err = encode_around(&encoder, text, n_bytes, false, encode_raw);
+	/* Loops that cannot fail have ended early without saying so. */
+	if (!err && sk_is_cancelled(is_cancelled))
+		err = -ECANCELED;
 	sk_pretokenizer_scratch_finish(&encoder.scratch);
 	sk_bpe_finish(&encoder.bpe);
 	sk_bytes_finish(&encoder.normal);
 	if (err)
 		ids->n_ids = n_before;
 	return err;
+}
+
+int sk_tokenizer_encode(const struct sk_tokenizer *tokenizer, const void *text, size_t n_bytes,
+			unsigned flags, struct sk_ids *ids)
+{
+	return sk_tokenizer_encode_unless(NULL, tokenizer, text, n_bytes, flags, ids);
 }
 
 /* --- Looking up

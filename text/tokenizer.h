@@ -11,6 +11,7 @@
 
 #include "base/diag.h"
 #include "model/model.h"
+#include "text/cancel.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -46,6 +47,10 @@ enum sk_encode_flags {
  * left out silently. Then *ids is as it was. */
 int sk_tokenizer_encode(const struct sk_tokenizer *tokenizer, const void *text, size_t n_bytes,
 			unsigned flags, struct sk_ids *ids);
+/* The same, but -ECANCELED soon after the flag is set. */
+int sk_tokenizer_encode_unless(const atomic_bool *is_cancelled,
+			       const struct sk_tokenizer *tokenizer, const void *text,
+			       size_t n_bytes, unsigned flags, struct sk_ids *ids);
 
 uint32_t sk_tokenizer_n_ids(const struct sk_tokenizer *tokenizer); /* largest id + 1 */
 int32_t sk_tokenizer_bos(const struct sk_tokenizer *tokenizer);    /* -1: none */

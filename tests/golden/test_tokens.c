@@ -256,8 +256,11 @@ static void check_round_trips(const char *name)
 		int err = sk_tokenizer_encode(tokenizer, bytes, n, 0, &ids);
 		assert_int_equal(err, is_known ? 0 : -EILSEQ);
 		n_refused += !is_known;
-		if (!is_known)
+		if (!is_known) {
+			assert_int_equal(ids.n_ids, 0);
+			sk_ids_finish(&ids);
 			continue;
+		}
 		for (size_t i = 0; i < ids.n_ids; i++) {
 			size_t k;
 			const uint8_t *token = sk_tokenizer_bytes(tokenizer, ids.ids[i], &k);

@@ -1,110 +1,9 @@
-/* Text on its way through the engine: what is generated is UTF-8 whatever is drawn. The test plays the loop thread. */
-#include "base/clock.h"
-#include "cpu/cpu.h"
-#include "engine/engine.h"
-#include "sk_test.h"
+/* Text on its way through the engine: what is generated is UTF-8 whatever is drawn, and long work on text ends when
+ * nobody wants it. */
+#include "engine_test.h"
 #include "text/normalizer.h"
 
-#include <poll.h>
-#include <string.h>
 #include <utf8proc.h>
-
-static struct sk_model *model;
-static struct sk_tokenizer *tokenizer;
-static struct sk_engine *engine;
-
-static int open_engine(void **state)
-{
-	(void)state;
-	struct sk_diag diag = {""};
-	struct sk_engine_options options = {
-		.backend = &sk_cpu_backend,
-		.kv_memory_bytes = 64 << 20,
-		.max_batch = 8,
-		.step_tokens = 64,
-		.policy = {SK_MODE_STREAMING, 4, 100, 0},
-	};
-	if (sk_model_open(sk_test_model("pythia-books"), &model, &diag) < 0 ||
-	    sk_tokenizer_open(model, &tokenizer, &diag) < 0 ||
-	    sk_engine_create(model, tokenizer, &options, &engine, &diag) < 0) {
-		print_error("%s\n", diag.text);
-		return -1;
-	}
-	return sk_engine_start(engine);
-}
-
-static int close_engine(void **state)
-{
-	(void)state;
-	sk_engine_destroy(engine);
-	sk_tokenizer_close(tokenizer);
-	sk_model_close(model);
-	return 0;
-}
-
-struct client {
-	uint64_t connection;
-	struct sk_ring_writer *writer;
-	struct sk_ring_reader *reader;
-};
-
-static void connect_client(struct client *client)
-{
-	static uint64_t n_connections;
-	int fds[4];
-	client->connection = ++n_connections;
-	assert_int_equal(sk_ring_writer_create(1024, &client->writer), 0);
-	sk_ring_writer_fds(client->writer, fds);
-	for (int i = 0; i < 4; i++)
-		fds[i] = dup(fds[i]);
-	assert_int_equal(sk_ring_reader_create(fds, 1024, &client->reader), 0);
-	assert_int_equal(sk_engine_connect(engine, client->connection), 0);
-}
-
-/* The next event that is not progress, waited for. */
-static struct sk_event *next_event(void)
-{
-	for (;;) {
-		struct sk_event *event = sk_engine_next_event(engine);
-		if (event && event->kind != SK_EVENT_PROGRESS)
-			return event;
-		sk_event_destroy(event);
-		struct pollfd fd = {.fd = sk_engine_event_fd(engine), .events = POLLIN};
-		if (!event && poll(&fd, 1, 600000) != 1)
-			fail_msg("no event for ten minutes");
-	}
-}
-
-static void finish_client(struct client *client)
-{
-	sk_ring_writer_destroy(client->writer);
-	sk_ring_reader_destroy(client->reader);
-}
-
-static void disconnect_client(struct client *client)
-{
-	sk_engine_disconnect(engine, client->connection);
-	struct sk_event *event = next_event();
-	assert_int_equal(event->kind, SK_EVENT_CLOSED);
-	sk_event_destroy(event);
-	finish_client(client);
-}
-
-static struct sk_request *ask(const struct client *client, enum sk_request_kind kind, uint32_t id,
-			      const void *input, size_t n_bytes)
-{
-	struct sk_request *request = sk_request_create(kind);
-	assert_non_null(request);
-	request->connection = client->connection;
-	request->id = id;
-	request->uid = 1000;
-	request->arrived_ns = sk_clock_ns();
-	request->input = input;
-	request->n_input_bytes = n_bytes;
-	request->ring = client->writer;
-	request->max_tokens = 1;
-	return request;
-}
 
 /* --- What is generated --- */
 
@@ -123,11 +22,10 @@ static void test_generated_text_is_utf8(void **state)
 	struct client client;
 	unsigned n_replaced = 0, n_replaced_at_end = 0;
 
-	connect_client(&client);
+	connect_client(&client, 1024);
 	for (uint32_t seed = 1; seed <= 400; seed++) {
 		struct sk_bytes text = {0};
-		struct sk_request *request =
-			ask(&client, SK_REQUEST_GENERATE, seed, "It was", strlen("It was"));
+		struct sk_request *request = ask(&client, seed, "It was", 1);
 		request->sampling.temperature = 1e6f;
 		request->sampling.seed = seed;
 		request->max_tokens = 1 + seed % 4;
@@ -152,10 +50,151 @@ static void test_generated_text_is_utf8(void **state)
 	disconnect_client(&client);
 }
 
+/* --- What is asked of text alone --- */
+
+static void test_text_requests(void **state)
+{
+	(void)state;
+	const char text[] = "It was a dark night\0, and after";
+	struct client client;
+	connect_client(&client, 256);
+	sk_engine_submit(engine, ask_text(&client, SK_REQUEST_TOKENIZE, 5, text, sizeof text - 1));
+	struct sk_event *event = next_event();
+	assert_int_equal(event->kind, SK_EVENT_IDS);
+	assert_int_equal(event->request, 5);
+
+	sk_engine_submit(engine, ask_text(&client, SK_REQUEST_DETOKENIZE, 6, event->payload,
+					  event->n_payload_bytes));
+	struct sk_event *back = next_event();
+	assert_int_equal(back->kind, SK_EVENT_TEXT);
+	assert_int_equal(back->n_payload_bytes, sizeof text - 1);
+	assert_memory_equal(back->payload, text, sizeof text - 1);
+	sk_event_destroy(event);
+	sk_event_destroy(back);
+	disconnect_client(&client);
+}
+
+/* --- Long work that nobody wants any more --- */
+
+/* One piece for the pre-tokenizer, which takes many seconds to merge: whoever is answered at once was not finished. */
+static char giant[32 << 20];
+
+static void wait_until_it_works(void)
+{
+	const struct timespec a_while = {.tv_nsec = 100000000};
+	nanosleep(&a_while, NULL);
+}
+
+static void test_a_cancel_ends_tokenising(void **state)
+{
+	(void)state;
+	struct client client;
+	connect_client(&client, 1024);
+	memset(giant, 'a', sizeof giant);
+
+	sk_engine_submit(engine, ask_text(&client, SK_REQUEST_TOKENIZE, 1, giant, sizeof giant));
+	wait_until_it_works();
+	assert_int_equal(sk_engine_cancel(engine, client.connection, 1), 0);
+	struct sk_event *event = next_event();
+	assert_int_equal(event->kind, SK_EVENT_FAILED);
+	assert_int_equal(event->request, 1);
+	assert_int_equal(event->error, -ECANCELED);
+	assert_string_equal(event->reason, "the request was cancelled");
+	sk_event_destroy(event);
+
+	struct sk_request *request = ask(&client, 2, "", 1);
+	request->input = giant;
+	request->n_input_bytes = sizeof giant;
+	sk_engine_submit(engine, request);
+	wait_until_it_works();
+	assert_int_equal(sk_engine_cancel(engine, client.connection, 2), 0);
+	event = next_event();
+	assert_int_equal(event->kind, SK_EVENT_FINISHED);
+	assert_int_equal(event->result.stop, SK_STOP_CANCELLED);
+	assert_int_equal(event->result.evaluated_tokens, 0);
+	sk_event_destroy(event);
+
+	/* Another client's request is none of that one's to cancel. */
+	assert_int_equal(sk_engine_cancel(engine, client.connection + 1, 3), 0);
+	sk_engine_submit(engine, ask_text(&client, SK_REQUEST_TOKENIZE, 3, "aa", 2));
+	assert_int_equal(sk_engine_cancel(engine, client.connection + 1, 3), 0);
+	event = next_event();
+	assert_int_equal(event->kind, SK_EVENT_IDS);
+	sk_event_destroy(event);
+	disconnect_client(&client);
+}
+
+/* The worker does what it was given in order: the second is answered when the first has been let go. */
+static void test_a_disconnect_ends_tokenising(void **state)
+{
+	(void)state;
+	struct client gone, here;
+	unsigned n_failed = 0;
+	connect_client(&gone, 1024);
+	connect_client(&here, 1024);
+	for (uint32_t id = 1; id <= 8; id++)
+		sk_engine_submit(engine,
+				 ask_text(&gone, SK_REQUEST_TOKENIZE, id, giant, sizeof giant));
+	sk_engine_submit(engine, ask_text(&here, SK_REQUEST_TOKENIZE, 9, "night", 5));
+	wait_until_it_works();
+	sk_engine_disconnect(engine, gone.connection);
+	bool is_closed = false, is_answered = false;
+	while (!is_closed || !is_answered) {
+		struct sk_event *event = next_event();
+		if (event->connection == here.connection) {
+			assert_int_equal(event->kind, SK_EVENT_IDS);
+			is_answered = true;
+		} else if (event->kind == SK_EVENT_FAILED) {
+			assert_int_equal(event->error, -ECANCELED);
+			n_failed++;
+		} else {
+			assert_int_equal(event->kind, SK_EVENT_CLOSED);
+			is_closed = true;
+		}
+		sk_event_destroy(event);
+	}
+	assert_int_equal(n_failed, 8);
+	sk_ring_writer_destroy(gone.writer);
+	sk_ring_reader_destroy(gone.reader);
+	disconnect_client(&here);
+}
+
+/* An engine that ends takes no time over what it was asked. */
+static void test_the_end_ends_tokenising(void **state)
+{
+	struct client client;
+	connect_client(&client, 1024);
+	for (uint32_t id = 1; id <= 4; id++)
+		sk_engine_submit(engine,
+				 ask_text(&client, SK_REQUEST_TOKENIZE, id, giant, sizeof giant));
+	struct sk_request *request = ask(&client, 5, "", 1);
+	request->input = giant;
+	request->n_input_bytes = sizeof giant;
+	sk_engine_submit(engine, request);
+	wait_until_it_works();
+	sk_engine_stop(engine);
+	for (unsigned n = 0; n < 5; n++) {
+		struct sk_event *event = next_event();
+		if (event->kind == SK_EVENT_FAILED)
+			assert_int_equal(event->error, -ECANCELED);
+		else
+			assert_int_equal(event->result.stop, SK_STOP_CANCELLED);
+		sk_event_destroy(event);
+	}
+	sk_ring_writer_destroy(client.writer);
+	sk_ring_reader_destroy(client.reader);
+	close_engine(state);
+	assert_int_equal(open_engine(state), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_generated_text_is_utf8),
+		cmocka_unit_test(test_text_requests),
+		cmocka_unit_test(test_a_cancel_ends_tokenising),
+		cmocka_unit_test(test_a_disconnect_ends_tokenising),
+		cmocka_unit_test(test_the_end_ends_tokenising),
 	};
 	return sk_test_run(tests, open_engine, close_engine);
 }

@@ -418,5 +418,5 @@ int main(void)
 		cmocka_unit_test(test_refused_messages_leave_nothing),
 		cmocka_unit_test(test_default_system_message),
 	};
-	return cmocka_run_group_tests(tests, load_references, drop_references);
+	return sk_test_run(tests, load_references, drop_references);
 }

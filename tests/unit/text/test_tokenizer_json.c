@@ -424,5 +424,5 @@ int main(void)
 		cmocka_unit_test(test_ids_of_the_package),
 		cmocka_unit_test(test_threads_agree),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return sk_test_run(tests, NULL, NULL);
 }

@@ -1,0 +1,196 @@
+/* An engine on a real model and real rings, for tests: the test plays the loop thread. */
+#pragma once
+
+#include "base/clock.h"
+#include "cpu/cpu.h"
+#include "engine/engine.h"
+#include "sk_test.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+static struct sk_model *model;
+static struct sk_tokenizer *tokenizer;
+static struct sk_engine *engine;
+static uint64_t n_connections;
+
+struct client {
+	uint64_t connection;
+	struct sk_ring_writer *writer;
+	struct sk_ring_reader *reader;
+};
+
+static inline int open_engine(void **state)
+{
+	(void)state;
+	struct sk_diag diag = {""};
+	struct sk_engine_options options = {
+		.backend = &sk_cpu_backend,
+		.kv_memory_bytes = 64 << 20,
+		.max_batch = 8,
+		.step_tokens = 64,
+		.policy = {SK_MODE_STREAMING, 4, 100, 0},
+		.stall_timeout_ns = 300000000,
+	};
+	if (sk_model_open(sk_test_model("pythia-books"), &model, &diag) < 0 ||
+	    sk_tokenizer_open(model, &tokenizer, &diag) < 0 ||
+	    sk_engine_create(model, tokenizer, &options, &engine, &diag) < 0) {
+		print_error("%s\n", diag.text);
+		return -1;
+	}
+	return sk_engine_start(engine);
+}
+
+static inline int close_engine(void **state)
+{
+	(void)state;
+	sk_engine_destroy(engine);
+	sk_tokenizer_close(tokenizer);
+	sk_model_close(model);
+	return 0;
+}
+
+static inline void connect_client(struct client *client, uint32_t n_slots)
+{
+	int fds[4];
+	client->connection = ++n_connections;
+	assert_int_equal(sk_ring_writer_create(n_slots, &client->writer), 0);
+	sk_ring_writer_fds(client->writer, fds);
+	for (int i = 0; i < 4; i++)
+		fds[i] = dup(fds[i]);
+	assert_int_equal(sk_ring_reader_create(fds, n_slots, &client->reader), 0);
+	assert_int_equal(sk_engine_connect(engine, client->connection), 0);
+}
+
+static inline struct sk_request *ask(const struct client *client, uint32_t id, const char *prompt,
+				     uint64_t max_tokens)
+{
+	struct sk_request *request = sk_request_create(SK_REQUEST_GENERATE);
+	assert_non_null(request);
+	request->connection = client->connection;
+	request->id = id;
+	request->uid = 1000;
+	request->arrived_ns = sk_clock_ns();
+	request->input = prompt;
+	request->n_input_bytes = strlen(prompt);
+	request->ring = client->writer;
+	request->max_tokens = max_tokens;
+	return request;
+}
+
+static inline struct sk_request *ask_text(const struct client *client, enum sk_request_kind kind,
+					  uint32_t id, const void *input, size_t n_bytes)
+{
+	struct sk_request *request = sk_request_create(kind);
+	assert_non_null(request);
+	request->connection = client->connection;
+	request->id = id;
+	request->uid = 1000;
+	request->input = input;
+	request->n_input_bytes = n_bytes;
+	return request;
+}
+
+/* The next event that is not progress, waited for. */
+static inline struct sk_event *next_event(void)
+{
+	for (;;) {
+		struct sk_event *event = sk_engine_next_event(engine);
+		if (event && event->kind != SK_EVENT_PROGRESS)
+			return event;
+		sk_event_destroy(event);
+		if (event)
+			continue;
+		struct pollfd fd = {.fd = sk_engine_event_fd(engine), .events = POLLIN};
+		if (poll(&fd, 1, 600000) != 1) /* a sanitizer on a busy machine is slow */
+			fail_msg("no event for ten minutes");
+	}
+}
+
+static inline void disconnect_client(struct client *client)
+{
+	sk_engine_disconnect(engine, client->connection);
+	for (;;) {
+		struct sk_event *event = next_event();
+		bool closed =
+			event->kind == SK_EVENT_CLOSED && event->connection == client->connection;
+		sk_event_destroy(event);
+		if (closed)
+			break;
+	}
+	sk_ring_writer_destroy(client->writer);
+	sk_ring_reader_destroy(client->reader);
+}
+
+struct answer {
+	int32_t ids[4096];
+	size_t n_ids;
+	char text[65536];
+	size_t n_text;
+	bool is_last;
+};
+
+/* Takes what the ring holds. */
+static inline void drain(struct client *client, struct answer *answer)
+{
+	struct sk_slot slot;
+	int err;
+	while ((err = sk_ring_reader_next(client->reader, &slot)) == 1) {
+		assert_false(answer->is_last);
+		memcpy(answer->text + answer->n_text, slot.text, slot.n_text_bytes);
+		answer->n_text += slot.n_text_bytes;
+		if (!(slot.flags & (SK_SLOT_CONTINUES | SK_SLOT_NO_TOKEN)))
+			answer->ids[answer->n_ids++] = slot.id;
+		answer->is_last = (slot.flags & SK_SLOT_LAST) && !(slot.flags & SK_SLOT_MORE);
+	}
+	assert_int_equal(err, 0);
+	answer->text[answer->n_text] = '\0';
+}
+
+/* Submits, reads until FINISHED, and hands that event over. */
+static inline struct sk_event *run(struct client *client, struct sk_request *request,
+				   struct answer *answer)
+{
+	memset(answer, 0, sizeof *answer);
+	sk_engine_submit(engine, request);
+	struct sk_event *event = next_event();
+	assert_int_equal(event->kind, SK_EVENT_FINISHED);
+	drain(client, answer);
+	return event;
+}
+
+static inline struct sk_stats stats(void)
+{
+	struct sk_request *request = sk_request_create(SK_REQUEST_STATS);
+	sk_engine_submit(engine, request);
+	struct sk_event *event = next_event();
+	assert_int_equal(event->kind, SK_EVENT_STATS);
+	struct sk_stats result = event->stats;
+	sk_event_destroy(event);
+	return result;
+}
+
+static inline void assert_idle(void)
+{
+	struct sk_stats s = stats();
+	assert_int_equal(s.n_running, 0);
+	assert_int_equal(s.n_sessions, 0);
+	assert_int_equal(s.n_pages_used, 0);
+}
+
+static inline void wait_for_tokens(struct client *client, struct answer *answer, size_t n)
+{
+	while (answer->n_ids < n) {
+		/* The loop thread would watch the writer's doorbell. */
+		struct pollfd fds[2] = {
+			{.fd = sk_ring_reader_doorbell(client->reader), .events = POLLIN},
+			{.fd = sk_ring_writer_doorbell(client->writer), .events = POLLIN},
+		};
+		if (!sk_ring_reader_wait(client->reader))
+			assert_true(poll(fds, 2, 600000) > 0);
+		if (fds[1].revents)
+			sk_engine_nudge(engine);
+		drain(client, answer);
+	}
+}

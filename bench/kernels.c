@@ -22,13 +22,18 @@
 
 static const struct {
 	const char *name;
-	enum sk_dtype dtype;
+	enum sk_dtype dtypes[2]; /* the second of the lower half of the rows, where it is not F32 */
 	enum sk_weight_format format;
 } formats[] = {
-	{"f32", SK_DTYPE_F32, SK_WEIGHTS_AUTO},  {"f16", SK_DTYPE_F16, SK_WEIGHTS_AUTO},
-	{"bf16", SK_DTYPE_F32, SK_WEIGHTS_BF16}, {"q8", SK_DTYPE_F32, SK_WEIGHTS_Q8},
-	{"q8m", SK_DTYPE_Q5_1, SK_WEIGHTS_AUTO}, {"q4", SK_DTYPE_F32, SK_WEIGHTS_Q4},
-	{"q4m", SK_DTYPE_Q4_1, SK_WEIGHTS_AUTO},
+	{"f32", {SK_DTYPE_F32}, SK_WEIGHTS_AUTO},
+	{"f16", {SK_DTYPE_F16}, SK_WEIGHTS_AUTO},
+	{"bf16", {SK_DTYPE_F32}, SK_WEIGHTS_BF16},
+	{"q8", {SK_DTYPE_F32}, SK_WEIGHTS_Q8},
+	{"q8m", {SK_DTYPE_Q5_1}, SK_WEIGHTS_AUTO},
+	{"q4", {SK_DTYPE_F32}, SK_WEIGHTS_Q4},
+	{"q4m", {SK_DTYPE_Q4_1}, SK_WEIGHTS_AUTO},
+	{"q8h", {SK_DTYPE_Q6_K}, SK_WEIGHTS_AUTO},
+	{"q8hm", {SK_DTYPE_Q6_K, SK_DTYPE_Q4_K}, SK_WEIGHTS_AUTO},
 };
 
 struct reading {
@@ -87,8 +92,12 @@ static double run_ns(struct bench *bench, struct sk_linear *const *linears, size
 static int bench_format(struct bench *bench, size_t f, const void *data)
 {
 	static struct sk_linear *linears[MAX_COPIES];
-	struct sk_tensor tensor = {formats[f].name, formats[f].dtype, N_OUT, N_COLS, data};
-	struct sk_matrix matrix = {N_OUT, N_COLS, 1, {{&tensor, NULL, N_OUT}}};
+	const bool halves = formats[f].dtypes[1] != SK_DTYPE_F32;
+	const uint32_t n_above = halves ? N_OUT / 2 : N_OUT, n_below = N_OUT - n_above;
+	struct sk_tensor above = {formats[f].name, formats[f].dtypes[0], n_above, N_COLS, data},
+			 below = {formats[f].name, formats[f].dtypes[1], n_below, N_COLS, data};
+	struct sk_matrix matrix = {
+		N_OUT, N_COLS, halves ? 2 : 1, {{&above, NULL, n_above}, {&below, NULL, n_below}}};
 	uint64_t before = sk_backend_weight_bytes(bench->backend), bytes = 0;
 	size_t n = 0;
 	while (n < MAX_COPIES && bytes < MANY_BYTES) {

@@ -5,6 +5,7 @@
 #include "base/half.h"
 
 #include <math.h>
+#include <string.h>
 
 enum sk_packing sk_codes_packing(enum sk_dtype dtype)
 {
@@ -25,8 +26,9 @@ enum sk_packing sk_codes_packing(enum sk_dtype dtype)
 		return SK_PACKING_Q8M;
 	case SK_DTYPE_Q8_0:
 	case SK_DTYPE_Q5_0:
-	case SK_DTYPE_Q6_K:
 		return SK_PACKING_Q8;
+	case SK_DTYPE_Q6_K:
+		return SK_PACKING_Q8H;
 	case SK_N_DTYPES:
 		break;
 	}
@@ -42,7 +44,8 @@ static inline uint16_t u16_at(const uint8_t *p)
 struct block {
 	uint8_t codes[SK_BLOCK_COLS];
 	uint16_t scale, minimum;
-	int zero; /* value (code - zero) * scale */
+	int8_t factors[2]; /* of the scale, for each half of the block */
+	int zero;          /* value (code - zero) * scale * factor */
 	bool has_minimum;
 };
 
@@ -79,7 +82,7 @@ static void block_read(struct block *out, enum sk_dtype dtype, const uint8_t *ro
 		 bytes = sk_dtype_info(dtype)->block_bytes;
 	const uint8_t *p = row + (size_t)(b * SK_BLOCK_COLS / elements) * bytes;
 
-	*out = (struct block){.scale = u16_at(p)};
+	*out = (struct block){.scale = u16_at(p), .factors = {1, 1}};
 	switch (dtype) {
 	case SK_DTYPE_Q8_0:
 		out->zero = 128;
@@ -111,7 +114,7 @@ static void block_read(struct block *out, enum sk_dtype dtype, const uint8_t *ro
 		int j = (int)(b % 8), scale, minimum;
 		six_bits(p + 4, j, &scale, &minimum);
 		out->has_minimum = true;
-		out->scale = sk_half_from_float(sk_half_to_float(u16_at(p)) * (float)scale);
+		out->factors[0] = out->factors[1] = (int8_t)scale;
 		out->minimum =
 			sk_half_from_float(-sk_half_to_float(u16_at(p + 2)) * (float)minimum);
 		const uint8_t *high = p + 16,
@@ -123,6 +126,17 @@ static void block_read(struct block *out, enum sk_dtype dtype, const uint8_t *ro
 		}
 		break;
 	}
+	case SK_DTYPE_Q6_K: { /* half j of the eight of the block, in 128 columns that lie together */
+		uint32_t j = b % 8, run = j % 4;
+		const uint8_t *low = p + j / 4 * 64 + run % 2 * 32, *high = p + 128 + j / 4 * 32;
+		memcpy(out->factors, p + 192 + j * 2, 2);
+		out->scale = u16_at(p + 208);
+		out->zero = 32;
+		for (int i = 0; i < 32; i++)
+			out->codes[i] = (uint8_t)((low[i] >> run / 2 * 4 & 15) |
+						  (high[i] >> run * 2 & 3) << 4);
+		break;
+	}
 	default:
 		break;
 	}
@@ -132,26 +146,30 @@ bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enu
 			const void *row, uint32_t n_cols)
 {
 	enum sk_packing own = sk_codes_packing(dtype);
-	if (!sk_packing_is_blocks(own) || dtype == SK_DTYPE_Q6_K)
+	if (!sk_packing_is_blocks(own))
 		return false;
 	if (sk_packing_has_minima(own) && !sk_packing_has_minima(packing))
+		return false;
+	if (sk_packing_has_halves(own) && !sk_packing_has_halves(packing))
 		return false;
 	if (!sk_packing_is_four_bits(own) && sk_packing_is_four_bits(packing))
 		return false;
 
+	const int zero = sk_packing_zero(packing);
 	for (uint32_t b = 0; b < n_cols / SK_BLOCK_COLS; b++) {
 		struct block block;
 		block_read(&block, dtype, row, b);
 		uint8_t *codes = out->codes + b * SK_BLOCK_COLS;
-		int add = 0;
-		if (packing == SK_PACKING_Q8)
-			add = 128 - block.zero;
 		for (int i = 0; i < SK_BLOCK_COLS; i++)
-			codes[i] = (uint8_t)(block.codes[i] + add);
+			codes[i] = (uint8_t)(block.codes[i] + (zero ? zero - block.zero : 0));
+		if (sk_packing_has_halves(packing))
+			memcpy(out->factors + 2 * b, block.factors, 2);
+		else if (block.factors[0] != 1) /* of a K format: one for all of the block */
+			block.scale = sk_half_from_float(sk_half_to_float(block.scale) *
+							 (float)block.factors[0]);
 		out->scales[b] = block.scale;
-		if (block.has_minimum)
-			out->minima[b] = block.minimum;
-		else if (sk_packing_has_minima(packing)) /* a power of two times a half */
+		out->minima[b] = block.minimum;
+		if (!zero && !block.has_minimum) /* a power of two times a half */
 			out->minima[b] = sk_half_from_float(-(float)block.zero *
 							    sk_half_to_float(block.scale));
 	}
@@ -169,19 +187,18 @@ static void quantise(const struct sk_codes *out, enum sk_packing packing, const 
 	}
 
 	float scale, minimum = 0;
-	int zero = 0, top = packing == SK_PACKING_Q8 || packing == SK_PACKING_Q8M ? 255 : 15;
-	if (packing == SK_PACKING_Q8) {
-		scale = fmaxf(-least, most) / 127;
-		zero = 128;
-	} else if (packing == SK_PACKING_Q4) {
+	int zero = sk_packing_zero(packing), top = sk_packing_is_four_bits(packing) ? 15 : 255;
+	if (packing == SK_PACKING_Q4) {
 		scale = (-least > most ? least : most) / -8;
-		zero = 8;
+	} else if (zero) { /* halves have no use for a minimum here */
+		scale = (-least > most ? -least : most) / 127;
 	} else {
 		minimum = least;
 		scale = (most - least) / (float)top;
 	}
 	out->scales[b] = sk_half_from_float(scale);
 	out->minima[b] = sk_half_from_float(minimum);
+	out->factors[2 * b] = out->factors[2 * b + 1] = 1;
 	scale = sk_half_to_float(out->scales[b]); /* the codes make good for the rounding */
 	minimum = sk_half_to_float(out->minima[b]);
 	for (int i = 0; i < SK_BLOCK_COLS; i++) {

@@ -6,10 +6,12 @@
 #include "base/tensor.h"
 #include "cpu/packed.h"
 
-/* One row: a code a column (a multiple of SK_BLOCK_COLS), a half scale and minimum a block. */
+/* One row: a code a column (a multiple of SK_BLOCK_COLS), a half scale and minimum a block, and two
+ * factors of the scale where the packing has them. */
 struct sk_codes {
 	uint8_t *codes;
 	uint16_t *scales, *minima;
+	int8_t *factors;
 };
 
 /* The packing that keeps `dtype` with its own codes, or as it is. */
@@ -20,7 +22,7 @@ enum sk_packing sk_codes_packing(enum sk_dtype dtype);
 bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enum sk_dtype dtype,
 			const void *row, uint32_t n_cols);
 
-/* Q8: scale max / 127. Q4: the value of largest magnitude becomes -8. With minima: from the least value
+/* Q8, Q8H: scale max / 127. Q4: the value of largest magnitude becomes -8. With minima: from the least value
  * to the greatest. Nearest codes. `in` is zero from n_cols to the end of its block. */
 void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in,
 			  uint32_t n_cols);

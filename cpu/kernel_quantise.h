@@ -32,6 +32,8 @@ SK_INLINE void quantise_block(const float *in, struct sk_cpu_block *out)
 	}
 	for (int g = 0; g < SK_BLOCK_COLS / 4; g++) {
 		const int32_t *x = q + 4 * g;
+		if (g == SK_HALF_COLS / 4)
+			out->first_sum = out->sum;
 		out->sum += x[0] + x[1] + x[2] + x[3];
 #if defined(__AVX512VNNI__)
 		uint32_t high = 0, low = 0;

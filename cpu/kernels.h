@@ -16,7 +16,7 @@
 struct sk_cpu_block {
 	int32_t words[16];
 	float scale;
-	int32_t sum; /* of the integers */
+	int32_t sum, first_sum; /* of the integers; of the first half of them */
 };
 
 /* out (n_rows, out_stride) = or += in W^T + bias */

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* The least that holds both: floats over eight bits over four, minima if either has them. */
+/* The least that holds both: floats over eight bits over four, halves and minima if either has them. */
 static enum sk_packing join(enum sk_packing a, enum sk_packing b)
 {
 	if (a == b)
@@ -23,6 +23,8 @@ static enum sk_packing join(enum sk_packing a, enum sk_packing b)
 	bool minima = sk_packing_has_minima(a) || sk_packing_has_minima(b);
 	if (sk_packing_is_four_bits(a) && sk_packing_is_four_bits(b))
 		return SK_PACKING_Q4M;
+	if (sk_packing_has_halves(a) || sk_packing_has_halves(b))
+		return minima ? SK_PACKING_Q8HM : SK_PACKING_Q8H;
 	return minima ? SK_PACKING_Q8M : SK_PACKING_Q8;
 }
 
@@ -44,7 +46,7 @@ static int choose(const struct sk_matrix *matrix, enum sk_weight_format format,
 		*ret_packing = SK_PACKING_BF16;
 		break;
 	case SK_WEIGHTS_Q8: /* what has eight bits already keeps its codes */
-		*ret_packing = own == SK_PACKING_Q8M ? own : SK_PACKING_Q8;
+		*ret_packing = sk_packing_is_eight_bits(own) ? own : SK_PACKING_Q8;
 		break;
 	case SK_WEIGHTS_Q4:
 		*ret_packing = own == SK_PACKING_Q4M ? own : SK_PACKING_Q4;
@@ -73,7 +75,10 @@ static void measure(struct sk_packed *p)
 	default:
 		p->n_blocks = (uint32_t)blocks;
 		p->scales_offset = blocks * block_bytes;
-		p->minima_offset = p->scales_offset + blocks * SK_PANEL_ROWS * 2;
+		p->factors_offset = p->scales_offset + blocks * SK_PANEL_ROWS * 2;
+		p->minima_offset = p->factors_offset;
+		if (sk_packing_has_halves(p->packing))
+			p->minima_offset += blocks * SK_PANEL_ROWS * 2;
 		p->panel_bytes = p->minima_offset;
 		if (sk_packing_has_minima(p->packing))
 			p->panel_bytes += blocks * SK_PANEL_ROWS * 2;
@@ -119,6 +124,9 @@ static void put_codes(const struct sk_packed *p, uint8_t *panel, uint32_t r,
 		}
 		size_t i = (size_t)b * SK_PANEL_ROWS + r;
 		((uint16_t *)(panel + p->scales_offset))[i] = row->scales[b];
+		for (size_t h = 0; h < 2 && sk_packing_has_halves(p->packing); h++)
+			((int8_t *)(panel + p->factors_offset))[(2 * b + h) * SK_PANEL_ROWS + r] =
+				row->factors[2 * b + h];
 		if (sk_packing_has_minima(p->packing))
 			((uint16_t *)(panel + p->minima_offset))[i] = row->minima[b];
 	}
@@ -141,7 +149,8 @@ static void pack_panel(void *arg, uint32_t panel_index, uint32_t thread)
 	struct sk_codes codes;
 	codes.scales = (uint16_t *)(floats + job->padded_cols);
 	codes.minima = codes.scales + job->padded_cols / SK_BLOCK_COLS;
-	codes.codes = (uint8_t *)(codes.minima + job->padded_cols / SK_BLOCK_COLS);
+	codes.factors = (int8_t *)(codes.minima + job->padded_cols / SK_BLOCK_COLS);
+	codes.codes = (uint8_t *)(codes.factors + job->padded_cols / SK_BLOCK_COLS * 2);
 
 	for (uint32_t r = 0; r < SK_PANEL_ROWS; r++) {
 		uint32_t row = panel_index * SK_PANEL_ROWS + r;
@@ -176,7 +185,7 @@ int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix,
 	struct pack_job job = {.packed = &p, .matrix = matrix};
 	job.padded_cols = ((size_t)p.n_cols + SK_BLOCK_COLS - 1) / SK_BLOCK_COLS * SK_BLOCK_COLS;
 	job.scratch_bytes =
-		(job.padded_cols * 5 + job.padded_cols / SK_BLOCK_COLS * 4 + 63) / 64 * 64;
+		(job.padded_cols * 5 + job.padded_cols / SK_BLOCK_COLS * 6 + 63) / 64 * 64;
 	sk_autofree uint8_t *scratch = calloc(sk_cpu_pool_n_threads(pool), job.scratch_bytes);
 	if (!scratch || (size_t)p.n_panels > SIZE_MAX / 2 / p.panel_bytes)
 		return -ENOMEM;
@@ -226,13 +235,14 @@ void sk_packed_decode_row(const struct sk_packed *p, uint32_t row, float *out)
 			size_t s = (size_t)(c / SK_BLOCK_COLS) * SK_PANEL_ROWS + r;
 			float scale =
 				sk_half_to_float(((const uint16_t *)(panel + p->scales_offset))[s]);
-			float code = code_at(p, panel, r, c);
+			if (sk_packing_has_halves(p->packing))
+				scale *= ((const int8_t *)(panel + p->factors_offset))
+					[(size_t)(c / SK_HALF_COLS) * SK_PANEL_ROWS + r];
+			out[c] = (float)(code_at(p, panel, r, c) - sk_packing_zero(p->packing)) *
+				 scale;
 			if (sk_packing_has_minima(p->packing))
-				out[c] = code * scale +
-					 sk_half_to_float(
-						 ((const uint16_t *)(panel + p->minima_offset))[s]);
-			else
-				out[c] = (code - (p->packing == SK_PACKING_Q8 ? 128 : 8)) * scale;
+				out[c] += sk_half_to_float(
+					((const uint16_t *)(panel + p->minima_offset))[s]);
 		}
 	}
 }

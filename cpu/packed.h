@@ -7,8 +7,12 @@
  *   BF16   two columns at a time: 16 times (even, odd), so that one 32-bit lane holds a row's pair
  *   Q8(M)  blocks of 32 columns, in 8 groups of 4: 16 times 4 codes (one lane a row, as byte dot
  *          products want); after all blocks 16 half scales a block, then (M) 16 half minima a block
- *   Q4(M)  the same with two groups in one: the even group in the low nibbles, the odd in the high ones
- * The value of a code u is (u - 128) * scale in Q8, (u - 8) * scale in Q4, u * scale + minimum with (M).
+ *   Q8H(M) as Q8(M), with two factors a block, one for each half of its columns: 8-bit integers, behind
+ *          the block's 16 scales in the same way, 16 of the first half and 16 of the second
+ *   Q4(M)  as Q8(M) with two groups in one: the even group in the low nibbles, the odd in the high ones
+ * The value of a code u is (u - zero) * scale, where zero is 128 in Q8, 8 in Q4; u * scale + minimum in
+ * Q8M and Q4M; (u - 128) * (scale * factor) in Q8H, + minimum in Q8HM. So Q8H holds Q6_K as it is, Q8 too
+ * (factors of one), and Q8HM holds them beside rows that have minima.
  *
  * A thing of the engine thread once packed, read by the workers.
  */
@@ -20,6 +24,7 @@
 
 #define SK_PANEL_ROWS     16
 #define SK_BLOCK_COLS     32
+#define SK_HALF_COLS      16 /* half a block */
 #define SK_Q8_BLOCK_BYTES 512
 #define SK_Q4_BLOCK_BYTES 256
 
@@ -29,6 +34,8 @@ enum sk_packing {
 	SK_PACKING_BF16,
 	SK_PACKING_Q8,
 	SK_PACKING_Q8M,
+	SK_PACKING_Q8H,
+	SK_PACKING_Q8HM,
 	SK_PACKING_Q4,
 	SK_PACKING_Q4M,
 	SK_N_PACKINGS,
@@ -41,7 +48,12 @@ static inline bool sk_packing_is_blocks(enum sk_packing packing)
 
 static inline bool sk_packing_has_minima(enum sk_packing packing)
 {
-	return packing == SK_PACKING_Q8M || packing == SK_PACKING_Q4M;
+	return packing == SK_PACKING_Q8M || packing == SK_PACKING_Q8HM || packing == SK_PACKING_Q4M;
+}
+
+static inline bool sk_packing_has_halves(enum sk_packing packing)
+{
+	return packing == SK_PACKING_Q8H || packing == SK_PACKING_Q8HM;
 }
 
 static inline bool sk_packing_is_four_bits(enum sk_packing packing)
@@ -49,11 +61,24 @@ static inline bool sk_packing_is_four_bits(enum sk_packing packing)
 	return packing == SK_PACKING_Q4 || packing == SK_PACKING_Q4M;
 }
 
+static inline bool sk_packing_is_eight_bits(enum sk_packing packing)
+{
+	return sk_packing_is_blocks(packing) && !sk_packing_is_four_bits(packing);
+}
+
+/* The code that stands for zero, or for the minimum. */
+static inline int sk_packing_zero(enum sk_packing packing)
+{
+	if (packing == SK_PACKING_Q8M || packing == SK_PACKING_Q4M)
+		return 0;
+	return packing == SK_PACKING_Q4 ? 8 : 128;
+}
+
 struct sk_packed {
 	enum sk_packing packing;
 	uint32_t n_rows, n_cols;
 	uint32_t n_panels, n_blocks; /* n_blocks: of columns; 0 for floats */
-	size_t panel_bytes, scales_offset, minima_offset;
+	size_t panel_bytes, scales_offset, factors_offset, minima_offset;
 	struct sk_region region;
 };
 

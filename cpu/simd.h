@@ -45,6 +45,11 @@ SK_INLINE vf v_load_half(const uint16_t *p)
 	return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
 
+SK_INLINE vf v_load_int8(const int8_t *p)
+{
+	return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
 SK_INLINE void v_store_half(uint16_t *p, vf x)
 {
 	_mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT));
@@ -82,6 +87,11 @@ SK_INLINE vf v_min(vf a, vf b)
 SK_INLINE vf v_load_half(const uint16_t *p)
 {
 	return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+
+SK_INLINE vf v_load_int8(const int8_t *p)
+{
+	return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
 SK_INLINE void v_store_half(uint16_t *p, vf x)
@@ -125,6 +135,11 @@ SK_INLINE vf v_load_half(const uint16_t *p)
 	vf f = (vf)((h & 0x7fff) << 13) * 0x1p112f;
 	vu special = (vu)((h & 0x7c00) == 0x7c00) & 0x7f800000;
 	return (vf)((vu)f | special | (h & 0x8000) << 16);
+}
+
+SK_INLINE vf v_load_int8(const int8_t *p)
+{
+	return (vf){p[0], p[1], p[2], p[3]};
 }
 
 SK_INLINE void v_store_half(uint16_t *p, vf x)

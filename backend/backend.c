@@ -153,6 +153,16 @@ int sk_backend_end_step(struct sk_backend *backend)
 	return backend->ops->end_step(backend);
 }
 
+const char *sk_op_name(enum sk_op op)
+{
+	static const char *const names[SK_N_OPS] = {
+		[SK_OP_EMBED] = "embed",   [SK_OP_NORM] = "norm",     [SK_OP_MATMUL] = "matmul",
+		[SK_OP_APPEND] = "append", [SK_OP_ATTEND] = "attend", [SK_OP_ACTIVATE] = "activate",
+		[SK_OP_GATHER] = "gather", [SK_OP_SCORE] = "score",
+	};
+	return names[op];
+}
+
 void sk_backend_set_profile(struct sk_backend *backend, struct sk_profile *profile)
 {
 	backend->profile = profile;

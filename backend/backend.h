@@ -197,6 +197,8 @@ enum sk_op {
 	SK_N_OPS,
 };
 
+const char *sk_op_name(enum sk_op op); /* "matmul" */
+
 struct sk_profile {
 	uint64_t ns[SK_N_OPS];
 };

@@ -1,4 +1,5 @@
-/* bench_kernels [INSTRUCTIONS [THREADS]]: how fast the CPU backend reads packed weights when it decodes
+/* bench_kernels --read: how fast this machine reads memory, in GB/s, by all cores together.
+ * bench_kernels [INSTRUCTIONS [THREADS]]: how fast the CPU backend reads packed weights when it decodes
  * one token, beside how fast this machine reads memory at all (measured in turns with it), and how fast
  * it multiplies many rows. A (2560, 10240) matrix, in as many copies as no cache holds. */
 #include "backend/backend.h"
@@ -150,6 +151,15 @@ int main(int argc, char **argv)
 	}
 	memset(memory.data, 1, MANY_BYTES);
 	bench.reading->words = memory.data;
+	if (argc == 2 && strcmp(argv[1], "--read") == 0) {
+		double best = 0;
+		for (int i = 0; i < 2 * ROUNDS; i++) {
+			double rate = read_gb_per_s(bench.pool, bench.reading);
+			best = rate > best ? rate : best;
+		}
+		printf("%.2f GB/s\n", best);
+		return 0;
+	}
 	uint32_t state = 1;
 	for (size_t i = 0; i < (size_t)N_OUT * N_COLS; i++) {
 		state = state * 1664525u + 1013904223u;

@@ -236,6 +236,11 @@ struct streamkv_policy sk_policy_of(int mode, const struct sk_cache_opts *cache)
 	return policy;
 }
 
+const char *sk_file_name(const char *path)
+{
+	return strcmp(path, "-") == 0 ? "standard input" : path;
+}
+
 int sk_write_out(const void *bytes, size_t n_bytes)
 {
 	const char *at = bytes;

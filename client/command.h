@@ -74,13 +74,16 @@ int sk_check_cache(int mode, const struct sk_cache_opts *cache);
 int sk_check_session(const char *name);
 struct streamkv_policy sk_policy_of(int mode, const struct sk_cache_opts *cache);
 
+/* For people: "standard input" for "-". */
+const char *sk_file_name(const char *path);
+
 /* Writes all to standard output: 0, or the exit code (quietly where the reader has gone). */
 int sk_write_out(const void *bytes, size_t n_bytes);
 
 /* --- interrupt.c --- */
 
-/* From now on the first SIGINT or SIGTERM is only noted, and waits return; a second one ends the
- * process. */
+/* From now on the first SIGINT or SIGTERM is only noted, and waits return; a second one, half
+ * a second later or more, ends the process. */
 void sk_interrupt_catch(void);
 int sk_interrupted(void); /* the signal, or 0 */
 

@@ -101,7 +101,8 @@ static int cut_prompt(struct streamkv *kv, const struct opts *opts, struct sk_su
 			       ? sk_said(EX_DATAERR,
 					 "%s has %llu tokens, and a prompt of %llu leaves none to "
 					 "generate; ask for a smaller --prompt-tokens",
-					 opts->file, (unsigned long long)subject->n_tokens,
+					 sk_file_name(opts->file),
+					 (unsigned long long)subject->n_tokens,
 					 (unsigned long long)subject->n_prompt)
 			       : 0;
 	}
@@ -120,7 +121,7 @@ static int cut(struct streamkv *kv, const struct opts *opts, const struct sk_swe
 {
 	if (n_ids < 2)
 		return sk_said(EX_DATAERR, "%s is one token: a text of two or more is wanted",
-			       opts->file);
+			       sk_file_name(opts->file));
 	bool is_short = opts->tokens > n_ids;
 	subject->n_tokens = is_short || !opts->tokens ? n_ids : opts->tokens;
 	int exit_code = sk_sweep_check(sweep, subject->model.context, subject->n_tokens);
@@ -130,7 +131,7 @@ static int cut(struct streamkv *kv, const struct opts *opts, const struct sk_swe
 		cut_text(kv, subject, ids, n_ids, n_bos);
 	if (!exit_code && is_short)
 		sk_said(0, "%s has %zu tokens, fewer than --tokens %llu: all of them are used",
-			opts->file, n_ids, (unsigned long long)opts->tokens);
+			sk_file_name(opts->file), n_ids, (unsigned long long)opts->tokens);
 	return exit_code;
 }
 
@@ -221,7 +222,7 @@ static int compare(struct streamkv *kv, const struct opts *opts, const struct sk
 		   const struct sk_input *text)
 {
 	struct sk_subject subject = {
-		.file = strcmp(opts->file, "-") == 0 ? "standard input" : opts->file,
+		.file = sk_file_name(opts->file),
 		.text = *text,
 		.repeat = (unsigned)opts->repeat,
 		.has_speed = !opts->no_speed,
@@ -274,9 +275,9 @@ static int run(const void *from, int n_rest, char **rest)
 	if (!exit_code && !text.n_bytes)
 		exit_code =
 			sk_said(EX_DATAERR, "%s is empty: a text of two tokens or more is wanted",
-				opts->file);
+				sk_file_name(opts->file));
 	if (!exit_code && !opts->bytes)
-		exit_code = sk_check_utf8(opts->file, &text);
+		exit_code = sk_check_utf8(sk_file_name(opts->file), &text);
 	struct streamkv *kv = exit_code ? NULL : sk_connect(opts->socket, &exit_code);
 	if (kv)
 		exit_code = compare(kv, opts, &sweep, &text);

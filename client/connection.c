@@ -190,7 +190,7 @@ static int open_socket(const char *path, struct streamkv_error *error)
 	return fd;
 }
 
-static void fill_policy(struct streamkv_policy *to, const Sk__Policy *from)
+void streamkv_fill_policy(struct streamkv_policy *to, const Sk__Policy *from)
 {
 	to->mode = (int)from->mode; /* the values are alike */
 	to->sink = from->has_sink_case ? (int64_t)from->sink : -1;
@@ -210,7 +210,7 @@ static int take_welcome(struct streamkv *kv, Sk__ServerMessage *message, struct 
 	kv->welcome.server = welcome->server;
 	kv->welcome.model = welcome->model;
 	kv->welcome.max_prompt_bytes = welcome->max_prompt_bytes;
-	fill_policy(&kv->welcome.policy, welcome->policy);
+	streamkv_fill_policy(&kv->welcome.policy, welcome->policy);
 	int err = sk_ring_reader_create(frame->fds, welcome->ring_slots, &kv->ring);
 	for (int i = 0; i < 4; i++) /* taken over, whatever came of it */
 		frame->fds[i] = -1;
@@ -326,9 +326,16 @@ static int show(struct streamkv *kv, Sk__ClientMessage *message, int wanted,
 int streamkv_status(struct streamkv *kv, struct streamkv_status *ret_status,
 		    struct streamkv_error *error)
 {
+	return streamkv_profile(kv, 0, ret_status, error);
+}
+
+int streamkv_profile(struct streamkv *kv, uint32_t milliseconds, struct streamkv_status *ret_status,
+		     struct streamkv_error *error)
+{
 	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
 	Sk__StatusRequest body = SK__STATUS_REQUEST__INIT;
 
+	body.profile_ms = milliseconds;
 	message.body_case = SK__CLIENT_MESSAGE__BODY_STATUS;
 	message.status = &body;
 	int err = show(kv, &message, SK__SERVER_MESSAGE__BODY_STATUS, error);
@@ -355,7 +362,14 @@ int streamkv_status(struct streamkv *kv, struct streamkv_status *ret_status,
 		.prompt_tokens = from->prompt_tokens,
 		.generated_tokens = from->generated_tokens,
 		.requests = from->requests,
+		.profiled_steps = from->profiled_steps,
+		.profiled_ns = from->profiled_ns,
 	};
+	for (size_t i = 0; i < from->n_operations && i < STREAMKV_MOST_OPERATIONS; i++) {
+		ret_status->operations[i].name = from->operations[i]->name;
+		ret_status->operations[i].ns = from->operations[i]->ns;
+		ret_status->n_operations++;
+	}
 	return 0;
 }
 
@@ -393,6 +407,6 @@ int streamkv_model(struct streamkv *kv, struct streamkv_model *ret_model,
 		.mlp_width = from->mlp_width,
 		.rope_base = from->rope_base,
 	};
-	fill_policy(&ret_model->policy, from->policy);
+	streamkv_fill_policy(&ret_model->policy, from->policy);
 	return 0;
 }

@@ -53,6 +53,7 @@ int streamkv_receive(struct streamkv *kv, struct sk_frame *frame, Sk__ServerMess
 int streamkv_call(struct streamkv *kv, Sk__ClientMessage *message, const int *fds, unsigned n_fds,
 		  struct sk_frame *frame, Sk__ServerMessage **ret_message,
 		  struct streamkv_error *error);
+void streamkv_fill_policy(struct streamkv_policy *to, const Sk__Policy *from);
 /* The stream outlives its connection: it can only be closed. */
 void streamkv_stream_detach(struct streamkv_stream *stream);
 uint32_t streamkv_next_request(struct streamkv *kv);

@@ -21,7 +21,7 @@ const struct sk_field sk_fields[SK_N_FIELDS + 1] = {
 	{SK_PARAMETERS, "parameters", "parameters, millions", NULL, 1e6, .n_decimals = 2,
 	 .is_whole = true},
 	{SK_MEAN_LIVE, "mean_live", "cached tokens per step, mean", NULL, 1, .n_decimals = 1},
-	{SK_FLOPS_PER_TOKEN, "flops_per_token", "FLOPs per token, millions", NULL, 1e6,
+	{SK_FLOPS_PER_TOKEN, "flops_per_token", "FLOPs per token, millions", "MFLOPs", 1e6,
 	 .n_decimals = 2},
 	{SK_WEIGHT_BYTES, NULL, "weights, bytes", NULL, 1, .n_decimals = 0},
 	{SK_CACHE_BYTES_PER_TOKEN, "cache_bytes_per_token", "cache per token, bytes", NULL, 1,

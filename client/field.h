@@ -7,9 +7,9 @@
 
 struct sk_field {
 	enum sk_quantity quantity;
-	const char *name;   /* in JSON, and in CSV where it has a column; NULL: in neither */
+	const char *name;   /* in JSON and CSV; NULL: in neither */
 	const char *label;  /* of its row, with the unit; NULL ends the table */
-	const char *column; /* its heading where configurations are rows; NULL: none */
+	const char *column; /* its heading for people where configurations are rows; NULL: none */
 	double unit;        /* people are shown the value / unit ... */
 	int n_decimals;     /* ... with so many decimals */
 	bool is_whole;      /* a whole number */

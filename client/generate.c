@@ -302,6 +302,8 @@ static int follow(struct output *output, struct streamkv_stream *stream)
 			has_token = true;
 		}
 		err = print_token(output, &token);
+		if (!err && sk_csv_failed(&output->trace.csv))
+			err = sk_trace_close(&output->trace);
 		if (err)
 			return err; /* closing the stream cancels it */
 	}

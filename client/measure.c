@@ -246,11 +246,12 @@ static double mean_live_of(const struct sk_measure *measure, const struct sk_sub
 	return mean_live(&measure->policy, subject->n_prompt, subject->n_generate);
 }
 
-/* Two for each parameter of a matrix; in attention two for scores and two for values. */
+/* Two for each parameter of a matrix; in attention two for scores and two for values, of the entries cached and of the
+ * token itself. */
 static double flops_per_token(const struct streamkv_model *model, double live)
 {
 	return 2 * (double)model->matrix_parameters +
-	       4. * model->layers * model->heads * model->head_dim * live;
+	       4. * model->layers * model->heads * model->head_dim * (live + 1);
 }
 
 static double cache_bytes(const struct sk_measure *measure, const struct sk_subject *subject)

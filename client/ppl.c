@@ -32,7 +32,8 @@ static const struct sk_option options[] = {
 	 .help = "Run dense, window (of sink + window tokens) and streaming side by side, and "
 		 "recompute too where --mode names it."},
 	{"per-token", 0, SK_OPTION_STRING, AT(per_token), "FILE",
-	 .help = "Write a CSV row for every token scored: pos,id,logprob,live. With --baseline a "
+	 .help = "Write a CSV row for every token scored: pos (in this text),id,logprob,live. With "
+		 "--baseline a "
 		 "file "
 		 "for each mode, its name before the dot: FILE-dense.csv."},
 	{"trace", 0, SK_OPTION_STRING, AT(trace), "FILE",
@@ -54,25 +55,44 @@ static const struct sk_option options[] = {
 	{0},
 };
 
-/* One evaluation: what was asked, in full, and what came. */
+/* One evaluation: how the cache was cut (as the daemon told, once it has), and what came. */
 struct run {
 	struct streamkv_policy policy;
 	struct sk_scores scores;
 };
 
+static bool has_scores(const struct run *run)
+{
+	return run->scores.n_scored > 0;
+}
+
 /* --- Output --- */
+
+/* JSON has no word for infinity. */
+static json_t *number_of(double value)
+{
+	return isfinite(value) ? json_real(value) : json_null();
+}
 
 static json_t *json_of(const struct run *run)
 {
 	const struct sk_scores *s = &run->scores;
 	const struct streamkv_result *r = &s->result;
+	const struct streamkv_policy *p = &run->policy;
+	const bool is_dense = p->mode == STREAMKV_DENSE;
+	const struct {
+		const char *name;
+		bool is_none; /* means nothing here */
+		int64_t value;
+	} policy[] = {
+		{"sink", is_dense, p->sink},
+		{"window", is_dense, p->window},
+		{"slack", is_dense || p->mode == STREAMKV_RECOMPUTE, p->slack},
+	};
 	const struct {
 		const char *name;
 		uint64_t value;
 	} numbers[] = {
-		{"sink", (uint64_t)run->policy.sink},
-		{"window", (uint64_t)run->policy.window},
-		{"slack", (uint64_t)run->policy.slack},
 		{"tokens", s->n_tokens},
 		{"scored_tokens", s->n_scored},
 		{"evaluated_tokens", r->evaluated_tokens},
@@ -83,11 +103,15 @@ static json_t *json_of(const struct run *run)
 		{"cache_bytes", r->cache_bytes},
 		{"steps", r->steps},
 	};
-	double nll = s->n_scored ? s->nll / (double)s->n_scored : 0;
-	json_t *object = json_pack("{s:s, s:b, s:f, s:f, s:f, s:f}", "mode",
-				   modes[run->policy.mode], "is_whole", s->is_whole, "perplexity",
-				   s->n_scored ? sk_scores_perplexity(s) : 0., "nll", nll,
-				   "seconds", s->seconds, "tokens_per_s", sk_scores_per_second(s));
+	json_t *object =
+		json_pack("{s:s, s:b, s:o, s:f, s:f, s:f}", "mode", modes[p->mode], "is_whole",
+			  s->is_whole, "perplexity", number_of(sk_scores_perplexity(s)), "nll",
+			  s->nll / (double)s->n_scored, "seconds", s->seconds, "tokens_per_s",
+			  sk_scores_per_second(s));
+	for (unsigned i = 0; object && i < sizeof policy / sizeof *policy; i++)
+		json_object_set_new(object, policy[i].name,
+				    policy[i].is_none ? json_null()
+						      : json_integer(policy[i].value));
 	for (unsigned i = 0; object && i < sizeof numbers / sizeof *numbers; i++)
 		json_object_set_new(object, numbers[i].name,
 				    json_integer((json_int_t)numbers[i].value));
@@ -97,8 +121,10 @@ static json_t *json_of(const struct run *run)
 static int print_json(const struct opts *opts, const struct run *runs, unsigned n_runs)
 {
 	json_t *list = json_array();
-	for (unsigned i = 0; i < n_runs; i++)
-		json_array_append_new(list, json_of(&runs[i]));
+	for (unsigned i = 0; i < n_runs; i++) {
+		if (has_scores(&runs[i]))
+			json_array_append_new(list, json_of(&runs[i]));
+	}
 	char *text = json_dumps(opts->baseline ? list : json_array_get(list, 0),
 				JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 	json_decref(list);
@@ -134,8 +160,8 @@ static int print_one(const struct run *run)
 			 "perplexity %.4f  (%s, %llu tokens scored, %.4f nats each; %.1f s, %.0f "
 			 "tokens/s, at most %llu entries live)\n",
 			 sk_scores_perplexity(s), what, (unsigned long long)s->n_scored,
-			 s->n_scored ? s->nll / (double)s->n_scored : 0, s->seconds,
-			 sk_scores_per_second(s), (unsigned long long)s->result.live_max);
+			 s->nll / (double)s->n_scored, s->seconds, sk_scores_per_second(s),
+			 (unsigned long long)s->result.live_max);
 	return sk_write_out(text, (size_t)n);
 }
 
@@ -149,6 +175,8 @@ static int print_table(const struct run *runs, unsigned n_runs)
 	for (unsigned i = 0; i < n_runs && !err; i++) {
 		const struct sk_scores *s = &runs[i].scores;
 		char change[32] = "";
+		if (!has_scores(&runs[i]))
+			continue;
 		/* Of the same tokens alone. */
 		if (runs[0].policy.mode == STREAMKV_DENSE && runs[0].scores.n_scored == s->n_scored)
 			snprintf(change, sizeof change, "%+.1f %%",
@@ -187,34 +215,32 @@ static int run_into(struct streamkv *kv, const struct opts *opts, const struct s
 {
 	struct streamkv_evaluate ask = STREAMKV_EVALUATE_INIT;
 	struct sk_trace trace = {0};
+	struct sk_csv rows = {0};
 	struct sk_scores_output output = {
-		.label = modes[run->policy.mode], .quiet = opts->quiet, .trace = &trace};
+		.label = opts->session ? opts->session : modes[run->policy.mode],
+		.quiet = opts->quiet,
+		.per_token = &rows,
+		.trace = &trace,
+	};
 
 	ask.text = text->bytes;
 	ask.n_text_bytes = text->n_bytes;
 	ask.max_tokens = opts->tokens;
 	ask.session = opts->session;
-	ask.policy = opts->session && !opts->baseline ? sk_policy_of(opts->mode, &opts->cache)
-						      : run->policy;
+	ask.policy = opts->session ? sk_policy_of(opts->mode, &opts->cache) : run->policy;
 	ask.chunk_tokens = (uint32_t)opts->chunk;
 	ask.plain = opts->plain;
 	ask.no_bos = opts->no_bos;
 	ask.trace = trace_path;
-	if (per_token) {
-		output.per_token = fopen(per_token, "we");
-		if (!output.per_token)
-			return sk_said(EX_CANTCREAT, "%s: %s", per_token, strerror(errno));
-		fputs(sk_scores_csv_header, output.per_token);
-	}
-	int exit_code = sk_trace_open(&trace, trace_path);
+	int exit_code = sk_csv_open(&rows, per_token, sk_scores_csv_header);
+	if (!exit_code)
+		exit_code = sk_trace_open(&trace, trace_path);
 	if (!exit_code)
 		exit_code = sk_scores_run(kv, &ask, &output, &run->scores);
-	bool is_bad = output.per_token && ferror(output.per_token);
-	is_bad |= output.per_token && fclose(output.per_token) != 0;
-	if (is_bad && !exit_code)
-		exit_code = sk_said(EX_IOERR, "%s: %s", per_token, strerror(errno));
-	int trace_code = sk_trace_close(&trace);
-	return exit_code ? exit_code : trace_code;
+	if (run->scores.result.policy.mode != STREAMKV_DEFAULT)
+		run->policy = run->scores.result.policy; /* a session keeps its own */
+	int rows_code = sk_csv_close(&rows), trace_code = sk_trace_close(&trace);
+	return exit_code ? exit_code : rows_code ? rows_code : trace_code;
 }
 
 static int run_one(struct streamkv *kv, const struct opts *opts, const struct sk_input *text,
@@ -271,22 +297,32 @@ static unsigned plan(const struct streamkv *kv, const struct opts *opts, struct 
 static int ppl(struct streamkv *kv, const struct opts *opts, const struct sk_input *text)
 {
 	struct run runs[4] = {0};
-	unsigned n_runs = plan(kv, opts, runs), n_done = 0;
-	int exit_code = 0, err;
+	unsigned n_runs = plan(kv, opts, runs);
+	const struct run *last = NULL; /* that scored anything */
+	int exit_code = 0, err = 0;
 
 	sk_interrupt_catch();
-	while (n_done < n_runs && !exit_code && !sk_interrupted()) {
-		exit_code = run_one(kv, opts, text, &runs[n_done]);
-		n_done += !exit_code;
+	for (unsigned i = 0; i < n_runs && !exit_code && !sk_interrupted(); i++) {
+		exit_code = run_one(kv, opts, text, &runs[i]);
+		if (has_scores(&runs[i]))
+			last = &runs[i];
+		else if (exit_code == EX_DATAERR && n_runs > 1 &&
+			 runs[i].policy.mode == STREAMKV_DENSE)
+			exit_code = sk_said(0, "so dense is left out; --tokens would make it fit");
 	}
-	if (!n_done)
-		return exit_code;
-	err = opts->json       ? print_json(opts, runs, n_done)
-	      : opts->baseline ? print_table(runs, n_done)
-			       : print_one(&runs[0]);
+	if (last) /* whatever ended it, this is what came */
+		err = opts->json       ? print_json(opts, runs, n_runs)
+		      : opts->baseline ? print_table(runs, n_runs)
+				       : print_one(last);
 	if (!exit_code && sk_interrupted())
-		exit_code = sk_said(128 + sk_interrupted(), "interrupted: this is of %llu tokens",
-				    (unsigned long long)runs[n_done - 1].scores.n_tokens);
+		exit_code = last ? sk_said(128 + sk_interrupted(),
+					   "interrupted: this is of %llu tokens",
+					   (unsigned long long)last->scores.n_tokens)
+				 : sk_said(128 + sk_interrupted(),
+					   "interrupted: nothing is scored yet");
+	else if (exit_code && last && !last->scores.is_whole)
+		sk_said(0, "what is told is of the first %llu tokens",
+			(unsigned long long)last->scores.n_tokens);
 	return exit_code ? exit_code : err;
 }
 
@@ -301,6 +337,12 @@ static int run(const void *from, int n_rest, char **rest)
 	if (opts->baseline && opts->session)
 		return sk_said(EX_USAGE, "--baseline: every mode needs a session of its own, so "
 					 "--session makes no sense with it");
+	if (opts->tokens == 1)
+		return sk_said(EX_USAGE, "--tokens: 2 or more are wanted, or 0 for all");
+	if (opts->mode == STREAMKV_RECOMPUTE && opts->session)
+		return sk_said(
+			EX_USAGE,
+			"--mode recompute keeps no cache, so --session makes no sense with it");
 	int exit_code =
 		sk_check_cache(opts->baseline ? STREAMKV_DEFAULT : opts->mode, &opts->cache);
 	if (!exit_code)
@@ -311,10 +353,11 @@ static int run(const void *from, int n_rest, char **rest)
 	if (exit_code)
 		return exit_code;
 	if (!text.n_bytes)
-		exit_code = sk_said(EX_DATAERR,
-				    "%s is empty: a text of two tokens or more is wanted", file);
+		exit_code =
+			sk_said(EX_DATAERR, "%s is empty: a text of two tokens or more is wanted",
+				sk_file_name(file));
 	if (!exit_code && !opts->bytes)
-		exit_code = sk_check_utf8(file, &text);
+		exit_code = sk_check_utf8(sk_file_name(file), &text);
 	struct streamkv *kv = exit_code ? NULL : sk_connect(opts->socket, &exit_code);
 	if (kv)
 		exit_code = ppl(kv, opts, &text);

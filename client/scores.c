@@ -51,12 +51,20 @@ static void take(const struct sk_scores_output *output, const struct streamkv_to
 	scores->n_scored++;
 	scores->nll -= (double)token->logprob;
 	if (output->per_token)
-		fprintf(output->per_token, "%llu,%d,%.9g,%u\n", (unsigned long long)token->position,
-			token->id, (double)token->logprob, token->live);
+		sk_csv_write(output->per_token, "%llu,%d,%.9g,%u\n",
+			     (unsigned long long)token->position, token->id, (double)token->logprob,
+			     token->live);
+}
+
+static bool has_failed(const struct sk_scores_output *output)
+{
+	return (output->per_token && sk_csv_failed(output->per_token)) ||
+	       (output->trace && sk_csv_failed(&output->trace->csv));
 }
 
 /* What a stream that is over comes to: 0, or the exit code of a fault. */
-static int conclude(const struct streamkv_result *result, struct sk_scores *scores)
+static int conclude(const struct sk_scores_output *output, const struct streamkv_result *result,
+		    struct sk_scores *scores)
 {
 	scores->result = *result;
 	scores->result.reason = scores->result.stop_string = "";
@@ -65,7 +73,9 @@ static int conclude(const struct streamkv_result *result, struct sk_scores *scor
 		scores->is_whole = true;
 		return 0;
 	case STREAMKV_STOP_CANCELLED:
-		return sk_interrupted() ? 0 : sk_said(EX_TEMPFAIL, "cancelled: %s", result->reason);
+		return sk_interrupted() || has_failed(output)
+			       ? 0
+			       : sk_said(EX_TEMPFAIL, "cancelled: %s", result->reason);
 	case STREAMKV_STOP_REFUSED:
 		return sk_said(sk_exit_code_of(result->error), "refused: %s", result->reason);
 	case STREAMKV_STOP_DISCONNECTED:
@@ -82,15 +92,16 @@ int sk_scores_run(struct streamkv *kv, const struct streamkv_evaluate *ask,
 	struct streamkv_stream *stream;
 	struct streamkv_error error;
 	struct streamkv_token token;
-	struct sk_scores scores = {0};
+	struct sk_scores scores = {.result.policy = {STREAMKV_DEFAULT, -1, -1, -1}};
 	double begun_s = now_s(), shown_s = begun_s;
 	bool is_cancelled = false;
 
+	*ret_scores = scores;
 	int got = streamkv_evaluate(kv, ask, &stream, &error);
 	if (got < 0)
 		return sk_said(sk_exit_code_of(got), "%s", error.text);
 	for (;;) {
-		if (sk_interrupted() && !is_cancelled) {
+		if ((sk_interrupted() || has_failed(output)) && !is_cancelled) {
 			is_cancelled = true;
 			(void)streamkv_cancel(stream, NULL);
 		}
@@ -108,7 +119,7 @@ int sk_scores_run(struct streamkv *kv, const struct streamkv_evaluate *ask,
 	sk_terminal_clear();
 	/* The daemon's own time where it told one: tokenising and queueing are not evaluating. */
 	int exit_code = got < 0 ? sk_said(sk_exit_code_of(got), "%s", error.text)
-				: conclude(streamkv_result(stream), &scores);
+				: conclude(output, streamkv_result(stream), &scores);
 	if (scores.is_whole)
 		scores.seconds = (double)scores.result.prefill_ns * 1e-9;
 	streamkv_stream_close(stream);

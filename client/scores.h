@@ -16,13 +16,14 @@ struct sk_scores {
 };
 
 struct sk_scores_output {
-	const char *label;      /* of the progress bar */
-	bool quiet;             /* none */
-	FILE *per_token;        /* a CSV row for each scored token; or NULL */
-	struct sk_trace *trace; /* or NULL */
+	const char *label;        /* of the progress bar */
+	bool quiet;               /* none */
+	struct sk_csv *per_token; /* a row for each scored token; or NULL */
+	struct sk_trace *trace;   /* or NULL */
 };
 
-/* 0, also where a signal ended it early (is_whole, sk_interrupted()), or the exit code of what has been said. */
+/* 0, also where a signal or a file that failed ended it early (is_whole, sk_interrupted(), sk_csv_failed()), or the
+ * exit code of what has been said. *ret_scores holds what came either way. */
 int sk_scores_run(struct streamkv *kv, const struct streamkv_evaluate *ask,
 		  const struct sk_scores_output *output, struct sk_scores *ret_scores);
 

@@ -3,20 +3,47 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct opts {
 	const char *socket;
-	bool json;
+	bool json, profile;
+	double seconds;
 };
 
 static const struct sk_option options[] = {
 	{"json", 0, SK_OPTION_FLAG, offsetof(struct opts, json), .help = "Print one JSON object."},
+	{"profile", 'p', SK_OPTION_FLAG, offsetof(struct opts, profile),
+	 .help = "Time the operations of every step for a while, and show where the time went. "
+		 "Steps are a little slower meanwhile."},
+	{"seconds", 0, SK_OPTION_FLOAT, offsetof(struct opts, seconds), "SECONDS", "2",
+	 .fmin = 0.01, .fmax = 3600, .help = "How long --profile watches."},
 	{"socket", 's', SK_OPTION_STRING, offsetof(struct opts, socket), "PATH",
 	 .help = "Where the daemon listens."},
 	{0},
 };
 
-static int print_json(const struct streamkv_status *s)
+/* Makes the counters of a profile those of the steps between two looks. */
+static void subtract(struct streamkv_status *s, const struct streamkv_status *before)
+{
+	s->profiled_steps -= before->profiled_steps;
+	s->profiled_ns -= before->profiled_ns;
+	for (uint32_t i = 0; i < s->n_operations; i++)
+		if (i < before->n_operations)
+			s->operations[i].ns -= before->operations[i].ns;
+}
+
+static json_t *profile_of(const struct streamkv_status *s)
+{
+	json_t *profile = json_pack("{s:I, s:I}", "steps", (json_int_t)s->profiled_steps, "ns",
+				    (json_int_t)s->profiled_ns);
+	for (uint32_t i = 0; profile && i < s->n_operations; i++)
+		json_object_set_new(profile, s->operations[i].name,
+				    json_integer((json_int_t)s->operations[i].ns));
+	return profile;
+}
+
+static int print_json(const struct streamkv_status *s, bool profile)
 {
 	json_t *object =
 		json_pack("{s:s%, s:s%, s:s%}", "server", s->server, strlen(s->server), "model",
@@ -41,10 +68,13 @@ static int print_json(const struct streamkv_status *s)
 		{"prompt_tokens", s->prompt_tokens},
 		{"generated_tokens", s->generated_tokens},
 		{"requests", s->requests},
+		{"profiled_steps", s->profiled_steps},
 	};
 	for (unsigned i = 0; object && i < sizeof numbers / sizeof *numbers; i++)
 		json_object_set_new(object, numbers[i].name,
 				    json_integer((json_int_t)numbers[i].value));
+	if (profile)
+		json_object_set_new(object, "profile", profile_of(s));
 	char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
 	json_decref(object);
 	if (!text)
@@ -54,7 +84,29 @@ static int print_json(const struct streamkv_status *s)
 	return err ? err : sk_write_out("\n", 1);
 }
 
-static int print_text(const struct streamkv_status *s)
+static int print_profile(const struct streamkv_status *s)
+{
+	char text[2048];
+	double steps = (double)s->profiled_steps, all = (double)s->profiled_ns;
+	uint64_t rest = s->profiled_ns;
+
+	if (!s->profiled_steps)
+		return sk_write_out("profile      no step ran\n", 25);
+	int n = snprintf(text, sizeof text, "profile      %llu steps of %.3f ms\n",
+			 (unsigned long long)s->profiled_steps, all * 1e-6 / steps);
+	for (uint32_t i = 0; i < s->n_operations && n < (int)sizeof text - 100; i++) {
+		double ns = (double)s->operations[i].ns;
+		rest -= s->operations[i].ns < rest ? s->operations[i].ns : rest;
+		n += snprintf(text + n, sizeof text - (size_t)n,
+			      "  %-10.20s %9.3f ms a step  %5.1f %%\n", s->operations[i].name,
+			      ns * 1e-6 / steps, 100 * ns / all);
+	}
+	n += snprintf(text + n, sizeof text - (size_t)n, "  %-10s %9.3f ms a step  %5.1f %%\n",
+		      "the rest", (double)rest * 1e-6 / steps, 100 * (double)rest / all);
+	return sk_write_out(text, (size_t)n);
+}
+
+static int print_text(const struct streamkv_status *s, bool profile)
 {
 	char text[2048];
 	double used = (double)(s->pages_used * s->page_bytes) / 1e6,
@@ -73,7 +125,8 @@ static int print_text(const struct streamkv_status *s)
 		(unsigned long long)s->pages_total, s->page_tokens, used, total,
 		(unsigned long long)s->requests, (unsigned long long)s->prompt_tokens,
 		(unsigned long long)s->generated_tokens, (unsigned long long)s->steps);
-	return sk_write_out(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+	int err = sk_write_out(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+	return err || !profile ? err : print_profile(s);
 }
 
 static int run(const void *from, int n_rest, char **rest)
@@ -88,9 +141,22 @@ static int run(const void *from, int n_rest, char **rest)
 	struct streamkv *kv = sk_connect(opts->socket, &exit_code);
 	if (!kv)
 		return exit_code;
-	int err = streamkv_status(kv, &status, &error);
+	int err = 0;
+	struct streamkv_status before = {0};
+	if (opts->profile) {
+		err = streamkv_profile(kv, (uint32_t)(opts->seconds * 1e3), &before, &error);
+		const struct timespec watch = {
+			.tv_sec = (time_t)opts->seconds,
+			.tv_nsec = (long)((opts->seconds - (double)(time_t)opts->seconds) * 1e9)};
+		if (!err)
+			nanosleep(&watch, NULL);
+	}
+	if (!err)
+		err = streamkv_status(kv, &status, &error);
+	if (!err)
+		subtract(&status, &before);
 	exit_code = err < 0 ? sk_said(sk_exit_code_of(err), "%s", error.text)
-			    : (opts->json ? print_json : print_text)(&status);
+			    : (opts->json ? print_json : print_text)(&status, opts->profile);
 	streamkv_close(kv);
 	return exit_code;
 }

@@ -129,7 +129,10 @@ static void finish(struct streamkv_stream *stream, Sk__ServerMessage *message)
 		.steps = from->steps,
 		.step_ns = from->step_ns,
 		.attention_ns = from->attention_ns,
+		.policy = {STREAMKV_DEFAULT, -1, -1, -1},
 	};
+	if (from->policy)
+		streamkv_fill_policy(&stream->result.policy, from->policy);
 }
 
 /* Takes what the socket has brought: progress, the end, a refusal. */

@@ -144,7 +144,9 @@ struct streamkv_result {
 	uint64_t scored_tokens;
 	uint64_t cache_bytes;    /* that the session's pages took at most */
 	uint64_t steps, step_ns; /* of the model, with this stream in them */
-	uint64_t attention_ns;   /* of that, with `profile` */
+	uint64_t attention_ns;   /* of that, with `profile`: this stream's share of attention */
+	struct streamkv_policy
+		policy; /* that the session had; -1 and DEFAULT where it never began */
 };
 
 int streamkv_generate(struct streamkv *kv, const struct streamkv_generate *ask,
@@ -193,6 +195,8 @@ int streamkv_detokenize(struct streamkv *kv, const int32_t *ids, size_t n_ids, v
 
 /* --- The daemon --- */
 
+#define STREAMKV_MOST_OPERATIONS 16
+
 struct streamkv_status {
 	const char *server, *model,
 		*backend; /* live as long as the connection, until the next call */
@@ -200,9 +204,20 @@ struct streamkv_status {
 	uint32_t pid, connections, sessions, running, paused, page_tokens;
 	uint64_t pages_total, pages_used, page_bytes, weight_bytes, scratch_bytes;
 	uint64_t steps, prompt_tokens, generated_tokens, requests;
+	/* Since the daemon's start, of the steps that were timed because somebody asked for it: */
+	uint64_t profiled_steps, profiled_ns;
+	uint32_t n_operations; /* 0 as long as nobody asked */
+	struct {
+		const char *name; /* lives as the strings above */
+		uint64_t ns;
+	} operations[STREAMKV_MOST_OPERATIONS];
 };
 int streamkv_status(struct streamkv *kv, struct streamkv_status *ret_status,
 		    struct streamkv_error *error);
+/* The same, and from now on, for so many milliseconds, the operations of every step are timed: for the status that is
+ * asked for afterwards. Steps are a little slower meanwhile. */
+int streamkv_profile(struct streamkv *kv, uint32_t milliseconds, struct streamkv_status *ret_status,
+		     struct streamkv_error *error);
 
 struct streamkv_model {
 	const char *name, *path, *architecture, *file_format, *weights, *chat;

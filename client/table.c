@@ -98,7 +98,8 @@ static void fill_beside(const struct sk_table *table, struct grid *grid)
 
 static bool is_column(const struct sk_table *table, const struct sk_field *field, bool is_plain)
 {
-	return field->column && (is_plain || (!field->is_common && is_measured(table, field)));
+	return is_plain ? field->name != NULL
+			: field->column && !field->is_common && is_measured(table, field);
 }
 
 static void fill_row(const struct sk_table *table, const struct sk_measure *measure,
@@ -131,6 +132,16 @@ static void fill_row(const struct sk_table *table, const struct sk_measure *meas
 										 table->subject,
 										 SK_PERPLEXITY));
 	}
+	if (is_plain) {
+		double change = baseline && baseline != measure
+					? sk_measure_change(measure, baseline, table->subject,
+							    SK_PERPLEXITY)
+					: NAN;
+		if (isnan(change))
+			add_text(grid, "");
+		else
+			snprintf(add_cell(grid), SK_MEASURE_LABEL_BYTES, "%.6g", change);
+	}
 }
 
 /* One configuration a row. Plain: every column of the CSV form, numbers as they are. */
@@ -149,6 +160,8 @@ static void fill_rows(const struct sk_table *table, struct grid *grid, bool is_p
 		if (!is_plain && sk_table_baseline(table) && field->quantity == SK_PERPLEXITY)
 			add_text(grid, "change");
 	}
+	if (is_plain)
+		add_text(grid, "perplexity_change_percent");
 	grid->n_columns = grid->n_filled;
 	for (unsigned i = 0; i < table->n_measures; i++) {
 		if (sk_table_shows(&table->measures[i]))
@@ -175,7 +188,20 @@ static double spread_of(const struct sk_table *table)
 	return most;
 }
 
-/* What holds for the whole table, in two lines to four. */
+/* Complete speed runs of the configuration that has fewest. */
+static unsigned least_timed(const struct sk_table *table)
+{
+	unsigned least = SK_MEASURE_REPEAT_MOST;
+
+	for (unsigned i = 0; i < table->n_measures; i++) {
+		const struct sk_measure *measure = &table->measures[i];
+		if (sk_table_shows(measure) && measure->n_timed < least)
+			least = measure->n_timed;
+	}
+	return table->subject->has_speed ? least : 0;
+}
+
+/* What holds for the whole table, in two lines to five. */
 static void write_caption(const struct sk_table *table, FILE *out, const char *line_end)
 {
 	const struct sk_subject *subject = table->subject;
@@ -188,15 +214,19 @@ static void write_caption(const struct sk_table *table, FILE *out, const char *l
 	if (policy->mode != STREAMKV_DENSE)
 		fprintf(out, "; slack %lld", (long long)policy->slack);
 	fprintf(out, "%s", line_end);
-	if (subject->has_speed)
+	unsigned n_timed = least_timed(table);
+	if (n_timed)
 		fprintf(out, "speed: a prompt of its first %llu, then %llu generated; ",
 			(unsigned long long)subject->n_prompt,
 			(unsigned long long)subject->n_generate);
-	if (subject->has_speed && subject->repeat > 1)
-		fprintf(out, "medians of %u runs, which differ by up to %.0f %%%s", subject->repeat,
+	if (n_timed > 1)
+		fprintf(out, "medians of %u runs, which differ by up to %.0f %%%s", n_timed,
 			spread_of(table), line_end);
-	else if (subject->has_speed)
-		fprintf(out, "one run%s", line_end);
+	else if (n_timed)
+		fprintf(out, "one run, whose differences mean little%s", line_end);
+	if (n_timed)
+		fprintf(out, "attention: one run of its own, the prompt's steps among them%s",
+			line_end);
 	if (table->is_grid)
 		fprintf(out, "memory beside the cache: %.2f MB of weights, %.2f MB of scratch%s",
 			(double)subject->model.weight_bytes / 1e6,

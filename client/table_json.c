@@ -95,8 +95,8 @@ int sk_table_print_json(const struct sk_table *table)
 		uint64_t value;
 	} numbers[] = {
 		{"tokens", subject->n_tokens},
-		{"prompt_tokens", subject->n_prompt},
-		{"generated_tokens", subject->n_generate},
+		{"prompt_tokens", subject->has_speed ? subject->n_prompt : 0},
+		{"generated_tokens", subject->has_speed ? subject->n_generate : 0},
 		{"repeat", subject->has_speed ? subject->repeat : 0},
 	};
 	const struct {

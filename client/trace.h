@@ -3,14 +3,12 @@
  */
 #pragma once
 
+#include "client/csv.h"
 #include "client/streamkv.h"
 
-#include <stdio.h>
-
 struct sk_trace {
-	FILE *file;
-	const char *path; /* the caller's */
-	bool has_step;    /* one that is not written yet */
+	struct sk_csv csv;
+	bool has_step; /* one that is not written yet */
 	struct streamkv_step step;
 };
 
@@ -19,4 +17,4 @@ int sk_trace_open(struct sk_trace *trace, const char *path);
 void sk_trace_step(struct sk_trace *trace, const struct streamkv_step *step);
 /* The token that the last step drew. */
 void sk_trace_token(struct sk_trace *trace, const struct streamkv_token *token);
-int sk_trace_close(struct sk_trace *trace); /* as open */
+int sk_trace_close(struct sk_trace *trace); /* as sk_csv_close() */

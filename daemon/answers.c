@@ -99,6 +99,11 @@ int sk_answer_finished(struct sk_connection *connection, const struct sk_event *
 	finished.steps = from->steps;
 	finished.step_ns = from->step_ns;
 	finished.attention_ns = from->attention_ns;
+	Sk__Policy policy;
+	if (from->has_policy) {
+		fill_policy(&policy, &from->policy);
+		finished.policy = &policy;
+	}
 	finished.error = from->stop == SK_STOP_REFUSED ? -event->error : 0;
 	if (from->stop == SK_STOP_STRING && from->stop_index < request->n_stops) {
 		finished.stop_string.data = request->stops[from->stop_index].bytes;
@@ -182,6 +187,19 @@ int sk_answer_status(struct sk_connection *connection, const struct sk_event *ev
 	status.requests = stats->n_requests;
 	status.pid = (uint32_t)getpid();
 	status.scratch_bytes = stats->scratch_bytes;
+	Sk__Operation operations[SK_N_OPS], *pointers[SK_N_OPS];
+	for (unsigned op = 0; op < SK_N_OPS; op++) {
+		operations[op] = (Sk__Operation)SK__OPERATION__INIT;
+		operations[op].name = (char *)sk_op_name(op);
+		operations[op].ns = stats->profile.ns[op];
+		pointers[op] = &operations[op];
+	}
+	status.profiled_steps = stats->n_profiled_steps;
+	status.profiled_ns = stats->profiled_ns;
+	if (stats->n_profiled_steps) {
+		status.n_operations = SK_N_OPS;
+		status.operations = pointers;
+	}
 	message.request = event->request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_STATUS;
 	message.status = &status;

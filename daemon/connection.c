@@ -201,6 +201,7 @@ static bool submit(struct sk_connection *connection, const Sk__ClientMessage *me
 	if (message->body_case == SK__CLIENT_MESSAGE__BODY_STATUS) {
 		request = sk_request_create(SK_REQUEST_STATS);
 		if (request) {
+			request->profile_ns = message->status->profile_ms * UINT64_C(1000000);
 			request->connection = connection->name;
 			request->id = message->request;
 		}

@@ -86,6 +86,10 @@ static void take_stats(struct sk_engine *engine, struct sk_request *request)
 	event->connection = request->connection;
 	event->request = request->id;
 
+	uint64_t until_ns = sk_clock_ns() + request->profile_ns;
+	if (request->profile_ns && until_ns > engine->profile_until_ns)
+		engine->profile_until_ns = until_ns;
+
 	struct sk_stats *stats = &engine->stats;
 	stats->n_sessions = stats->n_paused = 0;
 	sk_list_for_each (node, &engine->sessions)

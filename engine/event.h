@@ -3,7 +3,9 @@
  */
 #pragma once
 
+#include "backend/backend.h"
 #include "base/list.h"
+#include "kv/window.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,12 +39,16 @@ struct sk_result { /* Finished in proto/streamkv.proto, field by field */
 	uint64_t queue_ns, prefill_ns, first_token_ns, decode_ns;
 	uint64_t scored_tokens, cache_bytes, steps, step_ns, attention_ns;
 	uint32_t stop_index; /* with SK_STOP_STRING: which of the request's stops */
+	bool has_policy;     /* it began */
+	struct sk_policy policy;
 };
 
 struct sk_stats {
 	uint32_t n_sessions, n_running, n_paused;
 	uint64_t n_pages, n_pages_used, page_bytes, scratch_bytes;
 	uint64_t n_steps, n_prompt_tokens, n_generated_tokens, n_requests;
+	uint64_t n_profiled_steps, profiled_ns; /* of steps whose operations were timed: */
+	struct sk_profile profile;
 };
 
 struct sk_event {

@@ -165,10 +165,10 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 		-1; /* the first of the input, cached now; one that is drawn comes after */
 	if (g->request->trace)
 		queue_step(g, views, n, step_ns);
-	if (g->is_scoring)
+	if (is_recompute)
 		r->evaluated_tokens = g->input_at;
 	else if (
-		!r->generated_tokens) /* of the prompt: the session's last token before it is not counted */
+		!r->generated_tokens) /* the session's last token before the prompt is not counted */
 		r->evaluated_tokens = g->input_at - (g->input.n_ids - r->prompt_tokens);
 	if (g->input_at < n_rows(g))
 		return false;
@@ -179,12 +179,18 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 	return true;
 }
 
+static uint32_t since_last_us(const struct sk_generation *g, uint64_t now_ns)
+{
+	uint64_t us = g->last_token_ns ? (now_ns - g->last_token_ns) / 1000 : 0;
+	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
+}
+
 void sk_generation_scored(struct sk_generation *g, const struct sk_view *views, uint32_t n,
 			  const float *scores, uint64_t now_ns)
 {
 	struct sk_result *r = &g->result;
 	uint64_t row = g->input_at - n;
-	uint32_t since_us = g->last_token_ns ? (uint32_t)((now_ns - g->last_token_ns) / 1000) : 0;
+	uint32_t since_us = since_last_us(g, now_ns);
 
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t target = sk_scoring_target(&g->scoring, row + i);
@@ -302,12 +308,11 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 	g->session->last_id = id;
 
 	struct sk_view view = coming_view(g->session);
-	uint64_t since_us = g->last_token_ns ? (now_ns - g->last_token_ns) / 1000 : 0;
 	g->slot = (struct sk_slot){
 		.request = request->id,
 		.id = id,
 		.logprob = logprob,
-		.since_us = since_us > UINT32_MAX ? UINT32_MAX : (uint32_t)since_us,
+		.since_us = since_last_us(g, now_ns),
 		.live = view.live > UINT32_MAX ? UINT32_MAX : (uint32_t)view.live,
 		.evicted = view.n_evicted > UINT16_MAX ? UINT16_MAX : (uint16_t)view.n_evicted,
 		.flags = sk_tokenizer_is_special(tokenizer, id) ? SK_SLOT_SPECIAL : 0,
@@ -411,6 +416,8 @@ struct sk_event *sk_generation_finish(struct sk_generation *g)
 		g->result.position = g->result.scored_tokens + 1;
 	g->result.cache_bytes =
 		g->most_pages * sk_backend_page_bytes(g->session->pages.pool->backend);
+	g->result.has_policy = true;
+	g->result.policy = g->session->window.policy;
 	event->result = g->result;
 	snprintf(event->reason, sizeof event->reason, "%s", g->reason);
 	return event;

@@ -66,6 +66,7 @@ struct sk_request {
 	uint64_t max_tokens; /* UINT64_MAX: endless; EVALUATE: of the text, at most */
 	bool trace;          /* tell of every step */
 	bool profile;        /* take the time of attention */
+	uint64_t profile_ns; /* STATS: time every operation for so long from now on */
 
 	/* EVALUATE */
 	uint32_t chunk_tokens; /* a step, at most; 0: as many as it holds */

@@ -38,6 +38,7 @@ struct sk_engine {
 	struct sk_forward forward;
 	struct sk_pool pool;
 	struct sk_stats stats;
+	uint64_t profile_until_ns; /* till then every step is timed */
 
 	struct sk_mailbox inbox;  /* struct sk_mail */
 	struct sk_mailbox events; /* struct sk_event */

@@ -101,6 +101,21 @@ static void tell_progress(struct sk_engine *engine, struct sk_generation *g, uin
 	sk_mailbox_post(&engine->events, &event->node);
 }
 
+/* Of the time that a step took for attention, one span's part, by the entries that its rows attended to. */
+static uint64_t attention_share(const struct sk_engine *engine, const struct sk_profile *profile,
+				const struct sk_span *span, uint32_t n_rows)
+{
+	double all = 0, own = 0;
+
+	for (uint32_t row = 0; row < n_rows; row++) {
+		double seen = (double)engine->views[row].live + 1;
+		all += seen;
+		own += row - span->row < span->n_rows ? seen : 0;
+	}
+	return (uint64_t)((double)(profile->ns[SK_OP_APPEND] + profile->ns[SK_OP_ATTEND]) * own /
+			  all);
+}
+
 bool sk_engine_step(struct sk_engine *engine)
 {
 	struct sk_schedule_limits limits = {
@@ -122,7 +137,7 @@ bool sk_engine_step(struct sk_engine *engine)
 	if (!n_spans)
 		return true;
 	struct sk_profile profile = {{0}};
-	bool is_profiled = false;
+	bool is_profiled = begun_ns < engine->profile_until_ns;
 	for (uint32_t i = 0; i < n_spans; i++)
 		is_profiled |= engine->running[i]->request->profile;
 	sk_backend_set_profile(engine->backend, is_profiled ? &profile : NULL);
@@ -130,6 +145,12 @@ bool sk_engine_step(struct sk_engine *engine)
 				 engine->scores, n_scores);
 	sk_backend_set_profile(engine->backend, NULL);
 	uint64_t now_ns = sk_clock_ns();
+	if (is_profiled) {
+		engine->stats.n_profiled_steps++;
+		engine->stats.profiled_ns += now_ns - begun_ns;
+		for (unsigned op = 0; op < SK_N_OPS; op++)
+			engine->stats.profile.ns[op] += profile.ns[op];
+	}
 	if (err < 0) {
 		const char *reason =
 			err == -EIO
@@ -154,7 +175,7 @@ bool sk_engine_step(struct sk_engine *engine)
 			engine->stats.n_prompt_tokens += span->n_rows;
 		if (g->request->profile)
 			g->result.attention_ns +=
-				profile.ns[SK_OP_APPEND] + profile.ns[SK_OP_ATTEND];
+				attention_share(engine, &profile, span, batch.n_rows);
 		bool is_done = sk_generation_ran(g, views, span->n_rows, now_ns - begun_ns, now_ns);
 		if (g->is_scoring) {
 			sk_generation_scored(g, views, span->n_rows,

@@ -17,8 +17,9 @@ SLOW = any(name in os.environ.get("STREAMKV_SANITIZE", "") for name in ("thread"
 N, P, REPEAT = (160, 40, 2) if SLOW else (360, 60, 2)
 SINK, WINDOW, SLACK = 4, 60, 16
 POLICY = ["-S", str(SINK), "-W", str(WINDOW), "-K", str(SLACK)]
-COLUMNS = ("mode,sink,window,slack,capacity,tokens,perplexity,weight_bytes,cache_bytes,scratch_bytes,tokens_per_s,ttft_ms,"
-           "tpot_ms,attention_ms")
+COLUMNS = ("mode,sink,window,slack,capacity,tokens,perplexity,weight_bytes,cache_bytes,scratch_bytes,total_bytes,"
+           "tokens_per_s,ttft_ms,tpot_ms,attention_ms,parameters,mean_live,flops_per_token,cache_bytes_per_token,"
+           "perplexity_change_percent")
 TIMINGS = ("tokens_per_s", "ttft_ms", "tpot_ms")
 
 
@@ -91,7 +92,9 @@ class Compare(Case):
             self.assertEqual(len(lives), n_generated - 1)
             self.assert_close(run["mean_live"], sum(lives) / len(lives))
             attention = 4 * model["layers"] * model["heads"] * model["head_dim"]
-            self.assert_close(run["flops_per_token"], 2 * model["matrix_parameters"] + attention * run["mean_live"])
+            entries = [live + 1 for live in lives]  # a token attends to itself, too
+            self.assert_close(run["flops_per_token"],
+                              2 * model["matrix_parameters"] + attention * sum(entries) / len(entries))
             size = status["page_tokens"]
             pages = max(len({i // size for i in range(sink)} | {i // size for i in range(sink + dropped, token + 1)})
                         for token, (_, dropped) in enumerate(steps))
@@ -110,6 +113,15 @@ class Compare(Case):
         for name, change in streaming["change_percent"].items():
             self.assert_close(1 + change / 100, streaming[name] / dense[name])
         self.assertEqual(len(streaming["change_percent"]), 13)
+
+    def test_timing_attention_slows_nothing_else(self):
+        """Steps are timed in the runs of their own alone: as many as those take."""
+        before = self.daemon.status()
+        answer = json.loads(self.compare("--json", "-f", STORY, "-n", "100", "-p", "30", "--repeat", "3", *POLICY))
+        after = self.daemon.status()
+        of_a_run = answer["generated_tokens"]  # the prompt in one step, and a step for each token but the last
+        self.assertEqual(after["profiled_steps"] - before["profiled_steps"], 2 * of_a_run)
+        self.assertGreater(after["steps"] - before["steps"], 8 * of_a_run)
 
     def test_the_schedule_is_the_daemons(self):
         """What compare computes of the steps is what generate sees of them."""
@@ -133,7 +145,10 @@ class Compare(Case):
                          ["dense", "", "", "", "", "100"])
         self.assertEqual([streaming[name] for name in ("mode", "sink", "window", "slack", "capacity", "tokens")],
                          ["streaming", str(SINK), str(WINDOW), str(SLACK), str(SINK + WINDOW), "100"])
-        self.assertTrue(all(float(row[name]) > 0 for row in (dense, streaming) for name in COLUMNS.split(",")[6:]))
+        self.assertTrue(all(float(row[name]) > 0 for row in (dense, streaming) for name in COLUMNS.split(",")[6:-1]))
+        self.assertEqual(dense["perplexity_change_percent"], "")
+        self.assert_close(1 + float(streaming["perplexity_change_percent"]) / 100,
+                          float(streaming["perplexity"]) / float(dense["perplexity"]), 1e-5)
 
         table = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if line[:1] == "|"]
         self.assertEqual(table[0], ["", "dense", "streaming %d+%d" % (SINK, WINDOW), "change"])
@@ -179,7 +194,7 @@ class Compare(Case):
 
         lines = [line.split() for line in self.compare(*ask).splitlines()]
         head = next(i for i, line in enumerate(lines) if line[:1] == ["mode"])
-        self.assertEqual(lines[head], "mode sink window capacity perplexity change cache MB".split())
+        self.assertEqual(lines[head], "mode sink window capacity perplexity change cache MB MFLOPs".split())
         for line, row in zip(lines[head + 1:], rows, strict=True):
             self.assertEqual(line[:4], [row[name] or "-" for name in ("mode", "sink", "window", "capacity")])
             self.assertEqual(line[4], "%.3f" % float(row["perplexity"]))
@@ -189,9 +204,9 @@ class Compare(Case):
         rows = self.rows(*ask)
         self.assertEqual([(row["mode"], row["sink"], row["window"]) for row in rows],
                          [("streaming", "2", "30"), ("streaming", "2", "38")])
-        self.assertTrue(all(float(row[name]) > 0 for row in rows for name in COLUMNS.split(",")[6:]))
+        self.assertTrue(all(float(row[name]) > 0 for row in rows for name in COLUMNS.split(",")[6:-1]))
         table = [line.split("|")[1:-1] for line in self.compare("--markdown", *ask).splitlines() if line[:1] == "|"]
-        self.assertEqual([len(row) for row in table], [10] * 4)
+        self.assertEqual([len(row) for row in table], [11] * 4)
         rows = self.rows("-f", STORY, "-n", "80", "--sinks", "3,0", "-W", "20", "-S", "12", "--no-speed")
         self.assertEqual([(row["mode"], row["sink"], row["window"]) for row in rows],
                          [("dense", "", ""), ("streaming", "3", "29"), ("window", "0", "32")])

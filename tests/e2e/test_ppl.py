@@ -5,6 +5,8 @@ import math
 import os
 import signal
 import struct
+import subprocess
+import time
 import unittest
 
 from streamkv_test import DEADLINE, MODELS, Case, Daemon
@@ -177,17 +179,81 @@ class Ppl(Case):
         long = self.file("long", TEXT * (20 if SANITIZED else 300))
         with self.daemon.start("ppl", "-f", long, "-S", "4", "-W", "60", "--json", "--per-token",
                                os.path.join(self.daemon.folder, "i.csv")) as process:
-            while self.daemon.status()["running"] == 0:
+            before = self.daemon.status()["prompt_tokens"]
+            while self.daemon.status()["prompt_tokens"] == before:
                 self.assertIsNone(process.poll())
             process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)  # as timeout(1) does: the same wish twice
             out, err = process.communicate(timeout=DEADLINE)
         self.assertEqual(process.returncode, 130)
         end = json.loads(out)
+        self.assertAlmostEqual(math.log(end["perplexity"]), end["nll"], places=5)
         self.assertFalse(end["is_whole"])
         with open(os.path.join(self.daemon.folder, "i.csv")) as file:
             scores = [float(row["logprob"]) for row in csv.DictReader(file)]
         self.assertEqual(len(scores), end["scored_tokens"])
         self.assertIn(b"interrupted", err)
+
+    def test_an_interrupt_before_anything_is_scored(self):
+        long = self.file("long", TEXT * 300)
+        with self.daemon.start("ppl", "-f", long, "--mode", "recompute", "-W", "400", "--json") as process:
+            time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=DEADLINE)
+        self.assertIn(process.returncode, (130, -signal.SIGINT))  # it may not have begun
+        if out:
+            self.assertGreater(json.loads(out)["scored_tokens"], 0)
+        elif process.returncode == 130:
+            self.assertIn(b"nothing is scored yet", err)
+
+    def test_a_full_disk_ends_it(self):
+        long = self.file("long", TEXT * (20 if SANITIZED else 300))
+        for option in ("--per-token", "--trace"):
+            done = self.daemon.run("ppl", "-f", long, "-S", "4", "-W", "60", "--json", "--chunk", "8", option, "/dev/full")
+            self.assertEqual(done.returncode, 74, done.stderr)
+            self.assertIn(b"/dev/full: No space left on device", done.stderr)
+            end = json.loads(done.stdout)
+            self.assertFalse(end["is_whole"])
+            self.assertGreater(end["scored_tokens"], 0)
+        done = self.daemon.run("generate", "--endless", "-q", "--trace", "/dev/full", "It was")
+        self.assertEqual(done.returncode, 74)
+        self.assertIn(b"/dev/full: No space left on device", done.stderr)
+
+    def test_a_reader_of_the_rows_that_goes(self):
+        long = self.file("long", TEXT * (20 if SANITIZED else 300))
+        done = subprocess.run(["bash", "-c", '"$@" --per-token >(head -1 >/dev/null) 2>&1; echo $?', "-",
+                               *self.daemon.command("ppl", "-f", long, "-S", "4", "-W", "60")], stdout=subprocess.PIPE)
+        self.assertEqual(done.stdout.splitlines()[-1], b"141", done.stdout)
+
+    def test_a_daemon_that_dies(self):
+        daemon = Daemon()
+        long = self.file("long", TEXT * (20 if SANITIZED else 300))
+        with daemon.start("ppl", "-f", long, "-S", "4", "-W", "60", "--json") as process:
+            while daemon.status()["prompt_tokens"] < 600:
+                self.assertIsNone(process.poll())
+            daemon.process.kill()
+            out, err = process.communicate(timeout=DEADLINE)
+        daemon.stop()
+        self.assertEqual(process.returncode, 75, err)
+        end = json.loads(out)
+        self.assertFalse(end["is_whole"])
+        self.assertGreater(end["scored_tokens"], 0)
+
+    def test_what_does_not_fit_is_left_out_of_a_baseline(self):
+        done = self.daemon.run("ppl", "-f", STORY, "-S", "4", "-W", "60", "--baseline", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([run["mode"] for run in json.loads(done.stdout)], ["window", "streaming"])
+        self.assertIn(b"dense is left out", done.stderr)
+
+    def test_a_session_keeps_its_policy(self):
+        self.ppl("-n", "100", "--mode", "dense", "-S", "2", "-W", "30", "--session", "kept")
+        self.ppl("-n", "60", "--mode", "streaming", "--session", "kept")
+        end = self.ppl("-n", "100", "--session", "kept")
+        type(self).n_sessions += 1
+        self.assertEqual([end[name] for name in ("mode", "sink", "window", "live_max")], ["streaming", 2, 30, 32])
+        self.assertEqual((end["tokens"], end["scored_tokens"], end["evaluated_tokens"]), (100, 100, 99))
+        text = self.daemon.run("ppl", "-f", STORY, "-n", "50", "--session", "kept").stdout
+        self.assertIn(b"streaming 2+30", text)
 
     def test_a_client_that_is_killed(self):
         process = self.daemon.start("ppl", "-f", self.file("long", TEXT * 50))
@@ -207,7 +273,8 @@ class Ppl(Case):
             (["-f", STORY, "-S", "400", "-W", "100", "-K", "50"], 65, b"trained on 512"),
             (["-f", STORY, "-S", "256", "-W", "257", "--mode", "recompute"], 65, b"trained on 512"),
             (["-f", STORY, "--mode", "dense"], 65, b"context of 512 tokens"),
-            (["-f", STORY, "--mode", "recompute", "--session", "x"], 65, b"with a session"),
+            (["-f", STORY, "--mode", "recompute", "--session", "x"], 64, b"keeps no cache"),
+            (["-f", STORY, "-n", "1"], 64, b"2 or more"),
             (["-f", STORY, "--mode", "window", "-S", "4", "-W", "10"], 64, b"keeps no sinks"),
             (["-f", STORY, "--session", "a b"], 64, b"a name is"),
             (["-f", STORY, "--baseline", "--session", "x"], 64, b"makes no sense"),

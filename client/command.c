@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <utf8proc.h>
 
@@ -234,6 +235,40 @@ struct streamkv_policy sk_policy_of(int mode, const struct sk_cache_opts *cache)
 	};
 	policy.mode = mode; /* in the order of its names */
 	return policy;
+}
+
+double sk_now_s(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
+
+int sk_conclude(const struct streamkv_result *result, const char *label)
+{
+	const char *colon = label ? ": " : "";
+
+	label = label ? label : "";
+	switch (result->stop) {
+	case STREAMKV_STOP_EOS:
+	case STREAMKV_STOP_LIMIT:
+	case STREAMKV_STOP_STRING:
+	case STREAMKV_STOP_DONE:
+		return EX_OK;
+	case STREAMKV_STOP_CANCELLED:
+		return sk_interrupted() ? 128 + sk_interrupted()
+					: sk_said(EX_TEMPFAIL, "%s%scancelled: %s", label, colon,
+						  result->reason);
+	case STREAMKV_STOP_REFUSED:
+		return sk_said(sk_exit_code_of(result->error), "%s%srefused: %s", label, colon,
+			       result->reason);
+	case STREAMKV_STOP_DISCONNECTED:
+		return sk_said(EX_TEMPFAIL, "%s%sended by the daemon: %s", label, colon,
+			       result->reason);
+	default:
+		return sk_said(EX_SOFTWARE, "%s%s%s", label, colon,
+			       result->reason[0] ? result->reason : "the daemon failed");
+	}
 }
 
 const char *sk_file_name(const char *path)

@@ -74,6 +74,12 @@ int sk_check_cache(int mode, const struct sk_cache_opts *cache);
 int sk_check_session(const char *name);
 struct streamkv_policy sk_policy_of(int mode, const struct sk_cache_opts *cache);
 
+double sk_now_s(void); /* seconds of the monotonic clock */
+
+/* What a stream that is over comes to: 0 where it ended as asked, 128 + the signal where sk_interrupted(), else the exit
+ * code of what has been said, behind `label` where that is not NULL. */
+int sk_conclude(const struct streamkv_result *result, const char *label);
+
 /* For people: "standard input" for "-". */
 const char *sk_file_name(const char *path);
 

@@ -28,9 +28,3 @@ const struct sk_field sk_fields[SK_N_FIELDS + 1] = {
 	 .n_decimals = 0, .is_whole = true},
 	{.label = NULL},
 };
-
-const char *sk_field_mode(const struct streamkv_policy *policy)
-{
-	static const char *const modes[] = {"default", "streaming", "window", "dense", "recompute"};
-	return modes[policy->mode];
-}

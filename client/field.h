@@ -19,6 +19,3 @@ struct sk_field {
 
 #define SK_N_FIELDS 14
 extern const struct sk_field sk_fields[SK_N_FIELDS + 1];
-
-/* "dense", "streaming", "window" */
-const char *sk_field_mode(const struct streamkv_policy *policy);

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 struct opts {
@@ -256,18 +255,11 @@ static struct streamkv_generate request_of(const struct opts *opts, const struct
 	return ask;
 }
 
-static double now_s(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
-
 static void show_prefill(const struct opts *opts, const struct streamkv_stream *stream,
 			 double begun_s)
 {
 	uint64_t n_prompt, n_done;
-	double passed_s = now_s() - begun_s;
+	double passed_s = sk_now_s() - begun_s;
 	streamkv_progress(stream, &n_prompt, &n_done);
 	if (!opts->quiet && n_prompt && passed_s > 0.5)
 		sk_terminal_bar("reading the prompt", (double)n_done / (double)n_prompt,
@@ -279,7 +271,7 @@ static int follow(struct output *output, struct streamkv_stream *stream)
 {
 	struct streamkv_error error;
 	struct streamkv_token token;
-	double begun_s = now_s();
+	double begun_s = sk_now_s();
 	bool is_cancelled = false, has_token = false;
 	int got, err = 0;
 
@@ -309,26 +301,6 @@ static int follow(struct output *output, struct streamkv_stream *stream)
 	}
 	sk_terminal_clear();
 	return got < 0 ? sk_said(sk_exit_code_of(got), "%s", error.text) : 0;
-}
-
-static int exit_code_of(const struct streamkv_result *result)
-{
-	switch (result->stop) {
-	case STREAMKV_STOP_EOS:
-	case STREAMKV_STOP_LIMIT:
-	case STREAMKV_STOP_STRING:
-		return EX_OK;
-	case STREAMKV_STOP_CANCELLED:
-		return sk_interrupted() ? 128 + sk_interrupted()
-					: sk_said(EX_TEMPFAIL, "cancelled: %s", result->reason);
-	case STREAMKV_STOP_REFUSED:
-		return sk_said(sk_exit_code_of(result->error), "refused: %s", result->reason);
-	case STREAMKV_STOP_DISCONNECTED:
-		return sk_said(EX_TEMPFAIL, "ended by the daemon: %s", result->reason);
-	default:
-		return sk_said(EX_SOFTWARE, "%s",
-			       result->reason[0] ? result->reason : "the daemon failed");
-	}
 }
 
 static int say_end(const struct output *output, const struct streamkv_result *result)
@@ -365,7 +337,7 @@ static int generate(struct streamkv *kv, const struct opts *opts, const struct s
 		if (!exit_code)
 			exit_code = say_end(&output, streamkv_result(stream));
 		if (!exit_code)
-			exit_code = exit_code_of(streamkv_result(stream));
+			exit_code = sk_conclude(streamkv_result(stream), NULL);
 		streamkv_stream_close(stream);
 	}
 	int trace_code = sk_trace_close(&output.trace);

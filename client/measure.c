@@ -4,19 +4,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define WARM_UP_TOKENS 8
 /* An evaluation's chunk takes pages beside what the policy keeps. Where no speed run tells what a stream
  * takes, chunks are this small: at most a page or two, and hardly slower. */
 #define SMALL_CHUNK 32
-
-static double now_s(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
 
 void sk_measure_label(const struct sk_measure *measure, char ret_text[SK_MEASURE_LABEL_BYTES])
 {
@@ -55,27 +47,6 @@ int sk_measure_perplexity(struct streamkv *kv, const struct sk_subject *subject,
 	return exit_code;
 }
 
-/* What a stream that is over comes to: 0, or the exit code of a fault. */
-static int conclude(const char *label, const struct streamkv_result *result)
-{
-	switch (result->stop) {
-	case STREAMKV_STOP_LIMIT:
-		return 0;
-	case STREAMKV_STOP_CANCELLED:
-		return sk_interrupted()
-			       ? 0
-			       : sk_said(EX_TEMPFAIL, "%s: cancelled: %s", label, result->reason);
-	case STREAMKV_STOP_REFUSED:
-		return sk_said(sk_exit_code_of(result->error), "%s: refused: %s", label,
-			       result->reason);
-	case STREAMKV_STOP_DISCONNECTED:
-		return sk_said(EX_TEMPFAIL, "%s: ended by the daemon: %s", label, result->reason);
-	default:
-		return sk_said(EX_SOFTWARE, "%s: %s", label,
-			       result->reason[0] ? result->reason : "the daemon failed");
-	}
-}
-
 static void show(const struct sk_subject *subject, const char *label, const char *what, double part,
 		 double per_second)
 {
@@ -100,7 +71,7 @@ static int generate(struct streamkv *kv, const struct sk_subject *subject,
 	char label[SK_MEASURE_LABEL_BYTES];
 	bool is_cancelled = false;
 	uint64_t n_come = 0;
-	double begun_s = now_s(), shown_s = begun_s;
+	double begun_s = sk_now_s(), shown_s = begun_s;
 	int got;
 
 	sk_measure_label(measure, label);
@@ -124,7 +95,7 @@ static int generate(struct streamkv *kv, const struct sk_subject *subject,
 			n_come += token.id >= 0;
 		else if (got != -EINTR && got != -ETIMEDOUT)
 			break;
-		double at_s = now_s();
+		double at_s = sk_now_s();
 		if (at_s - shown_s < 0.25)
 			continue;
 		shown_s = at_s;
@@ -132,9 +103,10 @@ static int generate(struct streamkv *kv, const struct sk_subject *subject,
 		     (double)n_come / (at_s - begun_s));
 	}
 	sk_terminal_clear();
-	int exit_code = got < 0 ? sk_said(sk_exit_code_of(got), "%s", error.text)
-				: conclude(label, streamkv_result(stream));
 	*ret_result = *streamkv_result(stream);
+	int exit_code = got < 0 ? sk_said(sk_exit_code_of(got), "%s", error.text) : 0;
+	if (!exit_code && !(ret_result->stop == STREAMKV_STOP_CANCELLED && sk_interrupted()))
+		exit_code = sk_conclude(ret_result, label);
 	ret_result->reason = ret_result->stop_string = "";
 	streamkv_stream_close(stream);
 	return exit_code;

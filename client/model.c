@@ -16,12 +16,6 @@ static const struct sk_option options[] = {
 	{0},
 };
 
-static const char *mode_name(const struct streamkv_policy *policy)
-{
-	static const char *const names[] = {"default", "streaming", "window", "dense", "recompute"};
-	return names[policy->mode];
-}
-
 static int print_json(const struct streamkv_model *m)
 {
 	const struct {
@@ -34,7 +28,7 @@ static int print_json(const struct streamkv_model *m)
 		{"file_format", m->file_format},
 		{"weights", m->weights},
 		{"chat", m->chat},
-		{"mode", mode_name(&m->policy)},
+		{"mode", streamkv_mode_name(m->policy.mode)},
 	};
 	const struct {
 		const char *name;
@@ -93,8 +87,9 @@ static int print_text(const struct streamkv_model *m)
 		m->name, m->path, m->architecture, m->file_format, (double)m->parameters / 1e6,
 		(double)m->weight_bytes / 1e6, m->weights, m->layers, m->width, m->mlp_width,
 		m->vocabulary, m->heads, m->head_dim, m->kv_heads, m->rotary_dims, m->rope_base,
-		m->context, (unsigned long long)m->kv_bytes_per_token, mode_name(&m->policy),
-		(long long)m->policy.sink, (long long)m->policy.window, (long long)m->policy.slack,
+		m->context, (unsigned long long)m->kv_bytes_per_token,
+		streamkv_mode_name(m->policy.mode), (long long)m->policy.sink,
+		(long long)m->policy.window, (long long)m->policy.slack,
 		m->chat[0] ? m->chat : "no template");
 	return sk_write_out(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
 }

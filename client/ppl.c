@@ -1,9 +1,6 @@
 /* streamkv-client ppl: the perplexity of a text, under one way of cutting the cache or several. */
-#include "client/scores.h"
+#include "client/evaluation.h"
 
-#include <errno.h>
-#include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,144 +52,6 @@ static const struct sk_option options[] = {
 	{0},
 };
 
-/* One evaluation: how the cache was cut (as the daemon told, once it has), and what came. */
-struct run {
-	struct streamkv_policy policy;
-	struct sk_scores scores;
-};
-
-static bool has_scores(const struct run *run)
-{
-	return run->scores.n_scored > 0;
-}
-
-/* --- Output --- */
-
-/* JSON has no word for infinity. */
-static json_t *number_of(double value)
-{
-	return isfinite(value) ? json_real(value) : json_null();
-}
-
-static json_t *json_of(const struct run *run)
-{
-	const struct sk_scores *s = &run->scores;
-	const struct streamkv_result *r = &s->result;
-	const struct streamkv_policy *p = &run->policy;
-	const bool is_dense = p->mode == STREAMKV_DENSE;
-	const struct {
-		const char *name;
-		bool is_none; /* means nothing here */
-		int64_t value;
-	} policy[] = {
-		{"sink", is_dense, p->sink},
-		{"window", is_dense, p->window},
-		{"slack", is_dense || p->mode == STREAMKV_RECOMPUTE, p->slack},
-	};
-	const struct {
-		const char *name;
-		uint64_t value;
-	} numbers[] = {
-		{"tokens", s->n_tokens},
-		{"scored_tokens", s->n_scored},
-		{"evaluated_tokens", r->evaluated_tokens},
-		{"live_min", r->live_min},
-		{"live_max", r->live_max},
-		{"evictions", r->evictions},
-		{"evicted_tokens", r->evicted_tokens},
-		{"cache_bytes", r->cache_bytes},
-		{"steps", r->steps},
-	};
-	json_t *object =
-		json_pack("{s:s, s:b, s:o, s:f, s:f, s:f}", "mode", modes[p->mode], "is_whole",
-			  s->is_whole, "perplexity", number_of(sk_scores_perplexity(s)), "nll",
-			  s->nll / (double)s->n_scored, "seconds", s->seconds, "tokens_per_s",
-			  sk_scores_per_second(s));
-	for (unsigned i = 0; object && i < sizeof policy / sizeof *policy; i++)
-		json_object_set_new(object, policy[i].name,
-				    policy[i].is_none ? json_null()
-						      : json_integer(policy[i].value));
-	for (unsigned i = 0; object && i < sizeof numbers / sizeof *numbers; i++)
-		json_object_set_new(object, numbers[i].name,
-				    json_integer((json_int_t)numbers[i].value));
-	return object;
-}
-
-static int print_json(const struct opts *opts, const struct run *runs, unsigned n_runs)
-{
-	json_t *list = json_array();
-	for (unsigned i = 0; i < n_runs; i++) {
-		if (has_scores(&runs[i]))
-			json_array_append_new(list, json_of(&runs[i]));
-	}
-	char *text = json_dumps(opts->baseline ? list : json_array_get(list, 0),
-				JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-	json_decref(list);
-	if (!text)
-		return sk_said(EX_OSERR, "not enough memory");
-	int err = sk_write_out(text, strlen(text));
-	free(text);
-	return err ? err : sk_write_out("\n", 1);
-}
-
-/* "streaming 4+252", and what else is not 0 */
-static void describe(const struct streamkv_policy *p, char *text, size_t n_bytes)
-{
-	int n = snprintf(text, n_bytes, "%s", modes[p->mode]);
-	if (p->mode == STREAMKV_DENSE)
-		return;
-	if (p->mode == STREAMKV_WINDOW)
-		n += snprintf(text + n, n_bytes - (size_t)n, " %lld", (long long)p->window);
-	else
-		n += snprintf(text + n, n_bytes - (size_t)n, " %lld+%lld", (long long)p->sink,
-			      (long long)p->window);
-	if (p->slack && p->mode != STREAMKV_RECOMPUTE)
-		snprintf(text + n, n_bytes - (size_t)n, " (slack %lld)", (long long)p->slack);
-}
-
-static int print_one(const struct run *run)
-{
-	char text[512], what[64];
-	const struct sk_scores *s = &run->scores;
-
-	describe(&run->policy, what, sizeof what);
-	int n = snprintf(text, sizeof text,
-			 "perplexity %.4f  (%s, %llu tokens scored, %.4f nats each; %.1f s, %.0f "
-			 "tokens/s, at most %llu entries live)\n",
-			 sk_scores_perplexity(s), what, (unsigned long long)s->n_scored,
-			 s->nll / (double)s->n_scored, s->seconds, sk_scores_per_second(s),
-			 (unsigned long long)s->result.live_max);
-	return sk_write_out(text, (size_t)n);
-}
-
-static int print_table(const struct run *runs, unsigned n_runs)
-{
-	char text[256], what[64];
-	int n = snprintf(text, sizeof text, "%-28s %10s %12s %10s %10s %10s\n", "mode", "tokens",
-			 "perplexity", "to dense", "live", "tokens/s");
-	int err = sk_write_out(text, (size_t)n);
-
-	for (unsigned i = 0; i < n_runs && !err; i++) {
-		const struct sk_scores *s = &runs[i].scores;
-		char change[32] = "";
-		if (!has_scores(&runs[i]))
-			continue;
-		/* Of the same tokens alone. */
-		if (runs[0].policy.mode == STREAMKV_DENSE && runs[0].scores.n_scored == s->n_scored)
-			snprintf(change, sizeof change, "%+.1f %%",
-				 100 * (sk_scores_perplexity(s) /
-						sk_scores_perplexity(&runs[0].scores) -
-					1));
-		describe(&runs[i].policy, what, sizeof what);
-		n = snprintf(text, sizeof text, "%-28s %10llu %12.4f %10s %10llu %10.0f%s\n", what,
-			     (unsigned long long)s->n_scored, sk_scores_perplexity(s), change,
-			     (unsigned long long)s->result.live_max, sk_scores_per_second(s),
-			     s->is_whole ? "" : "  (interrupted)");
-		err = sk_write_out(text, (size_t)n);
-	}
-	return err;
-}
-
 /* --- Runs --- */
 
 /* FILE.csv, or FILE-MODE.csv where several modes run. NULL stays NULL; heap. */
@@ -211,13 +70,13 @@ static char *path_of(const char *path, const char *mode, bool is_one)
 }
 
 static int run_into(struct streamkv *kv, const struct opts *opts, const struct sk_input *text,
-		    struct run *run, const char *per_token, const char *trace_path)
+		    struct sk_evaluation *run, const char *per_token, const char *trace_path)
 {
 	struct streamkv_evaluate ask = STREAMKV_EVALUATE_INIT;
 	struct sk_trace trace = {0};
 	struct sk_csv rows = {0};
 	struct sk_scores_output output = {
-		.label = opts->session ? opts->session : modes[run->policy.mode],
+		.label = opts->session ? opts->session : streamkv_mode_name(run->policy.mode),
 		.quiet = opts->quiet,
 		.per_token = &rows,
 		.trace = &trace,
@@ -244,9 +103,9 @@ static int run_into(struct streamkv *kv, const struct opts *opts, const struct s
 }
 
 static int run_one(struct streamkv *kv, const struct opts *opts, const struct sk_input *text,
-		   struct run *run)
+		   struct sk_evaluation *run)
 {
-	const char *mode = modes[run->policy.mode];
+	const char *mode = streamkv_mode_name(run->policy.mode);
 	char *per_token = path_of(opts->per_token, mode, !opts->baseline);
 	char *trace = path_of(opts->trace, mode, !opts->baseline);
 	int exit_code = (opts->per_token && !per_token) || (opts->trace && !trace)
@@ -258,7 +117,8 @@ static int run_one(struct streamkv *kv, const struct opts *opts, const struct sk
 }
 
 /* What runs, the options laid over what the daemon would do. */
-static unsigned plan(const struct streamkv *kv, const struct opts *opts, struct run runs[4])
+static unsigned plan(const struct streamkv *kv, const struct opts *opts,
+		     struct sk_evaluation runs[4])
 {
 	struct streamkv_policy policy = streamkv_welcome(kv)->policy;
 	struct streamkv_policy asked = sk_policy_of(opts->mode, &opts->cache);
@@ -287,7 +147,7 @@ static unsigned plan(const struct streamkv *kv, const struct opts *opts, struct 
 		n++;
 	}
 	if (runs[0].policy.mode == STREAMKV_RECOMPUTE) { /* the slowest last, dense first */
-		struct run recompute = runs[0];
+		struct sk_evaluation recompute = runs[0];
 		memmove(runs, runs + 1, (n - 1) * sizeof *runs);
 		runs[n - 1] = recompute;
 	}
@@ -296,24 +156,24 @@ static unsigned plan(const struct streamkv *kv, const struct opts *opts, struct 
 
 static int ppl(struct streamkv *kv, const struct opts *opts, const struct sk_input *text)
 {
-	struct run runs[4] = {0};
+	struct sk_evaluation runs[4] = {0};
 	unsigned n_runs = plan(kv, opts, runs);
-	const struct run *last = NULL; /* that scored anything */
+	const struct sk_evaluation *last = NULL; /* that scored anything */
 	int exit_code = 0, err = 0;
 
 	sk_interrupt_catch();
 	for (unsigned i = 0; i < n_runs && !exit_code && !sk_interrupted(); i++) {
 		exit_code = run_one(kv, opts, text, &runs[i]);
-		if (has_scores(&runs[i]))
+		if (sk_evaluation_has_scores(&runs[i]))
 			last = &runs[i];
 		else if (exit_code == EX_DATAERR && n_runs > 1 &&
 			 runs[i].policy.mode == STREAMKV_DENSE)
 			exit_code = sk_said(0, "so dense is left out; --tokens would make it fit");
 	}
 	if (last) /* whatever ended it, this is what came */
-		err = opts->json       ? print_json(opts, runs, n_runs)
-		      : opts->baseline ? print_table(runs, n_runs)
-				       : print_one(last);
+		err = opts->json       ? sk_evaluation_print_json(runs, n_runs, opts->baseline)
+		      : opts->baseline ? sk_evaluation_print_table(runs, n_runs)
+				       : sk_evaluation_print(last);
 	if (!exit_code && sk_interrupted())
 		exit_code = last ? sk_said(128 + sk_interrupted(),
 					   "interrupted: this is of %llu tokens",

@@ -2,16 +2,8 @@
 
 #include <errno.h>
 #include <math.h>
-#include <time.h>
 
 const char sk_scores_csv_header[] = "pos,id,logprob,live\n";
-
-static double now_s(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
 
 double sk_scores_perplexity(const struct sk_scores *scores)
 {
@@ -62,28 +54,15 @@ static bool has_failed(const struct sk_scores_output *output)
 	       (output->trace && sk_csv_failed(&output->trace->csv));
 }
 
-/* What a stream that is over comes to: 0, or the exit code of a fault. */
 static int conclude(const struct sk_scores_output *output, const struct streamkv_result *result,
 		    struct sk_scores *scores)
 {
 	scores->result = *result;
 	scores->result.reason = scores->result.stop_string = "";
-	switch (result->stop) {
-	case STREAMKV_STOP_DONE:
-		scores->is_whole = true;
+	scores->is_whole = result->stop == STREAMKV_STOP_DONE;
+	if (result->stop == STREAMKV_STOP_CANCELLED && (sk_interrupted() || has_failed(output)))
 		return 0;
-	case STREAMKV_STOP_CANCELLED:
-		return sk_interrupted() || has_failed(output)
-			       ? 0
-			       : sk_said(EX_TEMPFAIL, "cancelled: %s", result->reason);
-	case STREAMKV_STOP_REFUSED:
-		return sk_said(sk_exit_code_of(result->error), "refused: %s", result->reason);
-	case STREAMKV_STOP_DISCONNECTED:
-		return sk_said(EX_TEMPFAIL, "ended by the daemon: %s", result->reason);
-	default:
-		return sk_said(EX_SOFTWARE, "%s",
-			       result->reason[0] ? result->reason : "the daemon failed");
-	}
+	return sk_conclude(result, NULL);
 }
 
 int sk_scores_run(struct streamkv *kv, const struct streamkv_evaluate *ask,
@@ -93,7 +72,7 @@ int sk_scores_run(struct streamkv *kv, const struct streamkv_evaluate *ask,
 	struct streamkv_error error;
 	struct streamkv_token token;
 	struct sk_scores scores = {.result.policy = {STREAMKV_DEFAULT, -1, -1, -1}};
-	double begun_s = now_s(), shown_s = begun_s;
+	double begun_s = sk_now_s(), shown_s = begun_s;
 	bool is_cancelled = false;
 
 	*ret_scores = scores;
@@ -110,7 +89,7 @@ int sk_scores_run(struct streamkv *kv, const struct streamkv_evaluate *ask,
 			take(output, &token, &scores);
 		else if (got != -EINTR && got != -ETIMEDOUT)
 			break;
-		scores.seconds = now_s() - begun_s;
+		scores.seconds = sk_now_s() - begun_s;
 		if (scores.seconds > 0.5 && begun_s + scores.seconds - shown_s > 0.1) {
 			shown_s = begun_s + scores.seconds;
 			show(output, stream, &scores);

@@ -11,6 +11,12 @@ const char *streamkv_stop_name(enum streamkv_stop stop)
 	return stop >= 0 && stop < sizeof names / sizeof *names ? names[stop] : names[0];
 }
 
+const char *streamkv_mode_name(int mode)
+{
+	static const char *const names[] = {"default", "streaming", "window", "dense", "recompute"};
+	return mode >= 0 && mode < (int)(sizeof names / sizeof *names) ? names[mode] : "unknown";
+}
+
 /* --- Reading --- */
 
 static int keep_text(struct streamkv_stream *stream, const struct sk_slot *slot)

@@ -131,6 +131,7 @@ enum streamkv_stop {
 	STREAMKV_STOP_DONE, /* the whole text is evaluated */
 };
 const char *streamkv_stop_name(enum streamkv_stop stop);
+const char *streamkv_mode_name(int mode); /* "streaming"; "unknown" of what is none */
 
 struct streamkv_result {
 	enum streamkv_stop stop;

@@ -109,7 +109,7 @@ static void fill_row(const struct sk_table *table, const struct sk_measure *meas
 	const struct sk_measure *baseline = sk_table_baseline(table);
 	const int64_t numbers[] = {p->sink, p->window, p->slack, sk_sweep_capacity(p)};
 
-	add_text(grid, sk_field_mode(p));
+	add_text(grid, streamkv_mode_name(p->mode));
 	for (unsigned i = 0; i < 4; i++) {
 		if (!is_plain && i == 2)
 			continue; /* the slack is the same in all */

@@ -67,7 +67,7 @@ static json_t *run_of(const struct sk_table *table, const struct sk_measure *mea
 	};
 
 	json_t *object = json_object();
-	json_object_set_new(object, "mode", json_string(sk_field_mode(p)));
+	json_object_set_new(object, "mode", json_string(streamkv_mode_name(p->mode)));
 	for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++)
 		json_object_set_new(object, numbers[i].name,
 				    is_dense ? json_null() : json_integer(numbers[i].value));

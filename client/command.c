@@ -53,6 +53,7 @@ int sk_exit_code_of(int err)
 	case -EBADMSG:
 		return EX_PROTOCOL;
 	case -EINVAL:
+	case -ERANGE:
 	case -EILSEQ:
 	case -EMSGSIZE:
 	case -EOVERFLOW:

@@ -314,7 +314,15 @@ static int say_end(const struct output *output, const struct streamkv_result *re
 		err = sk_write_out("\n", 1);
 	if (opts->stats)
 		say_stats(result);
-	else if (result->stop == STREAMKV_STOP_LIMIT && result->reason[0] && !opts->quiet)
+	else if (opts->trace && !opts->json && !opts->quiet)
+		sk_said(0,
+			"trace: %llu steps, %llu entries evicted in %llu cuts, %llu to %llu live",
+			(unsigned long long)result->steps,
+			(unsigned long long)result->evicted_tokens,
+			(unsigned long long)result->evictions, (unsigned long long)result->live_min,
+			(unsigned long long)result->live_max);
+	if (!opts->stats && result->stop == STREAMKV_STOP_LIMIT && result->reason[0] &&
+	    !opts->quiet)
 		sk_said(0, "%s", result->reason);
 	return err;
 }

@@ -1,6 +1,7 @@
 /* streamkv-client ppl: the perplexity of a text, under one way of cutting the cache or several. */
 #include "client/evaluation.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,8 +167,8 @@ static int ppl(struct streamkv *kv, const struct opts *opts, const struct sk_inp
 		exit_code = run_one(kv, opts, text, &runs[i]);
 		if (sk_evaluation_has_scores(&runs[i]))
 			last = &runs[i];
-		else if (exit_code == EX_DATAERR && n_runs > 1 &&
-			 runs[i].policy.mode == STREAMKV_DENSE)
+		else if (opts->baseline && runs[i].policy.mode == STREAMKV_DENSE &&
+			 runs[i].scores.result.error == -ERANGE)
 			exit_code = sk_said(0, "so dense is left out; --tokens would make it fit");
 	}
 	if (last) /* whatever ended it, this is what came */
@@ -199,6 +200,9 @@ static int run(const void *from, int n_rest, char **rest)
 					 "--session makes no sense with it");
 	if (opts->tokens == 1)
 		return sk_said(EX_USAGE, "--tokens: 2 or more are wanted, or 0 for all");
+	if (opts->mode == STREAMKV_RECOMPUTE && opts->trace)
+		return sk_said(EX_USAGE, "--trace: the steps of recompute are no part of a "
+					 "timeline; --per-token tells its scores");
 	if (opts->mode == STREAMKV_RECOMPUTE && opts->session)
 		return sk_said(
 			EX_USAGE,

@@ -1,6 +1,7 @@
 #include "client/command.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -129,6 +130,28 @@ static int print_text(const struct streamkv_status *s, bool profile)
 	return err || !profile ? err : print_profile(s);
 }
 
+/* Second by second, so that the daemon goes on timing steps only as long as somebody watches. */
+static int watch(struct streamkv *kv, double seconds, struct streamkv_status *ret_before,
+		 struct streamkv_error *error)
+{
+	double end_s = sk_now_s() + seconds;
+	struct streamkv_status status;
+	bool is_first = true;
+
+	for (double left_s; (left_s = end_s - sk_now_s()) > 0; is_first = false) {
+		double part_s = left_s < 1 ? left_s : 1;
+		int err = streamkv_profile(kv, (uint32_t)(part_s * 1e3) + 1, &status, error);
+		if (err < 0)
+			return err;
+		if (is_first)
+			*ret_before = status;
+		const struct timespec part = {.tv_sec = (time_t)part_s,
+					      .tv_nsec = (long)(fmod(part_s, 1) * 1e9)};
+		nanosleep(&part, NULL);
+	}
+	return 0;
+}
+
 static int run(const void *from, int n_rest, char **rest)
 {
 	const struct opts *opts = from;
@@ -143,14 +166,8 @@ static int run(const void *from, int n_rest, char **rest)
 		return exit_code;
 	int err = 0;
 	struct streamkv_status before = {0};
-	if (opts->profile) {
-		err = streamkv_profile(kv, (uint32_t)(opts->seconds * 1e3), &before, &error);
-		const struct timespec watch = {
-			.tv_sec = (time_t)opts->seconds,
-			.tv_nsec = (long)((opts->seconds - (double)(time_t)opts->seconds) * 1e9)};
-		if (!err)
-			nanosleep(&watch, NULL);
-	}
+	if (opts->profile)
+		err = watch(kv, opts->seconds, &before, &error);
 	if (!err)
 		err = streamkv_status(kv, &status, &error);
 	if (!err)

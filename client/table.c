@@ -171,21 +171,32 @@ static void fill_rows(const struct sk_table *table, struct grid *grid, bool is_p
 
 /* --- Forms --- */
 
-/* By how much the throughputs of a configuration differ at most, in %: less in a change of speed means nothing. */
+/* By how much the runs of a configuration differ at most in any of their times, in %: less in a change of speed means
+ * nothing. NaN where nothing was timed twice. */
 static double spread_of(const struct sk_table *table)
 {
-	double most = 0;
+	static const enum sk_quantity timings[] = {SK_TTFT_MS, SK_TPOT_MS};
+	double most = NAN;
 
-	for (unsigned i = 0; i < table->n_measures; i++) {
-		const struct sk_measure *measure = &table->measures[i];
+	for (unsigned i = 0; i < 2 * table->n_measures; i++) {
+		const struct sk_measure *measure = &table->measures[i / 2];
 		double ends[3];
 		for (int j = 0; j < 3; j++)
-			ends[j] = sk_measure_value(measure, table->subject, SK_TOKENS_PER_S,
+			ends[j] = sk_measure_value(measure, table->subject, timings[i % 2],
 						   (enum sk_statistic)j);
-		double spread = 100 * (ends[SK_MOST] - ends[SK_LEAST]) / ends[SK_MEDIAN];
-		most = spread > most ? spread : most; /* which a NaN is not */
+		if (measure->n_timed > 1)
+			most = fmax(most, 100 * (ends[SK_MOST] - ends[SK_LEAST]) / ends[SK_MEDIAN]);
 	}
 	return most;
+}
+
+static bool has_attention(const struct sk_table *table)
+{
+	for (unsigned i = 0; i < table->n_measures; i++) {
+		if (sk_table_shows(&table->measures[i]) && table->measures[i].n_profiled_steps)
+			return true;
+	}
+	return false;
 }
 
 /* Complete speed runs of the configuration that has fewest. */
@@ -219,18 +230,24 @@ static void write_caption(const struct sk_table *table, FILE *out, const char *l
 		fprintf(out, "speed: a prompt of its first %llu, then %llu generated; ",
 			(unsigned long long)subject->n_prompt,
 			(unsigned long long)subject->n_generate);
-	if (n_timed > 1)
-		fprintf(out, "medians of %u runs, which differ by up to %.0f %%%s", n_timed,
-			spread_of(table), line_end);
+	double spread = spread_of(table);
+	if (n_timed > 1 && !isnan(spread))
+		fprintf(out, "%s of %u runs, which differ by up to %.0f %%%s",
+			n_timed > 2 ? "medians" : "means", n_timed, spread, line_end);
 	else if (n_timed)
 		fprintf(out, "one run, whose differences mean little%s", line_end);
-	if (n_timed)
+	if (has_attention(table))
 		fprintf(out, "attention: one run of its own, the prompt's steps among them%s",
 			line_end);
 	if (table->is_grid)
-		fprintf(out, "memory beside the cache: %.2f MB of weights, %.2f MB of scratch%s",
+		fprintf(out,
+			"memory beside the cache: %.2f MB of weights, %.2f MB of scratch; %.2f "
+			"million "
+			"parameters, %llu bytes of cache a token%s",
 			(double)subject->model.weight_bytes / 1e6,
-			(double)subject->status.scratch_bytes / 1e6, line_end);
+			(double)subject->status.scratch_bytes / 1e6,
+			(double)subject->model.parameters / 1e6,
+			(unsigned long long)subject->model.kv_bytes_per_token, line_end);
 	fputc('\n', out);
 }
 

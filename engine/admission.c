@@ -34,6 +34,13 @@ int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_polic
 		return sk_diag_fail(diag, EINVAL, "the window must hold at least 1 token");
 	/* Beside a cache the token itself has a place; a block that is recomputed holds it already. */
 	uint64_t reach = most + (policy->mode != SK_MODE_RECOMPUTE);
+	if (policy->mode == SK_MODE_RECOMPUTE && reach > engine->config.n_context)
+		return sk_diag_fail(
+			diag, EINVAL,
+			"sink %u + window %u are %llu tokens to compute afresh, but the "
+			"model was trained on %u; ask for fewer",
+			policy->sink, policy->window, (unsigned long long)reach,
+			engine->config.n_context);
 	if (reach > engine->config.n_context)
 		return sk_diag_fail(diag, EINVAL,
 				    "sink %u + window %u + slack %u and the token itself reach "
@@ -93,8 +100,8 @@ static int check_prompt(struct sk_engine *engine, struct sk_request *request,
 	if (is_text && n_input == 1)
 		return sk_diag_fail(
 			diag, EINVAL,
-			"the text is one token, and nothing precedes it: a longer text is "
-			"needed, or a session that has begun");
+			"the text is one token, and there is none before it to predict it from: a "
+			"longer text is needed, or a session whose last text came to its end");
 	for (size_t i = 0; i < ids->n_ids; i++) {
 		if (ids->ids[i] < 0 || (uint32_t)ids->ids[i] >= engine->config.n_vocab)
 			return sk_diag_fail(diag, EINVAL,
@@ -104,7 +111,7 @@ static int check_prompt(struct sk_engine *engine, struct sk_request *request,
 	uint64_t live = sk_window_live(window), n_run = n_input - is_text;
 	if (window->policy.mode == SK_MODE_DENSE && live + n_run > engine->config.n_context)
 		return sk_diag_fail(
-			diag, EINVAL,
+			diag, ERANGE,
 			"a dense session holds the model's context of %u tokens: %llu "
 			"are in it and the %s has %llu; a streaming session takes a %s of "
 			"any length",

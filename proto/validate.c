@@ -366,6 +366,10 @@ static int check_evaluate(const Sk__Evaluate *e, const struct sk_limits *limits,
 		return r;
 	if (!e->policy)
 		return 0;
+	if (e->policy->mode == SK__MODE__MODE_RECOMPUTE && e->trace)
+		return sk_diag_fail(diag, EINVAL,
+				    "Evaluate.trace is set; with Policy.mode 4 (recompute), whose "
+				    "steps are no part of a timeline, it must not be");
 	if (e->policy->mode == SK__MODE__MODE_RECOMPUTE && *e->session)
 		return sk_diag_fail(diag, EINVAL,
 				    "Policy.mode is 4 (recompute), which keeps no cache; with a "
@@ -420,6 +424,11 @@ int sk_client_message_check(const Sk__ClientMessage *m, const struct sk_limits *
 					    "Cancel.target is 0; 1 to 4294967295 is allowed");
 		return 0;
 	case SK__CLIENT_MESSAGE__BODY_STATUS:
+		if (m->status->profile_ms > 10000)
+			return sk_diag_fail(diag, EINVAL,
+					    "StatusRequest.profile_ms is %u; 0 to 10000 is allowed",
+					    m->status->profile_ms);
+		return 0;
 	case SK__CLIENT_MESSAGE__BODY_MODEL:
 		return 0;
 	default:

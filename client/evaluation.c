@@ -1,9 +1,7 @@
 #include "client/evaluation.h"
+#include "client/json_out.h"
 
-#include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 bool sk_evaluation_has_scores(const struct sk_evaluation *run)
 {
@@ -67,14 +65,9 @@ int sk_evaluation_print_json(const struct sk_evaluation *runs, unsigned n_runs, 
 		if (sk_evaluation_has_scores(&runs[i]))
 			json_array_append_new(list, json_of(&runs[i]));
 	}
-	char *text = json_dumps(is_list ? list : json_array_get(list, 0),
-				JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-	json_decref(list);
-	if (!text)
-		return sk_said(EX_OSERR, "not enough memory");
-	int err = sk_write_out(text, strlen(text));
-	free(text);
-	return err ? err : sk_write_out("\n", 1);
+	json_t *one = json_incref(json_array_get(list, 0));
+	json_decref(is_list ? one : list);
+	return sk_json_print(is_list ? list : one, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 }
 
 /* "streaming 4+252", and what else is not 0 */

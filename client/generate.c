@@ -1,9 +1,9 @@
 /* streamkv-client generate: a prompt to the daemon, tokens to standard output as they come. */
 #include "client/command.h"
+#include "client/json_out.h"
 #include "client/trace.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,15 +114,7 @@ static json_t *text_of(const uint8_t *text, size_t n_bytes)
 
 static int print_object(json_t *object)
 {
-	char *line = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-	json_decref(object);
-	if (!line)
-		return sk_said(EX_OSERR, "not enough memory");
-	size_t n = strlen(line);
-	line[n] = '\n';
-	int err = sk_write_out(line, n + 1);
-	free(line);
-	return err;
+	return sk_json_print(object, JSON_COMPACT | JSON_REAL_PRECISION(9));
 }
 
 static int print_token(struct output *output, const struct streamkv_token *token)

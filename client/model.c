@@ -1,8 +1,5 @@
 #include "client/command.h"
-
-#include <jansson.h>
-#include <stdlib.h>
-#include <string.h>
+#include "client/json_out.h"
 
 struct opts {
 	const char *socket;
@@ -61,13 +58,7 @@ static int print_json(const struct streamkv_model *m)
 		json_object_set_new(object, numbers[i].name,
 				    json_integer((json_int_t)numbers[i].value));
 	json_object_set_new(object, "rope_base", json_real(m->rope_base));
-	char *text = json_dumps(object, JSON_INDENT(2));
-	json_decref(object);
-	if (!text)
-		return sk_said(EX_OSERR, "not enough memory");
-	int err = sk_write_out(text, strlen(text));
-	free(text);
-	return err ? err : sk_write_out("\n", 1);
+	return sk_json_print(object, JSON_INDENT(2));
 }
 
 static int print_text(const struct streamkv_model *m)

@@ -1,8 +1,7 @@
 #include "client/command.h"
+#include "client/json_out.h"
 
-#include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -76,13 +75,7 @@ static int print_json(const struct streamkv_status *s, bool profile)
 				    json_integer((json_int_t)numbers[i].value));
 	if (profile)
 		json_object_set_new(object, "profile", profile_of(s));
-	char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
-	json_decref(object);
-	if (!text)
-		return sk_said(EX_OSERR, "not enough memory");
-	int err = sk_write_out(text, strlen(text));
-	free(text);
-	return err ? err : sk_write_out("\n", 1);
+	return sk_json_print(object, JSON_INDENT(2));
 }
 
 static int print_profile(const struct streamkv_status *s)

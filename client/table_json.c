@@ -1,11 +1,9 @@
 #include "client/field.h"
+#include "client/json_out.h"
 #include "client/sweep.h"
 #include "client/table.h"
 
-#include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 static json_t *number_of(double value, bool is_whole)
 {
@@ -121,11 +119,5 @@ int sk_table_print_json(const struct sk_table *table)
 			json_array_append_new(runs, run_of(table, &table->measures[i]));
 	}
 	json_object_set_new(object, "runs", runs);
-	char *text = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
-	json_decref(object);
-	if (!text)
-		return sk_said(EX_OSERR, "not enough memory");
-	int exit_code = sk_write_out(text, strlen(text));
-	free(text);
-	return exit_code ? exit_code : sk_write_out("\n", 1);
+	return sk_json_print(object, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
 }

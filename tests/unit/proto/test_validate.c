@@ -1,5 +1,5 @@
 /* From bytes to messages: every message there and back, a table of bad ones with what is said of
- * them, and bytes that nobody meant.
+ * them, and bytes that nobody meant. One long file, since the builders of messages serve all three.
  */
 #include "sk_test.h"
 

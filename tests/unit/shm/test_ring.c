@@ -1,5 +1,6 @@
 /* The ring in one thread: a model of it is kept beside, and everything is compared after every
  * call. The other side's lies are written through maps of its own, as a hostile process would.
+ * One long file, since all of them use the same rig.
  */
 #include "sk_test.h"
 

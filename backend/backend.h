@@ -55,7 +55,10 @@ struct sk_backend_options {
 	uint32_t n_threads;       /* CPU: 0 = one for each core that this process may use */
 	const char *instructions; /* CPU: NULL = the best there is, else "scalar", "avx2", "avx512",
 				     ... */
-	uint32_t device;          /* GPU: which */
+	bool exact; /* CPU: weights of 8 or 4 bits meet activations of 16 bits, BF16 meets floats. Else
+		       activations are rounded to 8 bits, where a block of them stands out to 16,
+		       and to BF16, if the machine multiplies these faster */
+	uint32_t device; /* GPU: which */
 };
 
 /* -ENODEV and a sentence where this machine has no such device. */

@@ -17,7 +17,7 @@ static void cpu_close(struct sk_backend *backend)
 	sk_cpu_pool_destroy(cpu->pool);
 	sk_cpu_pages_finish(&cpu->pages);
 	sk_rotary_finish(&cpu->rotary);
-	sk_region_finish(&cpu->blocks);
+	sk_region_finish(&cpu->rounded);
 	free(cpu->groups);
 	free(cpu->row_pages);
 	free(cpu->angles);
@@ -132,6 +132,7 @@ static int cpu_open(const struct sk_backend_options *options, const struct sk_ba
 	if (!cpu)
 		return sk_diag_fail(diag, ENOMEM, "backend cpu: out of memory");
 	cpu->kernels = kernels;
+	cpu->exact = options->exact;
 	r = cpu_init(cpu, options, shape);
 	if (r < 0) {
 		cpu_close(&cpu->base);

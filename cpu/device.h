@@ -36,6 +36,7 @@ struct sk_cpu {
 	struct sk_cpu_pages pages;
 	struct sk_rotary rotary;
 	char name[64];
+	bool exact; /* see struct sk_backend_options */
 
 	struct sk_list buffers, linears, norms;
 	uint64_t weight_bytes;
@@ -48,7 +49,7 @@ struct sk_cpu {
 	uint32_t *row_pages;        /* (max_rows) */
 	float *angles;              /* (max_rows, 2, n_rot) */
 	float *attend_scratch;      /* (n_threads, SK_ATTEND_QUERIES, value_dim) */
-	struct sk_region blocks; /* (max_rows, most blocks of a linear): activations as integers */
+	struct sk_region rounded;   /* (max_rows, most bytes of a linear's row): activations */
 };
 
 extern const struct sk_backend_ops sk_cpu_ops;

@@ -53,9 +53,9 @@ SK_INLINE void float_run(enum sk_packing packing, const int n, const uint8_t *w,
 
 	uint32_t c = 0;
 	for (; c + 2 <= n_cols; c += 2, w += pair_bytes) {
-		__builtin_prefetch(w + PREFETCH_BYTES);
+		prefetch(w);
 		if (packing == SK_PACKING_F32)
-			__builtin_prefetch(w + PREFETCH_BYTES + 64);
+			prefetch(w + 64);
 		load_columns(packing, w, true, we, wo);
 		SK_UNROLL
 		for (int r = 0; r < n; r++) {

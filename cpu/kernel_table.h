@@ -6,11 +6,16 @@
 #include "cpu/kernel_elementwise.h"
 #include "cpu/kernel_matmul_blocks.h"
 #include "cpu/kernel_matmul_floats.h"
+#include "cpu/kernel_matmul_pairs.h"
 #include "cpu/kernel_quantise.h"
 
 const struct sk_cpu_kernels SK_KERNELS_TABLE = {
 	.name = SK_KERNELS_NAME,
 	.quantise = quantise,
+#if defined(__AVX512BF16__)
+	.round = round_pairs,
+	.matmul_pairs = matmul_pairs,
+#endif
 	.matmul = {[SK_PACKING_F32] = matmul_f32,
 		   [SK_PACKING_F16] = matmul_f16,
 		   [SK_PACKING_BF16] = matmul_bf16,

@@ -10,23 +10,42 @@
 #include "cpu/packed.h"
 #include "cpu/pages.h"
 
-/* 32 activations of a row as 16-bit integers times a scale, for weights in blocks. 16 bits, so that what
- * this loses is small beside the rounding of any 8-bit weight; integers, so that sums are exact. How the
- * words hold them is the business of the instruction set that reads them (kernel_quantise.h). */
-struct sk_cpu_block {
-	int32_t words[16];
-	float scale;
-	int32_t sum, first_sum; /* of the integers; of the first half of them */
+/* 1024 activations of a row, in 32 blocks, as integers for weights in blocks: sums of products are exact.
+ * Where the bits are 16, what they lose is small beside the rounding of any 8-bit weight. Where bytes are
+ * multiplied (VNNI) a second plane of eight bits costs as much as the first, so it is kept for the blocks
+ * that have bit `fine` alone; in the others the integers have eight bits. Which those are is a matter of
+ * the row alone (kernel_quantise.h), so a row's result is the same in any batch. */
+#define SK_RUN_BLOCKS 32
+
+struct sk_cpu_run {
+	int32_t words[SK_RUN_BLOCKS * 16]; /* as the instruction set reads them */
+	float scale[SK_RUN_BLOCKS];        /* of the first plane; the second's is 1/256 of it */
+	float total[SK_RUN_BLOCKS];        /* of the activations, as rounded */
+	int32_t start[2][2]
+		     [SK_RUN_BLOCKS]; /* by plane and part of the block: -zero * sum of integers,
+						   where zero is the code that stands for it */
+	uint32_t fine;
 };
+
+static inline uint32_t sk_cpu_n_runs(uint32_t n_blocks)
+{
+	return (n_blocks + SK_RUN_BLOCKS - 1) / SK_RUN_BLOCKS;
+}
+
+static inline size_t sk_cpu_pair_stride(uint32_t n_cols)
+{
+	return (n_cols + 1) / 2;
+}
 
 /* out (n_rows, out_stride) = or += in W^T + bias */
 struct sk_cpu_matmul {
 	const struct sk_packed *weights;
-	const float *bias;                 /* (n_out), or NULL */
-	const float *in;                   /* (n_rows, in_stride): floats, or */
-	const struct sk_cpu_block *blocks; /* (n_rows, weights->n_blocks) */
+	const float *bias;             /* (n_out), or NULL */
+	const float *in;               /* (n_rows, in_stride): floats, or */
+	const struct sk_cpu_run *runs; /* (n_rows, n_runs): integers, or */
+	const uint32_t *pairs;         /* (n_rows, pair_stride): of bfloat16, the even column low */
 	float *out;
-	size_t in_stride, out_stride;
+	size_t in_stride, out_stride, pair_stride;
 	uint32_t n_rows;
 	bool add;
 };
@@ -63,7 +82,12 @@ struct sk_cpu_attend {
 
 struct sk_cpu_kernels {
 	const char *name;
-	void (*quantise)(const float *in, uint32_t n_cols, struct sk_cpu_block *out);
+	/* for weights of that packing; exact: 16 bits for every block */
+	void (*quantise)(const float *in, uint32_t n_cols, enum sk_packing packing, bool exact,
+			 struct sk_cpu_run *out);
+	/* to pairs of bfloat16; NULL where nothing multiplies them, and matmul_pairs too */
+	void (*round)(const float *in, uint32_t n_cols, uint32_t *out);
+	void (*matmul_pairs)(const struct sk_cpu_matmul *job, uint32_t panel, uint32_t n_panels);
 	void (*matmul[SK_N_PACKINGS])(const struct sk_cpu_matmul *job, uint32_t panel,
 				      uint32_t n_panels);
 	void (*append)(const struct sk_cpu_append *job, uint32_t row);
@@ -78,7 +102,7 @@ struct sk_cpu_kernels {
 };
 
 extern const struct sk_cpu_kernels sk_cpu_kernels_scalar, sk_cpu_kernels_avx2,
-	sk_cpu_kernels_avx512, sk_cpu_kernels_avx512_vnni;
+	sk_cpu_kernels_avx512, sk_cpu_kernels_avx512_vnni, sk_cpu_kernels_avx512_bf16;
 
 /* The kernels of that name, or the best where it is NULL. -ENODEV and a sentence that lists those that
  * this machine can run. */

@@ -76,18 +76,21 @@ static int vector_read(const struct sk_matrix *vector, uint32_t n, float **ret_f
 	return 0;
 }
 
-/* Room for max_rows rows of activations as integers, for the widest linear so far. */
-static int reserve_blocks(struct sk_cpu *cpu, uint32_t n_blocks)
+/* Room for max_rows rows of what a linear takes its activations as. */
+static int reserve_rounded(struct sk_cpu *cpu, const struct sk_packed *weights)
 {
-	size_t size = (size_t)cpu->base.shape.max_rows * n_blocks * sizeof(struct sk_cpu_block);
-	if (size <= cpu->blocks.size_bytes)
+	size_t row = sk_cpu_n_runs(weights->n_blocks) * sizeof(struct sk_cpu_run);
+	if (weights->packing == SK_PACKING_BF16)
+		row = sk_cpu_pair_stride(weights->n_cols) * sizeof(uint32_t);
+	size_t size = cpu->base.shape.max_rows * row;
+	if (size <= cpu->rounded.size_bytes)
 		return 0;
 	struct sk_region region;
 	int r = sk_region_init(&region, size);
 	if (r < 0)
 		return r;
-	sk_region_finish(&cpu->blocks);
-	cpu->blocks = region;
+	sk_region_finish(&cpu->rounded);
+	cpu->rounded = region;
 	return 0;
 }
 
@@ -106,7 +109,7 @@ int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matri
 	if (r == 0)
 		r = sk_packed_init(&linear->weights, matrix, format, cpu->pool);
 	if (r == 0)
-		r = reserve_blocks(cpu, linear->weights.n_blocks);
+		r = reserve_rounded(cpu, &linear->weights);
 	if (r < 0) {
 		linear_destroy(linear);
 		return r;
@@ -147,7 +150,7 @@ uint64_t sk_cpu_scratch_bytes(const struct sk_backend *backend)
 {
 	const struct sk_cpu *cpu = (const struct sk_cpu *)backend;
 	uint64_t rows = cpu->base.shape.max_rows;
-	uint64_t bytes = cpu->blocks.size_bytes;
+	uint64_t bytes = cpu->rounded.size_bytes;
 
 	sk_list_for_each (node, &cpu->buffers)
 		bytes += sk_container_of(node, struct sk_buffer, node)->region.size_bytes;

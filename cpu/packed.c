@@ -59,9 +59,7 @@ static int choose(const struct sk_matrix *matrix, enum sk_weight_format format,
 
 static void measure(struct sk_packed *p)
 {
-	size_t cols = p->n_cols, blocks = (cols + SK_BLOCK_COLS - 1) / SK_BLOCK_COLS;
-	size_t block_bytes =
-		sk_packing_is_four_bits(p->packing) ? SK_Q4_BLOCK_BYTES : SK_Q8_BLOCK_BYTES;
+	size_t cols = p->n_cols;
 
 	p->n_panels = p->n_rows / SK_PANEL_ROWS + (p->n_rows % SK_PANEL_ROWS != 0);
 	switch (p->packing) {
@@ -73,16 +71,8 @@ static void measure(struct sk_packed *p)
 		p->panel_bytes = (cols + 1) / 2 * SK_PANEL_ROWS * 4;
 		break;
 	default:
-		p->n_blocks = (uint32_t)blocks;
-		p->scales_offset = blocks * block_bytes;
-		p->factors_offset = p->scales_offset + blocks * SK_PANEL_ROWS * 2;
-		p->minima_offset = p->factors_offset;
-		if (sk_packing_has_halves(p->packing))
-			p->minima_offset += blocks * SK_PANEL_ROWS * 2;
-		p->panel_bytes = p->minima_offset;
-		if (sk_packing_has_minima(p->packing))
-			p->panel_bytes += blocks * SK_PANEL_ROWS * 2;
-		p->panel_bytes = (p->panel_bytes + 63) / 64 * 64;
+		p->n_blocks = sk_packed_n_blocks(p->n_cols);
+		p->panel_bytes = p->n_blocks / 2 * sk_packing_pair_bytes(p->packing);
 	}
 }
 
@@ -107,28 +97,28 @@ static void put_floats(const struct sk_packed *p, uint8_t *panel, uint32_t r, co
 	}
 }
 
+/* Puts row `r` of its panel in place; codes. */
 static void put_codes(const struct sk_packed *p, uint8_t *panel, uint32_t r,
 		      const struct sk_codes *row)
 {
-	for (uint32_t b = 0; b < p->n_blocks; b++) {
-		const uint8_t *codes = row->codes + (size_t)b * SK_BLOCK_COLS;
-		for (uint32_t g = 0; g < 8; g++, codes += 4) {
-			if (!sk_packing_is_four_bits(p->packing)) {
-				memcpy(panel + (size_t)b * SK_Q8_BLOCK_BYTES + g * 64 + r * 4,
-				       codes, 4);
-				continue;
-			}
-			uint8_t *to = panel + (size_t)b * SK_Q4_BLOCK_BYTES + g / 2 * 64 + r * 4;
-			for (int i = 0; i < 4; i++)
-				to[i] = g % 2 ? (uint8_t)(to[i] | codes[i] << 4) : codes[i];
+	const enum sk_packing packing = p->packing;
+	const bool four = sk_packing_is_four_bits(packing);
+	const uint32_t n_blocks = (p->n_cols + SK_BLOCK_COLS - 1) / SK_BLOCK_COLS;
+	const uint8_t *codes = row->codes;
+	for (uint32_t b = 0; b < n_blocks; b++, codes += SK_BLOCK_COLS) {
+		const struct sk_packed_block at = sk_packed_block(
+			packing, panel + b / 2 * sk_packing_pair_bytes(packing), b % 2);
+		uint32_t words[8];
+		memcpy(words, codes, sizeof words);
+		for (uint32_t g = 0; g < 8; g += 1 + four) {
+			uint32_t word = four ? words[g] | words[g + 1] << 4 : words[g];
+			memcpy(at.codes + (four ? g / 2 : g) * 64 + r * 4, &word, 4);
 		}
-		size_t i = (size_t)b * SK_PANEL_ROWS + r;
-		((uint16_t *)(panel + p->scales_offset))[i] = row->scales[b];
-		for (size_t h = 0; h < 2 && sk_packing_has_halves(p->packing); h++)
-			((int8_t *)(panel + p->factors_offset))[(2 * b + h) * SK_PANEL_ROWS + r] =
-				row->factors[2 * b + h];
-		if (sk_packing_has_minima(p->packing))
-			((uint16_t *)(panel + p->minima_offset))[i] = row->minima[b];
+		at.scales[r] = row->scales[b];
+		if (sk_packing_has_minima(packing))
+			at.minima[r] = row->minima[b];
+		for (uint32_t h = 0; h < 2 && sk_packing_has_halves(packing); h++)
+			at.factors[h * SK_PANEL_ROWS + r] = row->factors[2 * b + h];
 	}
 }
 
@@ -208,17 +198,25 @@ uint64_t sk_packed_bytes(const struct sk_packed *packed)
 	return (uint64_t)packed->n_panels * packed->panel_bytes;
 }
 
-static uint8_t code_at(const struct sk_packed *p, const uint8_t *panel, uint32_t r, uint32_t c)
+static float decode_code(const struct sk_packed *p, uint8_t *panel, uint32_t r, uint32_t c)
 {
-	uint32_t b = c / SK_BLOCK_COLS, g = c % SK_BLOCK_COLS / 4, i = c % 4;
-	if (!sk_packing_is_four_bits(p->packing))
-		return panel[(size_t)b * SK_Q8_BLOCK_BYTES + g * 64 + r * 4 + i];
-	return panel[(size_t)b * SK_Q4_BLOCK_BYTES + g / 2 * 64 + r * 4 + i] >> (g % 2 * 4) & 15;
+	const enum sk_packing packing = p->packing;
+	uint32_t b = c / SK_BLOCK_COLS, g = c % SK_BLOCK_COLS / 4;
+	const struct sk_packed_block at =
+		sk_packed_block(packing, panel + b / 2 * sk_packing_pair_bytes(packing), b % 2);
+	int code = sk_packing_is_four_bits(packing)
+			   ? at.codes[g / 2 * 64 + r * 4 + c % 4] >> g % 2 * 4 & 15
+			   : at.codes[g * 64 + r * 4 + c % 4];
+	float scale = sk_half_to_float(at.scales[r]);
+	if (sk_packing_has_halves(packing))
+		scale *= at.factors[g / 4 * SK_PANEL_ROWS + r];
+	float value = (float)(code - sk_packing_zero(packing)) * scale;
+	return sk_packing_has_minima(packing) ? value + sk_half_to_float(at.minima[r]) : value;
 }
 
 void sk_packed_decode_row(const struct sk_packed *p, uint32_t row, float *out)
 {
-	const uint8_t *panel = sk_packed_panel(p, row / SK_PANEL_ROWS);
+	uint8_t *panel = sk_packed_panel(p, row / SK_PANEL_ROWS);
 	const uint16_t *halves = (const uint16_t *)panel;
 	uint32_t r = row % SK_PANEL_ROWS;
 
@@ -232,17 +230,7 @@ void sk_packed_decode_row(const struct sk_packed *p, uint32_t row, float *out)
 			out[c] = sk_bf16_to_float(
 				halves[(size_t)(c / 2 * SK_PANEL_ROWS + r) * 2 + c % 2]);
 		} else {
-			size_t s = (size_t)(c / SK_BLOCK_COLS) * SK_PANEL_ROWS + r;
-			float scale =
-				sk_half_to_float(((const uint16_t *)(panel + p->scales_offset))[s]);
-			if (sk_packing_has_halves(p->packing))
-				scale *= ((const int8_t *)(panel + p->factors_offset))
-					[(size_t)(c / SK_HALF_COLS) * SK_PANEL_ROWS + r];
-			out[c] = (float)(code_at(p, panel, r, c) - sk_packing_zero(p->packing)) *
-				 scale;
-			if (sk_packing_has_minima(p->packing))
-				out[c] += sk_half_to_float(
-					((const uint16_t *)(panel + p->minima_offset))[s]);
+			out[c] = decode_code(p, panel, r, c);
 		}
 	}
 }

@@ -27,6 +27,11 @@ static bool has_avx512_vnni(void)
 {
 	return has_avx512() && __builtin_cpu_supports("avx512vnni");
 }
+
+static bool has_avx512_bf16(void)
+{
+	return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 static bool has_scalar(void)
@@ -39,6 +44,7 @@ static const struct {
 	bool (*is_here)(void);
 } all[] = {
 #if defined(__x86_64__)
+	{&sk_cpu_kernels_avx512_bf16, has_avx512_bf16},
 	{&sk_cpu_kernels_avx512_vnni, has_avx512_vnni},
 	{&sk_cpu_kernels_avx512, has_avx512},
 	{&sk_cpu_kernels_avx2, has_avx2},

@@ -183,7 +183,7 @@ void sk_cpu_score(struct sk_backend *backend, struct sk_buffer *scores, uint32_t
 /* --- Matrices ------------------------------------------------------------------------------------ */
 
 struct matmul_job {
-	struct sk_cpu *cpu;
+	void (*run)(const struct sk_cpu_matmul *matmul, uint32_t panel, uint32_t n_panels);
 	struct sk_cpu_matmul matmul;
 	uint32_t chunk; /* panels */
 };
@@ -191,38 +191,51 @@ struct matmul_job {
 static void matmul_chunk(void *arg, uint32_t chunk, uint32_t thread)
 {
 	const struct matmul_job *job = arg;
-	const struct sk_packed *weights = job->matmul.weights;
-	uint32_t panel = chunk * job->chunk;
+	uint32_t panel = chunk * job->chunk, left = job->matmul.weights->n_panels - panel;
 	(void)thread;
-	job->cpu->kernels->matmul[weights->packing](&job->matmul, panel,
-						    least(job->chunk, weights->n_panels - panel));
+	job->run(&job->matmul, panel, least(job->chunk, left));
 }
 
 static void quantise_row(const struct row_job *job, uint32_t row)
 {
 	const struct sk_packed *weights = &job->linear->weights;
-	struct sk_cpu_block *blocks = job->cpu->blocks.data;
-	job->cpu->kernels->quantise(sk_buffer_row(job->in, row), weights->n_cols,
-				    blocks + (size_t)row * weights->n_blocks);
+	struct sk_cpu_run *runs = job->cpu->rounded.data;
+	job->cpu->kernels->quantise(sk_buffer_row(job->in, row), weights->n_cols, weights->packing,
+				    job->cpu->exact,
+				    runs + (size_t)row * sk_cpu_n_runs(weights->n_blocks));
+}
+
+static void round_row(const struct row_job *job, uint32_t row)
+{
+	uint32_t n_cols = job->linear->weights.n_cols, *pairs = job->cpu->rounded.data;
+	job->cpu->kernels->round(sk_buffer_row(job->in, row), n_cols,
+				 pairs + row * sk_cpu_pair_stride(n_cols));
 }
 
 static void matmul(struct sk_cpu *cpu, struct sk_buffer *out, const struct sk_buffer *in,
 		   const struct sk_linear *linear, bool add)
 {
 	const struct sk_packed *weights = &linear->weights;
-	if (sk_packing_is_blocks(weights->packing)) {
-		struct row_job rows = {.cpu = cpu, .row = quantise_row, .in = in, .linear = linear};
+	const bool pairs =
+		weights->packing == SK_PACKING_BF16 && cpu->kernels->round && !cpu->exact;
+	if (pairs || sk_packing_is_blocks(weights->packing)) {
+		struct row_job rows = {.cpu = cpu,
+				       .row = pairs ? round_row : quantise_row,
+				       .in = in,
+				       .linear = linear};
 		run_rows(&rows, weights->n_cols);
 	}
 	struct matmul_job job = {
-		.cpu = cpu,
+		.run = pairs ? cpu->kernels->matmul_pairs : cpu->kernels->matmul[weights->packing],
 		.matmul = {.weights = weights,
 			   .bias = linear->bias,
 			   .in = sk_buffer_row(in, 0),
-			   .blocks = cpu->blocks.data,
+			   .runs = cpu->rounded.data,
+			   .pairs = cpu->rounded.data,
 			   .out = sk_buffer_row(out, 0),
 			   .in_stride = in->width,
 			   .out_stride = out->width,
+			   .pair_stride = sk_cpu_pair_stride(weights->n_cols),
 			   .n_rows = cpu->n_rows,
 			   .add = add},
 		.chunk = chunk_of(cpu, weights->n_panels),

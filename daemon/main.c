@@ -135,7 +135,8 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 	struct sk_progress progress;
 	struct sk_engine_options wanted = {
 		.backend_options = {.n_threads = (uint32_t)options->threads,
-				    .instructions = options->instructions},
+				    .instructions = options->instructions,
+				    .exact = options->activations == SK_ACTIVATIONS_EXACT},
 		.weights = (enum sk_weight_format)options->weights,
 		.kv_format = kv_format_of(daemon),
 		.kv_memory_bytes = options->kv_memory,

@@ -7,6 +7,7 @@
 
 static const char *const backends[] = {"auto", "cuda", "cpu", NULL};
 static const char *const weights[] = {"auto", "f32", "bf16", "q8", "q4", NULL};
+static const char *const activations[] = {"rounded", "exact", NULL};
 static const char *const kvs[] = {"auto", "f32", "f16", NULL};
 static const char *const modes[] = {"streaming", "window", "dense", NULL};
 static const char *const levels[] = {"error", "warning", "notice", "info", "debug", NULL};
@@ -21,6 +22,11 @@ const struct sk_option sk_daemon_option_table[] = {
 	 .help = "The device that runs it."},
 	{"weights", 'w', SK_OPTION_CHOICE, AT(weights), NULL, "auto", .choices = weights,
 	 .help = "How weights are kept in memory; auto keeps what the file has."},
+	{"activations", 0, SK_OPTION_CHOICE, AT(activations), NULL, "rounded",
+	 .choices = activations,
+	 .help = "How activations meet weights of 8 or 4 bits and bf16 where the machine has "
+		 "instructions for it: rounded to 8 bits, in blocks that stand out to 16, and to "
+		 "bf16; or exact, which takes up to twice the time for prompts."},
 	{"kv", 0, SK_OPTION_CHOICE, AT(kv), NULL, "auto", .choices = kvs,
 	 .help = "How cached keys and values are kept; auto is f32 with f32 weights, else f16."},
 	{"mode", 0, SK_OPTION_CHOICE, AT(mode), NULL, "streaming", .choices = modes,

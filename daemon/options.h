@@ -5,7 +5,7 @@
 
 struct sk_daemon_options {
 	const char *model, *socket, *config, *instructions;
-	int backend, weights, kv, mode, log_level;
+	int backend, weights, activations, kv, mode, log_level;
 	uint64_t sink, window, slack, kv_memory, max_batch, step_tokens, threads;
 	uint64_t max_tokens, max_prompt, max_connections, ring_slots, socket_mode;
 	double stall_timeout, hello_timeout;
@@ -13,6 +13,7 @@ struct sk_daemon_options {
 };
 
 enum { SK_BACKEND_AUTO, SK_BACKEND_CUDA, SK_BACKEND_CPU };
+enum { SK_ACTIVATIONS_ROUNDED, SK_ACTIVATIONS_EXACT };
 enum { SK_KV_CHOICE_AUTO, SK_KV_CHOICE_F32, SK_KV_CHOICE_F16 };
 
 extern const struct sk_option sk_daemon_option_table[];

@@ -19,10 +19,11 @@ struct harness {
 };
 
 static inline void harness_open(struct harness *h, const char *path, enum sk_weight_format weights,
-				enum sk_kv_format kv, const char *instructions, uint32_t max_rows)
+				enum sk_kv_format kv, const char *instructions, bool exact,
+				uint32_t max_rows)
 {
 	struct sk_diag diag = {""};
-	struct sk_backend_options options = {.instructions = instructions};
+	struct sk_backend_options options = {.instructions = instructions, .exact = exact};
 
 	memset(h, 0, sizeof *h);
 	h->max_rows = max_rows;

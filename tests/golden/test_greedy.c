@@ -61,7 +61,7 @@ static void continue_model(const char *path, const char *file)
 	struct sk_tokenizer *tokenizer;
 	struct sk_diag diag = {""};
 
-	harness_open(&h, sk_test_model(path), SK_WEIGHTS_F32, SK_KV_F32, NULL, 128);
+	harness_open(&h, sk_test_model(path), SK_WEIGHTS_F32, SK_KV_F32, NULL, true, 128);
 	if (sk_tokenizer_open(h.model, &tokenizer, &diag) < 0)
 		fail_msg("%s", diag.text);
 	continue_cases(&h, file, tokenizer);
@@ -101,7 +101,7 @@ struct scores {
 	const double *expected; /* of token i given those before it */
 	size_t n;
 	uint32_t n_vocab;
-	double worst, sum;
+	double worst, sum, squares, shift; /* shift: signed sum */
 };
 
 static void score(void *context, size_t index, const struct sk_view *view, const float *logits)
@@ -111,17 +111,19 @@ static void score(void *context, size_t index, const struct sk_view *view, const
 	if (index + 1 >= s->n)
 		return;
 	double logprob = (double)logits[s->ids[index + 1]] - log_sum_exp(logits, s->n_vocab);
+	s->shift += logprob - s->expected[index + 1];
 	double d = fabs(logprob - s->expected[index + 1]);
+	s->squares += d * d;
 	s->worst = d > s->worst || isnan(d) ? d : s->worst;
 	s->sum += d;
 }
 
-static void score_smollm2(enum sk_kv_format kv, const char *instructions)
+static struct scores score_smollm2(enum sk_kv_format kv, bool exact)
 {
 	struct harness h;
 	static int32_t ids[1024];
 	static double expected[1024];
-	struct scores s = {ids, expected, 0, 0, 0, 0};
+	struct scores s = {.ids = ids, .expected = expected};
 	char line[256];
 
 	FILE *file = fopen(sk_test_golden("smollm2.txt"), "r");
@@ -132,24 +134,31 @@ static void score_smollm2(enum sk_kv_format kv, const char *instructions)
 	fclose(file);
 	assert_int_equal(s.n, 256);
 
-	harness_open(&h, smollm2_path(), SK_WEIGHTS_AUTO, kv, instructions, 256);
+	harness_open(&h, smollm2_path(), SK_WEIGHTS_AUTO, kv, NULL, exact, 256);
 	s.n_vocab = h.n_vocab;
 	struct sk_session *session = harness_session(&h, SK_MODE_DENSE, 4, 1, 0);
 	harness_run(&h, session, ids, s.n, 64, score, &s);
 	sk_session_destroy(session);
-	print_message("  SmolLM2, %s cache, %s: logprobs within %.1e, %.1e on average\n",
-		      kv == SK_KV_F32 ? "F32" : "F16", sk_backend_name(h.backend), s.worst,
-		      s.sum / (double)(s.n - 1));
+	print_message("  SmolLM2, %s cache, %s, %s: logprobs within %.1e, %.1e on average\n",
+		      kv == SK_KV_F32 ? "F32" : "F16", exact ? "exact" : "rounded",
+		      sk_backend_name(h.backend), s.worst, s.sum / (double)(s.n - 1));
 	harness_close(&h);
-	assert_true(s.worst <= 2e-2);
+	return s;
 }
 
 static void test_smollm2_logprobs(void **state)
 {
 	(void)state;
 	sk_test_need(smollm2_path());
-	score_smollm2(SK_KV_F32, NULL);
-	score_smollm2(SK_KV_F16, NULL);
+	assert_true(score_smollm2(SK_KV_F32, true).worst <= 2e-2);
+	assert_true(score_smollm2(SK_KV_F16, true).worst <= 2e-2);
+
+	/* Eight bits for every block are off by 0.083 (root mean square), 16 for those that stand out by
+	 * 0.035; the mean, which is what perplexity sees, is within three of its deviations. */
+	struct scores s = score_smollm2(SK_KV_F16, false);
+	double n = (double)(s.n - 1), rms = sqrt(s.squares / n);
+	assert_true(rms <= 0.055);
+	assert_true(fabs(s.shift / n) <= 3 * rms / sqrt(n));
 }
 
 static void test_smollm2_greedy(void **state)
@@ -160,7 +169,7 @@ static void test_smollm2_greedy(void **state)
 	struct sk_diag diag = {""};
 
 	sk_test_need(smollm2_path());
-	harness_open(&h, smollm2_path(), SK_WEIGHTS_AUTO, SK_KV_F16, NULL, 128);
+	harness_open(&h, smollm2_path(), SK_WEIGHTS_AUTO, SK_KV_F16, NULL, true, 128);
 	if (sk_tokenizer_open(h.model, &tokenizer, &diag) < 0)
 		fail_msg("%s", diag.text);
 	continue_cases(&h, "smollm2.greedy", tokenizer);

@@ -82,7 +82,7 @@ static void compare_model(const char *path, const char *name, const char *const 
 	struct harness h;
 	char file[128];
 
-	harness_open(&h, sk_test_model(path), weights, SK_KV_F32, instructions, MOST_TOKENS);
+	harness_open(&h, sk_test_model(path), weights, SK_KV_F32, instructions, true, MOST_TOKENS);
 	for (; *settings; settings++) {
 		snprintf(file, sizeof file, "%s.%s.ref", name, *settings);
 		for (unsigned i = 0; i < 4; i++)

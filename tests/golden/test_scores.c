@@ -165,7 +165,7 @@ static void check_model(const char *name, size_t at_least, const struct steps *s
 	char pattern[64];
 	glob_t found;
 
-	harness_open(&h, sk_test_model(name), SK_WEIGHTS_F32, SK_KV_F32, NULL, MOST_TOKENS);
+	harness_open(&h, sk_test_model(name), SK_WEIGHTS_F32, SK_KV_F32, NULL, true, MOST_TOKENS);
 	sk_forward_finish(&h.forward);
 	if (sk_forward_init(&h.forward, h.backend, h.model, SK_WEIGHTS_F32, MOST_LOGITS, NULL, NULL,
 			    &diag) < 0)

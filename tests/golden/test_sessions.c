@@ -10,7 +10,7 @@ static int32_t ids[N_IDS];
 static int open_model(const char *name)
 {
 	print_message("  %s\n", name);
-	harness_open(&h, sk_test_model(name), SK_WEIGHTS_F32, SK_KV_F32, NULL, 512);
+	harness_open(&h, sk_test_model(name), SK_WEIGHTS_F32, SK_KV_F32, NULL, true, 512);
 	uint32_t random = 12345;
 	for (int i = 0; i < N_IDS; i++) {
 		random = random * 1664525u + 1013904223u;

@@ -19,8 +19,9 @@
 #define KERNEL_TEST(f)                                                                             \
 	{#f " scalar", f, NULL, NULL, "scalar"}, {#f " avx2", f, NULL, NULL, "avx2"},              \
 		{#f " avx512", f, NULL, NULL, "avx512"},                                           \
+		{#f " avx512-vnni", f, NULL, NULL, "avx512-vnni"},                                 \
 	{                                                                                          \
-#f " avx512-vnni", f, NULL, NULL, "avx512-vnni"                                    \
+#f " avx512-bf16", f, NULL, NULL, "avx512-bf16"                                    \
 	}
 
 static uint64_t random_state = 88172645463325252u;
@@ -69,10 +70,11 @@ static inline struct sk_backend_shape default_shape(void)
 }
 
 /* NULL where this machine has no such instructions. */
-static inline struct sk_backend *try_open(const char *instructions, uint32_t n_threads,
+static inline struct sk_backend *try_open(const char *instructions, uint32_t n_threads, bool exact,
 					  const struct sk_backend_shape *shape)
 {
-	struct sk_backend_options options = {.n_threads = n_threads, .instructions = instructions};
+	struct sk_backend_options options = {
+		.n_threads = n_threads, .instructions = instructions, .exact = exact};
 	struct sk_backend *backend = NULL;
 	struct sk_diag diag;
 	int r = sk_backend_open(&sk_cpu_backend, &options, shape, &backend, &diag);
@@ -83,9 +85,9 @@ static inline struct sk_backend *try_open(const char *instructions, uint32_t n_t
 }
 
 static inline struct sk_backend *open_or_skip(const char *instructions, uint32_t n_threads,
-					      const struct sk_backend_shape *shape)
+					      bool exact, const struct sk_backend_shape *shape)
 {
-	struct sk_backend *backend = try_open(instructions, n_threads, shape);
+	struct sk_backend *backend = try_open(instructions, n_threads, exact, shape);
 	if (!backend)
 		sk_test_skip("this machine has no %s", instructions);
 	return backend;

@@ -148,7 +148,7 @@ static float *run_all(const char *instructions, uint32_t n_threads, struct setup
 	const struct sk_backend_shape *shape = &setup->shape;
 	const uint32_t n_all = setup->n_sessions * MAX_TOKENS,
 		       width = shape->n_heads * shape->head_dim;
-	struct sk_backend *backend = open_or_skip(instructions, n_threads, shape);
+	struct sk_backend *backend = open_or_skip(instructions, n_threads, true, shape);
 	assert_int_equal(sk_backend_reserve_pages(backend, POOL_PAGES), 0);
 	struct sk_buffer *qkv = buffer_of(backend, MAX_ROWS, qkv_width(shape));
 	struct sk_buffer *q = buffer_of(backend, MAX_ROWS, 2 * width),

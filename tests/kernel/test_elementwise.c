@@ -7,7 +7,7 @@ static void check_norm(const char *instructions, uint32_t width, bool subtract_m
 		       float offset)
 {
 	struct sk_backend_shape shape = default_shape();
-	struct sk_backend *backend = open_or_skip(instructions, 2, &shape);
+	struct sk_backend *backend = open_or_skip(instructions, 2, true, &shape);
 	const uint32_t n_rows = 9;
 	const float eps = 1e-5f;
 	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
@@ -73,7 +73,7 @@ static double expected(double x, double up, enum sk_act act)
 static void check_activation(const char *instructions, enum sk_act act, uint32_t width)
 {
 	struct sk_backend_shape shape = default_shape();
-	struct sk_backend *backend = open_or_skip(instructions, 2, &shape);
+	struct sk_backend *backend = open_or_skip(instructions, 2, true, &shape);
 	const uint32_t n_rows = 3, in_width = act == SK_ACT_SWIGLU ? 2 * width : width;
 	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
 	float *x = random_floats((size_t)n_rows * in_width, 1);
@@ -115,7 +115,7 @@ static void test_activations(void **state)
 static void check_score(const char *instructions, uint32_t n_vocab, float scale)
 {
 	struct sk_backend_shape shape = default_shape();
-	struct sk_backend *backend = open_or_skip(instructions, 2, &shape);
+	struct sk_backend *backend = open_or_skip(instructions, 2, true, &shape);
 	const uint32_t n_rows = 5, at = 3;
 	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
 	float *x = random_floats((size_t)n_rows * n_vocab, scale);

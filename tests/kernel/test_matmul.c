@@ -49,6 +49,21 @@ static bool in_blocks(const struct kind *kind)
 	return kind->format == SK_WEIGHTS_Q8 || kind->format == SK_WEIGHTS_Q4;
 }
 
+/* What becomes of the activations. */
+enum rounding { FLOATS, SIXTEEN_BITS, EIGHT_BITS, BFLOATS };
+
+static enum rounding rounding_of(const struct kind *kind, const char *instructions, bool exact)
+{
+	const bool bf16 = strcmp(instructions, "avx512-bf16") == 0,
+		   bytes = bf16 || strcmp(instructions, "avx512-vnni") == 0;
+	if (in_blocks(kind))
+		return bytes && !exact ? EIGHT_BITS : SIXTEEN_BITS;
+	return bf16 && !exact &&
+			       (kind->dtypes[0] == SK_DTYPE_BF16 || kind->format == SK_WEIGHTS_BF16)
+		       ? BFLOATS
+		       : FLOATS;
+}
+
 static const uint32_t shapes[][2] = {{16, 32},   {7, 256},  {40, 576},  {33, 1024},
 				     {19, 1280}, {61, 100}, {17, 1037}, {3, 1}};
 #define N_SHAPES (sizeof shapes / sizeof *shapes)
@@ -166,12 +181,15 @@ static void check_decoded(const struct sk_matrix *matrix, const float *decoded, 
 {
 	float *row = malloc(matrix->n_cols * sizeof *row);
 	assert_non_null(row);
+	/* of 256 columns in K formats, whose values may be small differences of large products */
+	const uint32_t block = sk_dtype_info(matrix->parts[0].tensor->dtype)->block_elements,
+		       span = block > 32 ? block : 32;
 	for (uint32_t i = 0; i < matrix->n_rows; i++) {
 		sk_matrix_decode_row(matrix, i, row);
 		for (uint32_t c = 0; c < matrix->n_cols; c++) {
 			double most = 0;
-			for (uint32_t j = c / 32 * 32; j < c / 32 * 32 + 32 && j < matrix->n_cols;
-			     j++)
+			for (uint32_t j = c / span * span;
+			     j < c / span * span + span && j < matrix->n_cols; j++)
 				most = fmax(most, fabs((double)row[j]));
 			float got = decoded[(size_t)i * matrix->n_cols + c];
 			if (!(fabs((double)row[c] - got) <= tolerance * most))
@@ -182,25 +200,29 @@ static void check_decoded(const struct sk_matrix *matrix, const float *decoded, 
 	free(row);
 }
 
-/* How far a product may be off: float sums by a millionth of the norms. Integers besides by six deviations
- * of the rounding of activations, which are 32639 steps to a block's largest. */
-static double room_for(const float *w, const float *x, uint32_t n_cols, bool blocks)
+/* How far a product may be off: float sums by a millionth of the norms, and six deviations of the rounding
+ * of activations. Integers of 16 bits are 32639 steps to a block's largest, and of 8 bits 127, but where the
+ * largest is above four times the row's root mean square there are 16 (a hair above: nobody knows). */
+static double room_for(const float *w, const float *x, uint32_t n_cols, enum rounding rounding)
 {
-	double squares = 0;
-	for (uint32_t c = 0; blocks && c < n_cols; c += 32) {
-		double most = 0, norm = 0;
+	double squares = 0, rms = norm_of(x, n_cols) / sqrt(n_cols);
+	for (uint32_t c = 0; rounding != FLOATS && c < n_cols; c += 32) {
+		double most = 0, norm = 0, share = 0;
 		for (uint32_t i = c; i < c + 32 && i < n_cols; i++) {
 			most = fmax(most, fabs((double)x[i]));
 			norm += (double)w[i] * w[i];
+			share += (double)w[i] * w[i] * x[i] * x[i];
 		}
-		squares += norm * most * most / 32639 / 32639 / 12;
+		double steps = rounding == EIGHT_BITS && most < 4.0001 * rms ? 32639. / 256 : 32639;
+		squares += rounding == BFLOATS ? share / 256 / 256 / 3
+					       : norm * most * most / steps / steps / 12;
 	}
 	return 6 * sqrt(squares) + 1e-6 * norm_of(w, n_cols) * norm_of(x, n_cols);
 }
 
 static void check_product(const char *name, const float *got, const float *w, const float *x,
 			  const float *bias, const float *start, uint32_t n_rows, uint32_t n_cols,
-			  uint32_t n_out, bool blocks)
+			  uint32_t n_out, enum rounding rounding)
 {
 	for (uint32_t r = 0; r < n_rows; r++)
 		for (uint32_t o = 0; o < n_out; o++) {
@@ -210,7 +232,7 @@ static void check_product(const char *name, const float *got, const float *w, co
 			for (uint32_t c = 0; c < n_cols; c++)
 				sum += (double)wo[c] * xr[c];
 			double off = fabs(got[(size_t)r * n_out + o] - sum),
-			       room = room_for(wo, xr, n_cols, blocks);
+			       room = room_for(wo, xr, n_cols, rounding);
 			if (!(off <= room + 4e-7 * (fabs(sum) + 4)))
 				fail_msg("%s (%u, %u) row %u output %u: %g is off by %g, more than "
 					 "%g",
@@ -219,13 +241,13 @@ static void check_product(const char *name, const float *got, const float *w, co
 }
 
 /* One format and shape: what it decodes to, products of several batch sizes with and without bias. */
-static void check_kind(const char *instructions, const struct kind *kind, uint32_t n_out,
-		       uint32_t n_cols)
+static void check_kind(const char *instructions, const struct kind *kind, bool exact,
+		       uint32_t n_out, uint32_t n_cols)
 {
 	struct sk_backend_shape shape = default_shape();
-	struct sk_backend *backend = open_or_skip(instructions, 2, &shape);
+	struct sk_backend *backend = open_or_skip(instructions, 2, exact, &shape);
 	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
-	const bool blocks = in_blocks(kind);
+	const enum rounding rounding = rounding_of(kind, instructions, exact);
 
 	struct source source;
 	source_init(&source, kind, n_out, n_cols);
@@ -249,7 +271,7 @@ static void check_kind(const char *instructions, const struct kind *kind, uint32
 	struct sk_linear *begin = pack_floats(backend, start, MAX_ROWS, n_out);
 
 	float *whole = multiply(backend, plain, input, NULL, 0, MAX_ROWS, n_cols, n_out);
-	check_product(name, whole, w, x, NULL, NULL, MAX_ROWS, n_cols, n_out, blocks);
+	check_product(name, whole, w, x, NULL, NULL, MAX_ROWS, n_cols, n_out, rounding);
 	for (size_t i = 0; i < sizeof row_counts / sizeof *row_counts; i++) {
 		uint32_t n = row_counts[i], row0 = random_below(MAX_ROWS - n + 1);
 		float *part = multiply(backend, plain, input, NULL, row0, n, n_cols, n_out);
@@ -257,7 +279,7 @@ static void check_kind(const char *instructions, const struct kind *kind, uint32
 		free(part);
 		part = multiply(backend, biased, input, begin, row0, n, n_cols, n_out);
 		check_product(name, part, w, x + (size_t)row0 * n_cols, bias,
-			      start + (size_t)row0 * n_out, n, n_cols, n_out, blocks);
+			      start + (size_t)row0 * n_out, n, n_cols, n_out, rounding);
 		free(part);
 	}
 	free(whole);
@@ -274,25 +296,29 @@ static void test_products(void **state)
 	for (size_t k = 0; k < N_KINDS; k++)
 		for (size_t s = 0; s < N_SHAPES; s++)
 			if (has_rows_of(&kinds[k], shapes[s][1]))
-				check_kind(*state, &kinds[k], shapes[s][0], shapes[s][1]);
+				for (int exact = 0; exact < 2; exact++)
+					check_kind(*state, &kinds[k], exact, shapes[s][0],
+						   shapes[s][1]);
 }
 
-/* The same product on other threads (bits) and other instructions (bits for blocks, close for floats). */
+/* The same product on other threads (the same bits) and other instructions (close, if exact). */
 static void test_agreement(void **state)
 {
 	struct sk_backend_shape shape = default_shape();
-	sk_backend_close(open_or_skip(*state, 1, &shape));
+	sk_backend_close(open_or_skip(*state, 1, false, &shape));
 	for (size_t k = 0; k < N_KINDS; k++) {
 		const uint32_t n_out = 50, n_cols = 1280, n_rows = 11;
-		const char *const names[] = {*state, *state, "scalar"};
-		const uint32_t threads[] = {1, 3, 2};
+		const char *const names[] = {*state, *state, *state, *state, "scalar"};
+		const bool exact[] = {false, false, true, true, true};
+		const uint32_t threads[] = {1, 3, 1, 3, 2};
 		struct source source;
 		source_init(&source, &kinds[k], n_out, n_cols);
-		float *x = random_floats((size_t)n_rows * n_cols, 1), *results[3];
+		float *x = random_floats((size_t)n_rows * n_cols, 1), *results[5];
 		float *w = malloc(n_cols * sizeof *w);
 		assert_non_null(w);
-		for (int i = 0; i < 3; i++) {
-			struct sk_backend *backend = open_or_skip(names[i], threads[i], &shape);
+		for (int i = 0; i < 5; i++) {
+			struct sk_backend *backend =
+				open_or_skip(names[i], threads[i], exact[i], &shape);
 			struct sk_linear *linear;
 			assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
 			assert_int_equal(sk_backend_pack_linear(backend, &source.matrix, NULL,
@@ -304,18 +330,17 @@ static void test_agreement(void **state)
 			sk_backend_close(backend);
 		}
 		assert_memory_equal(results[0], results[1], n_rows * n_out * sizeof(float));
-		if (in_blocks(&kinds[k]))
-			assert_memory_equal(results[0], results[2], n_rows * n_out * sizeof(float));
-		for (uint32_t o = 0; o < n_out && !in_blocks(&kinds[k]); o++) {
+		assert_memory_equal(results[2], results[3], n_rows * n_out * sizeof(float));
+		for (uint32_t o = 0; o < n_out; o++) {
 			sk_matrix_decode_row(&source.matrix, o, w);
 			for (uint32_t r = 0; r < n_rows; r++) {
-				double room = room_for(w, x + (size_t)r * n_cols, n_cols, false),
-				       off = (double)results[0][r * n_out + o] -
-					     results[2][r * n_out + o];
+				double room = room_for(w, x + (size_t)r * n_cols, n_cols, FLOATS),
+				       off = (double)results[2][r * n_out + o] -
+					     results[4][r * n_out + o];
 				assert_true(fabs(off) <= 2 * room);
 			}
 		}
-		for (int i = 0; i < 3; i++)
+		for (int i = 0; i < 5; i++)
 			free(results[i]);
 		free(w);
 		free(x);
@@ -344,7 +369,7 @@ static void test_stacks(void **state)
 	static const uint32_t order[5] = {4, 0, 3, 3, 1};
 	struct sk_backend_shape shape = default_shape();
 	for (size_t s = 0; s < sizeof stacks / sizeof *stacks; s++) {
-		struct sk_backend *backend = open_or_skip(*state, 2, &shape);
+		struct sk_backend *backend = open_or_skip(*state, 2, false, &shape);
 		const uint32_t n_cols = 512;
 		struct sk_tensor tensors[3];
 		struct sk_matrix matrix = {.n_cols = n_cols, .n_parts = 3};
@@ -379,7 +404,7 @@ static void test_not_a_number(void **state)
 	for (size_t k = 0; k < N_KINDS; k++) {
 		if (!has_rows_of(&kinds[k], n_cols))
 			continue;
-		struct sk_backend *backend = open_or_skip(*state, 1, &shape);
+		struct sk_backend *backend = open_or_skip(*state, 1, false, &shape);
 		struct source source;
 		source_init(&source, &kinds[k], n_out, n_cols);
 		float *x = random_floats(3 * n_cols, 1);

@@ -4,7 +4,7 @@
 static struct sk_backend *open_with_pages(const char *instructions, uint32_t n_pages)
 {
 	struct sk_backend_shape shape = default_shape();
-	struct sk_backend *backend = open_or_skip(instructions, 2, &shape);
+	struct sk_backend *backend = open_or_skip(instructions, 2, true, &shape);
 	assert_int_equal(sk_backend_reserve_pages(backend, n_pages), 0);
 	return backend;
 }
@@ -223,7 +223,7 @@ static void test_memory(void **state)
 
 	struct sk_backend_shape shape = default_shape();
 	shape.n_layers = 1 << 20;
-	backend = open_or_skip(*state, 1, &shape);
+	backend = open_or_skip(*state, 1, true, &shape);
 	assert_int_equal(sk_backend_reserve_pages(backend, UINT32_MAX), -ENOMEM);
 	sk_backend_close(backend);
 }

@@ -161,6 +161,14 @@ SK_INLINE void visit_all(enum sk_kv_format format, const struct sk_cpu_attend *j
 #if GROUP > 1
 	for (; i + GROUP <= n; i += GROUP)
 		visit(format, GROUP, looks + i, keys, values, head_dim, value_dim);
+	if (n - i == 3) {
+		visit(format, 3, looks + i, keys, values, head_dim, value_dim);
+		return;
+	}
+	if (n - i == 2) {
+		visit(format, 2, looks + i, keys, values, head_dim, value_dim);
+		return;
+	}
 #endif
 	for (; i < n; i++)
 		visit(format, 1, looks + i, keys, values, head_dim, value_dim);

@@ -104,7 +104,10 @@ struct sk_cpu_kernels {
 extern const struct sk_cpu_kernels sk_cpu_kernels_scalar, sk_cpu_kernels_avx2,
 	sk_cpu_kernels_avx512, sk_cpu_kernels_avx512_vnni, sk_cpu_kernels_avx512_bf16;
 
-/* The kernels of that name, or the best where it is NULL. -ENODEV and a sentence that lists those that
- * this machine can run. */
+/* All that were compiled, best first, whether this machine has them or not; NULL past the last. */
+const char *sk_cpu_kernels_name(size_t i);
+
+/* The kernels of that name; where it is NULL those that the environment's STREAMKV_INSTRUCTIONS names, else
+ * the best. -ENODEV and a sentence that lists those that this machine can run. */
 int sk_cpu_kernels_select(const char *name, const struct sk_cpu_kernels **ret_kernels,
 			  struct sk_diag *diag);

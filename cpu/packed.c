@@ -45,8 +45,8 @@ static int choose(const struct sk_matrix *matrix, enum sk_weight_format format,
 	case SK_WEIGHTS_BF16:
 		*ret_packing = SK_PACKING_BF16;
 		break;
-	case SK_WEIGHTS_Q8: /* what has eight bits already keeps its codes */
-		*ret_packing = sk_packing_is_eight_bits(own) ? own : SK_PACKING_Q8;
+	case SK_WEIGHTS_Q8: /* what has eight bits or four keeps its codes */
+		*ret_packing = sk_packing_is_blocks(own) ? join(own, SK_PACKING_Q8) : SK_PACKING_Q8;
 		break;
 	case SK_WEIGHTS_Q4:
 		*ret_packing = own == SK_PACKING_Q4M ? own : SK_PACKING_Q4;

@@ -63,11 +63,6 @@ static inline bool sk_packing_is_four_bits(enum sk_packing packing)
 	return packing == SK_PACKING_Q4 || packing == SK_PACKING_Q4M;
 }
 
-static inline bool sk_packing_is_eight_bits(enum sk_packing packing)
-{
-	return sk_packing_is_blocks(packing) && !sk_packing_is_four_bits(packing);
-}
-
 /* The code that stands for zero, or for the minimum. */
 static inline int sk_packing_zero(enum sk_packing packing)
 {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__x86_64__)
@@ -52,9 +53,17 @@ static const struct {
 	{&sk_cpu_kernels_scalar, has_scalar},
 };
 
+const char *sk_cpu_kernels_name(size_t i)
+{
+	return i < sizeof all / sizeof *all ? all[i].kernels->name : NULL;
+}
+
 int sk_cpu_kernels_select(const char *name, const struct sk_cpu_kernels **ret_kernels,
 			  struct sk_diag *diag)
 {
+	const char *forced = name ? NULL : getenv("STREAMKV_INSTRUCTIONS");
+	if (forced && forced[0])
+		name = forced;
 	char list[128] = "";
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
 		if (!all[i].is_here())
@@ -67,6 +76,6 @@ int sk_cpu_kernels_select(const char *name, const struct sk_cpu_kernels **ret_ke
 		snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", all[i].kernels->name);
 	}
 	return sk_diag_fail(diag, ENODEV,
-			    "backend cpu: no instructions '%s' on this machine, which has %s", name,
-			    list);
+			    "backend cpu: no instructions '%s'%s on this machine, which has %s",
+			    name, name == forced ? " (from STREAMKV_INSTRUCTIONS)" : "", list);
 }

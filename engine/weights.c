@@ -34,6 +34,7 @@ static void failed(struct packer *packer, int err, const struct sk_matrix *matri
 
 static void told(struct packer *packer, const struct sk_matrix *matrix)
 {
+	sk_model_release(packer->model, matrix);
 	packer->n_done += matrix_bytes(matrix);
 	if (packer->progress)
 		packer->progress(packer->context, packer->n_done, packer->n_total);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 int sk_mapped_file_open(struct sk_mapped_file *file, const char *path, struct sk_diag *diag)
 {
@@ -36,6 +37,15 @@ int sk_mapped_file_open(struct sk_mapped_file *file, const char *path, struct sk
 	file->data = data;
 	file->n_bytes = (size_t)st.st_size;
 	return 0;
+}
+
+void sk_mapped_file_release(const void *data, size_t n_bytes)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data,
+		  end = (begin + n_bytes) / page * page;
+	begin = (begin + page - 1) / page * page;
+	if (begin < end)
+		madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
 void sk_mapped_file_close(struct sk_mapped_file *file)

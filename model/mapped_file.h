@@ -17,3 +17,6 @@ struct sk_mapped_file {
 
 int sk_mapped_file_open(struct sk_mapped_file *file, const char *path, struct sk_diag *diag);
 void sk_mapped_file_close(struct sk_mapped_file *file);
+/* Bytes of a mapped file that will hardly be read again: this process gives back the memory of the whole
+ * pages among them. They are still there: reading brings them back from the file. */
+void sk_mapped_file_release(const void *data, size_t n_bytes);

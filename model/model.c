@@ -1,6 +1,7 @@
 /* Opening a model: which kind of file it is, then configuration, tensors and roles in that order.
  */
 #include "model/model.h"
+#include "model/mapped_file.h"
 
 #include "base/cleanup.h"
 #include "model/model_impl.h"
@@ -221,4 +222,15 @@ const struct sk_gguf *sk_model_gguf(const struct sk_model *model)
 const char *sk_model_directory(const struct sk_model *model)
 {
 	return model->kind == SK_FILE_HF ? model->path : NULL;
+}
+
+void sk_model_release(const struct sk_model *model, const struct sk_matrix *matrix)
+{
+	(void)model;
+	for (uint32_t i = 0; i < matrix->n_parts; i++) {
+		const struct sk_tensor *tensor = matrix->parts[i].tensor;
+		sk_mapped_file_release(tensor->data,
+				       tensor->n_rows *
+					       sk_dtype_row_bytes(tensor->dtype, tensor->n_cols));
+	}
 }

@@ -50,6 +50,8 @@ const struct sk_matrix *
 sk_model_final_norm_bias(const struct sk_model *model); /* (n_embd, 1) or absent */
 const struct sk_matrix *
 sk_model_output(const struct sk_model *model); /* (n_vocab, n_embd); the embedding if tied */
+/* Once a matrix is packed: the file's pages that hold it leave this process's memory until they are read. */
+void sk_model_release(const struct sk_model *model, const struct sk_matrix *matrix);
 
 /* For text/: exactly one of the two is not NULL. */
 const struct sk_gguf *sk_model_gguf(const struct sk_model *model); /* metadata with the tokenizer */

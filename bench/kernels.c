@@ -77,7 +77,7 @@ static int run(const struct options *options, struct reading *reading, float *da
 
 int main(int argc, char **argv)
 {
-	struct options options;
+	struct options options = {0};
 	struct reading reading = {0};
 	struct sk_diag diag;
 	int n_rest;

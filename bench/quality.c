@@ -192,7 +192,7 @@ static void print(const struct subject *subjects, uint32_t n_subjects, double n)
 int main(int argc, char **argv)
 {
 	static struct subject subjects[MAX_MODELS];
-	struct options options;
+	struct options options = {0};
 	struct sk_tokenizer *tokenizer;
 	struct sk_diag diag = {""};
 	struct sk_ids ids = {0};

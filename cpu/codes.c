@@ -3,8 +3,8 @@
 #include "cpu/codes.h"
 
 #include "base/half.h"
+#include "cpu/simd.h"
 
-#include <math.h>
 #include <string.h>
 
 enum sk_packing sk_codes_packing(enum sk_dtype dtype)
@@ -176,18 +176,27 @@ bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enu
 	return true;
 }
 
+/* Of a block: its least and its greatest value. */
+static void bounds(const float *x, float *ret_least, float *ret_most)
+{
+	vf least = v_load(x), most = least;
+	for (int i = LANES; i < SK_BLOCK_COLS; i += LANES) {
+		least = v_min(v_load(x + i), least);
+		most = v_max(v_load(x + i), most);
+	}
+	*ret_least = -v_most(-least);
+	*ret_most = v_most(most);
+}
+
 static void quantise(const struct sk_codes *out, enum sk_packing packing, const float *in,
 		     uint32_t b)
 {
 	const float *x = in + (size_t)b * SK_BLOCK_COLS;
-	float least = x[0], most = x[0];
-	for (int i = 1; i < SK_BLOCK_COLS; i++) {
-		least = x[i] < least ? x[i] : least;
-		most = x[i] > most ? x[i] : most;
-	}
+	const int zero = sk_packing_zero(packing),
+		  top = sk_packing_is_four_bits(packing) ? 15 : 255;
+	float least, most, scale, minimum = 0;
 
-	float scale, minimum = 0;
-	int zero = sk_packing_zero(packing), top = sk_packing_is_four_bits(packing) ? 15 : 255;
+	bounds(x, &least, &most);
 	if (packing == SK_PACKING_Q4) {
 		scale = (-least > most ? least : most) / -8;
 	} else if (zero) { /* halves have no use for a minimum here */
@@ -201,17 +210,33 @@ static void quantise(const struct sk_codes *out, enum sk_packing packing, const 
 	out->factors[2 * b] = out->factors[2 * b + 1] = 1;
 	scale = sk_half_to_float(out->scales[b]); /* the codes make good for the rounding */
 	minimum = sk_half_to_float(out->minima[b]);
-	for (int i = 0; i < SK_BLOCK_COLS; i++) {
-		float code =
-			scale != 0 ? rintf((x[i] - minimum) / scale) + (float)zero : (float)zero;
-		out->codes[b * SK_BLOCK_COLS + i] =
-			(uint8_t)(code >= 0 ? fminf(code, (float)top) : 0);
+
+	const vf inverse = v_set(scale != 0 ? 1 / scale : 0), first = v_set((float)-zero),
+		 last = v_set((float)(top - zero));
+	int32_t codes[SK_BLOCK_COLS];
+	for (int i = 0; i < SK_BLOCK_COLS; i += LANES) {
+		vf code = v_min(v_max((v_load(x + i) - minimum) * inverse, first), last);
+		vi rounded = v_round(code) + zero;
+		memcpy(codes + i, &rounded, sizeof rounded);
 	}
+	for (int i = 0; i < SK_BLOCK_COLS; i++)
+		out->codes[b * SK_BLOCK_COLS + i] = (uint8_t)codes[i];
 }
 
 void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in,
 			  uint32_t n_cols)
 {
-	for (uint32_t b = 0; b < (n_cols + SK_BLOCK_COLS - 1) / SK_BLOCK_COLS; b++)
+	for (uint32_t b = 0; b < sk_codes_n_blocks(n_cols); b++)
 		quantise(out, packing, in, b);
+}
+
+void sk_codes_join_nibbles(const struct sk_codes *codes, uint32_t n_cols)
+{
+	const uint32_t n = sk_codes_n_blocks(n_cols) * SK_BLOCK_COLS / 8;
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t words[2];
+		memcpy(words, codes->codes + (size_t)i * 8, sizeof words);
+		words[0] |= words[1] << 4;
+		memcpy(codes->codes + (size_t)i * 4, words, 4);
+	}
 }

@@ -14,6 +14,12 @@ struct sk_codes {
 	int8_t *factors;
 };
 
+/* Of a row. */
+static inline uint32_t sk_codes_n_blocks(uint32_t n_cols)
+{
+	return n_cols / SK_BLOCK_COLS + (n_cols % SK_BLOCK_COLS != 0);
+}
+
 /* The packing that keeps `dtype` with its own codes, or as it is. */
 enum sk_packing sk_codes_packing(enum sk_dtype dtype);
 
@@ -26,3 +32,7 @@ bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enu
  * to the greatest. Nearest codes. `in` is zero from n_cols to the end of its block. */
 void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in,
 			  uint32_t n_cols);
+
+/* Codes of four bits, a byte each, become words of two groups: the even group's in the low nibbles, the odd
+ * one's in the high. In place, half as long. */
+void sk_codes_join_nibbles(const struct sk_codes *codes, uint32_t n_cols);

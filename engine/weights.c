@@ -87,7 +87,10 @@ int sk_weights_init(struct sk_weights *weights, struct sk_backend *backend,
 	if (!weights->layers)
 		return sk_diag_fail(diag, ENOMEM, "%s: not enough memory", sk_model_path(model));
 
+	/* The largest first: each matrix lies in the file's pages, too, while it is packed. */
 	weights->embedding = linear(&packer, sk_model_embedding(model), NULL);
+	weights->output = config->tied_output ? weights->embedding
+					      : linear(&packer, sk_model_output(model), NULL);
 	for (uint32_t i = 0; i < config->n_layers; i++) {
 		const struct sk_model_layer *from = sk_model_layer(model, i);
 		struct sk_layer_weights *to = &weights->layers[i];
@@ -100,8 +103,6 @@ int sk_weights_init(struct sk_weights *weights, struct sk_backend *backend,
 	}
 	weights->final_norm =
 		norm(&packer, sk_model_final_norm(model), sk_model_final_norm_bias(model));
-	weights->output = config->tied_output ? weights->embedding
-					      : linear(&packer, sk_model_output(model), NULL);
 
 	if (packer.error)
 		sk_weights_finish(weights);

@@ -43,7 +43,7 @@ SK_INLINE void block_part(enum sk_packing packing, const int n, const int part, 
 	if (plane == 0 && part == 0 && b % 2) /* what lies behind the codes */
 		for (size_t i = sk_packing_block_bytes(packing);
 		     i < sk_packing_pair_bytes(packing) - sk_packing_block_bytes(packing); i += 64)
-			prefetch(codes + i);
+			prefetch(codes + i, n);
 	SK_UNROLL
 	for (int r = 0; r < n; r++)
 		SK_UNROLL
@@ -55,10 +55,10 @@ SK_INLINE void block_part(enum sk_packing packing, const int n, const int part, 
 	SK_UNROLL
 	for (int g = 0; g < n_groups; g += 1 + four, codes += 64) {
 		if (plane == 0)
-			prefetch(codes);
+			prefetch(codes, n);
 		SK_UNROLL
 		for (int v = 0; v < PANEL_VECTORS; v++) {
-			vi both = vi_keep(vi_load(codes + v * LANES * 4));
+			vi both = vi_load(codes + v * LANES * 4);
 			vi even = four ? both & 0x0f0f0f0f : both;
 			vi odd = both & (int32_t)0xf0f0f0f0;
 			SK_UNROLL

@@ -53,9 +53,9 @@ SK_INLINE void float_run(enum sk_packing packing, const int n, const uint8_t *w,
 
 	uint32_t c = 0;
 	for (; c + 2 <= n_cols; c += 2, w += pair_bytes) {
-		prefetch(w);
+		prefetch(w, n);
 		if (packing == SK_PACKING_F32)
-			prefetch(w + 64);
+			prefetch(w + 64, n);
 		load_columns(packing, w, true, we, wo);
 		SK_UNROLL
 		for (int r = 0; r < n; r++) {

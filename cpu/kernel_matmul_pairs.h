@@ -25,8 +25,8 @@ SK_INLINE void pair_run(const int n, const uint8_t *w, const uint32_t *in, size_
 		even[r] = odd[r] = _mm512_setzero_ps();
 	uint32_t i = 0;
 	for (; i + 2 <= n_pairs; i += 2, w += 128) {
-		prefetch(w);
-		prefetch(w + 64);
+		prefetch(w, n);
+		prefetch(w + 64, n);
 		__m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
 		SK_UNROLL
 		for (int r = 0; r < n; r++) {

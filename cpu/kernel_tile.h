@@ -4,13 +4,13 @@
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
-#define TILE_ROWS      64
-#define PREFETCH_BYTES 2048 /* ahead of what is read; past a panel's end lies the next */
-
-/* Into the second-level cache: the first has too few outstanding misses for a memory's speed. */
-SK_INLINE void prefetch(const void *p)
+#define TILE_ROWS 64
+/* Asks for what lies ahead of `p`, where n rows are multiplied at once (past a panel's end lies the next): into the
+ * second-level cache, as the first has too few outstanding misses for a memory's speed. Several rows take
+ * longer over each line, and gain from asking earlier; one row loses (doc/SPEED.md). */
+SK_INLINE void prefetch(const void *p, const int n)
 {
-	__builtin_prefetch((const char *)p + PREFETCH_BYTES, 0, 2);
+	__builtin_prefetch((const char *)p + (n == 1 ? 2048 : 8192), 0, 2);
 }
 
 /* How many rows may pass over a panel before the next: their activations stay in the second-level cache. */

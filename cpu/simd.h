@@ -182,15 +182,6 @@ SK_INLINE vi vi_load(const void *p)
 	return x;
 }
 
-/* In a register from here on: a compiler may else load it anew for each use. */
-SK_INLINE vi vi_keep(vi x)
-{
-#if defined(__x86_64__)
-	__asm__("" : "+v"(x));
-#endif
-	return x;
-}
-
 SK_INLINE void v_store(float *p, vf x)
 {
 	memcpy(p, &x, sizeof x);

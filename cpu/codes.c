@@ -188,6 +188,7 @@ static void bounds(const float *x, float *ret_least, float *ret_most)
 	*ret_most = v_most(most);
 }
 
+/* As GGML's Q8_0 and Q4_0 do it: the codes are those of the scale before it is rounded to half, ties go up. */
 static void quantise(const struct sk_codes *out, enum sk_packing packing, const float *in,
 		     uint32_t b)
 {
@@ -208,16 +209,13 @@ static void quantise(const struct sk_codes *out, enum sk_packing packing, const 
 	out->scales[b] = sk_half_from_float(scale);
 	out->minima[b] = sk_half_from_float(minimum);
 	out->factors[2 * b] = out->factors[2 * b + 1] = 1;
-	scale = sk_half_to_float(out->scales[b]); /* the codes make good for the rounding */
-	minimum = sk_half_to_float(out->minima[b]);
 
-	const vf inverse = v_set(scale != 0 ? 1 / scale : 0), first = v_set((float)-zero),
-		 last = v_set((float)(top - zero));
+	const float inverse = scale != 0 ? 1 / scale : 0, half_up = (float)zero + .5f;
 	int32_t codes[SK_BLOCK_COLS];
 	for (int i = 0; i < SK_BLOCK_COLS; i += LANES) {
-		vf code = v_min(v_max((v_load(x + i) - minimum) * inverse, first), last);
-		vi rounded = v_round(code) + zero;
-		memcpy(codes + i, &rounded, sizeof rounded);
+		vf code = (v_load(x + i) - minimum) * inverse + half_up;
+		vi whole = v_to_int(v_min(v_max(code, v_set(0)), v_set((float)top)));
+		memcpy(codes + i, &whole, sizeof whole);
 	}
 	for (int i = 0; i < SK_BLOCK_COLS; i++)
 		out->codes[b * SK_BLOCK_COLS + i] = (uint8_t)codes[i];

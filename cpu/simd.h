@@ -192,6 +192,12 @@ SK_INLINE vf v_from_int(vi x)
 	return __builtin_convertvector(x, vf);
 }
 
+/* Towards zero; what fits into 32 bits. */
+SK_INLINE vi v_to_int(vf x)
+{
+	return __builtin_convertvector(x, vi);
+}
+
 SK_INLINE vf v_abs(vf x)
 {
 	return (vf)((vi)x & 0x7fffffff);

@@ -176,39 +176,58 @@ bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enu
 	return true;
 }
 
-/* Of a block: its least and its greatest value. */
-static void bounds(const float *x, float *ret_least, float *ret_most)
+/* Of a block: its least and its greatest value; not a number in *ret_bad if any is none or infinite. */
+static void bounds(const float *x, float *ret_least, float *ret_most, float *ret_bad)
 {
-	vf least = v_load(x), most = least;
+	vf least = v_load(x), most = least, odd = least * 0.f;
 	for (int i = LANES; i < SK_BLOCK_COLS; i += LANES) {
-		least = v_min(v_load(x + i), least);
-		most = v_max(v_load(x + i), most);
+		vf v = v_load(x + i);
+		least = v_min(v, least);
+		most = v_max(v, most);
+		odd += v * 0.f;
 	}
 	*ret_least = -v_most(-least);
 	*ret_most = v_most(most);
+	*ret_bad = v_sum(odd);
 }
 
-/* As GGML's Q8_0 and Q4_0 do it: the codes are those of the scale before it is rounded to half, ties go up. */
+/* The value of largest magnitude, the first of them. */
+static float extreme(const float *x, float least, float most)
+{
+	if (-least != most)
+		return -least > most ? least : most;
+	for (int i = 0; i < SK_BLOCK_COLS; i++)
+		if (x[i] == least || x[i] == most)
+			return x[i];
+	return most;
+}
+
 static void quantise(const struct sk_codes *out, enum sk_packing packing, const float *in,
 		     uint32_t b)
 {
 	const float *x = in + (size_t)b * SK_BLOCK_COLS;
 	const int zero = sk_packing_zero(packing),
 		  top = sk_packing_is_four_bits(packing) ? 15 : 255;
-	float least, most, scale, minimum = 0;
+	float least, most, bad, scale, minimum = 0;
 
-	bounds(x, &least, &most);
+	bounds(x, &least, &most, &bad);
 	if (packing == SK_PACKING_Q4) {
-		scale = (-least > most ? least : most) / -8;
+		scale = extreme(x, least, most) / -8;
 	} else if (zero) { /* halves have no use for a minimum here */
 		scale = (-least > most ? -least : most) / 127;
 	} else {
 		minimum = least;
 		scale = (most - least) / (float)top;
 	}
+	if (bad != 0)
+		scale = bad; /* and so is what is multiplied by it */
 	out->scales[b] = sk_half_from_float(scale);
 	out->minima[b] = sk_half_from_float(minimum);
 	out->factors[2 * b] = out->factors[2 * b + 1] = 1;
+	/* The codes make good for the rounding of scales, but for Q4: there they are those of GGML's Q4_0. */
+	if (packing != SK_PACKING_Q4)
+		scale = sk_half_to_float(out->scales[b]);
+	minimum = sk_half_to_float(out->minima[b]);
 
 	const float inverse = scale != 0 ? 1 / scale : 0, half_up = (float)zero + .5f;
 	int32_t codes[SK_BLOCK_COLS];

@@ -29,7 +29,8 @@ bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enu
 			const void *row, uint32_t n_cols);
 
 /* Q8, Q8H: scale max / 127. Q4: the value of largest magnitude becomes -8. With minima: from the least value
- * to the greatest. Nearest codes. `in` is zero from n_cols to the end of its block. */
+ * to the greatest. Nearest codes, ties upward. A block with a value that is no number, or infinite, has no
+ * numbers at all. `in` is zero from n_cols to the end of its block. */
 void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in,
 			  uint32_t n_cols);
 

@@ -2,8 +2,7 @@
  *
  * Columns are cut into runs of RUN_COLS; in a run each output has two sums, of the even and of the odd
  * columns, and its runs are added up in order. A run of a panel stays in the first-level cache while all
- * rows of a tile pass over it. A kernel that multiplies BF16 pairs by BF16 activations would replace
- * float_run() and round `in` first.
+ * rows of a tile pass over it. Where BF16 is multiplied in pairs, kernel_matmul_pairs.h does that.
  */
 #pragma once
 

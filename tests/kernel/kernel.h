@@ -11,7 +11,10 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #define MAX_ROWS 64
 
@@ -25,6 +28,18 @@
 	}
 
 static uint64_t random_state = 88172645463325252u;
+
+/* Other numbers and shapes in every run; STREAMKV_SEED=N repeats one. */
+static inline void random_begin(void)
+{
+	const char *wanted = getenv("STREAMKV_SEED");
+	uint64_t seed = wanted ? strtoull(wanted, NULL, 10)
+			       : (uint64_t)time(NULL) * 1000 + (uint64_t)getpid() % 1000;
+	print_message("random numbers from STREAMKV_SEED=%llu\n", (unsigned long long)seed);
+	random_state ^= seed * 0x9e3779b97f4a7c15u;
+	if (random_state == 0)
+		random_state = 1;
+}
 
 static inline uint32_t random_bits(void)
 {
@@ -140,6 +155,7 @@ static const uint32_t plain_pages[] = {0, 1};
 static inline void begin_plain(struct sk_backend *backend, struct plain_batch *plain,
 			       uint32_t n_rows, int32_t id0)
 {
+	assert_in_range(n_rows, 1, MAX_ROWS);
 	for (uint32_t i = 0; i < n_rows; i++)
 		plain->rows[i] = (struct sk_row){.entry = i, .id = id0 + (int32_t)i};
 	plain->span = (struct sk_span){.n_rows = n_rows, .pages = plain_pages, .n_pages = 2};

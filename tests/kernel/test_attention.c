@@ -323,5 +323,6 @@ int main(void)
 		KERNEL_TEST(test_shapes),
 		KERNEL_TEST(test_halves),
 	};
+	random_begin();
 	return sk_test_run(tests, NULL, NULL);
 }

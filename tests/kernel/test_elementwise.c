@@ -160,5 +160,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {KERNEL_TEST(test_norms), KERNEL_TEST(test_scores),
 					   KERNEL_TEST(test_activations)};
+	random_begin();
 	return sk_test_run(tests, NULL, NULL);
 }

@@ -234,5 +234,6 @@ int main(void)
 		KERNEL_TEST(test_batches), KERNEL_TEST(test_pages),     KERNEL_TEST(test_gather),
 		KERNEL_TEST(test_memory),  cmocka_unit_test(test_open),
 	};
+	random_begin();
 	return sk_test_run(tests, NULL, NULL);
 }

@@ -56,8 +56,8 @@ static double run_ns(struct matrices *m, size_t n, uint32_t n_rows)
 	uint64_t start = sk_clock_ns();
 	for (size_t i = 0; i < n; i++)
 		sk_backend_matmul(m->backend, m->out, m->in, m->copies[i]);
-	sk_backend_end_step(m->backend);
-	return (double)(sk_clock_ns() - start);
+	int r = sk_backend_end_step(m->backend);
+	return r < 0 ? 0 : (double)(sk_clock_ns() - start);
 }
 
 static int prepare(struct matrices *m, const struct bench *bench, size_t f)

@@ -28,7 +28,6 @@ struct operation {
 	void (*run)(struct operations *o, uint32_t layer);
 	double bytes, row_bytes; /* read or written by a call, and besides for each row */
 	double row_flop;
-	bool one_row; /* tells nothing new of many */
 };
 
 static const int32_t ids[BENCH_ROWS];

@@ -231,6 +231,10 @@ int main(int argc, char **argv)
 		return 65;
 	}
 	size_t n = ids.n_ids < options.tokens ? ids.n_ids : options.tokens;
+	if (n < 2) {
+		fprintf(stderr, "bench_quality: the text is too short: %zu tokens\n", n);
+		return 65;
+	}
 	for (uint32_t i = 1; i < n_subjects; i++)
 		if (sk_model_config(subjects[i].model)->n_vocab !=
 		    sk_model_config(subjects[0].model)->n_vocab) {

@@ -1,4 +1,5 @@
 """A daemon of one's own for a measurement, and its client."""
+import atexit
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ class Daemon:
         self.log = open(self.path("log"), "w")
         self.process = subprocess.Popen([os.path.join(programs, "streamkvd"), "--model", model, "--socket", self.socket,
                                          *map(str, arguments)], stderr=self.log)
+        atexit.register(self.close)  # also where a measurement fails
         while not os.path.exists(self.socket):
             if self.process.poll() is not None:
                 sys.exit("streamkvd ended at once: " + open(self.log.name).read().strip())
@@ -39,6 +41,7 @@ class Daemon:
         return (n - 1) / json.loads(out.strip().splitlines()[-1])["decode_ns"] * 1e9
 
     def close(self):
+        atexit.unregister(self.close)
         self.process.terminate()
         self.process.wait()
         self.log.close()

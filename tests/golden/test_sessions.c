@@ -7,28 +7,30 @@
 static struct harness h;
 static int32_t ids[N_IDS];
 
-static int open_model(const char *name)
+/* The model and its weights that the tests look at, and whether activations are exact. */
+static const struct subject {
+	const char *model;
+	enum sk_weight_format weights;
+	bool exact;
+} subjects[] = {
+	{"pythia-books", SK_WEIGHTS_F32, true},   {"tiny-llama", SK_WEIGHTS_F32, true},
+	{"pythia-books", SK_WEIGHTS_Q8, false},   {"pythia-books", SK_WEIGHTS_Q4, false},
+	{"pythia-books", SK_WEIGHTS_BF16, false},
+};
+static const struct subject *subject = subjects;
+
+static int open_model(void **state)
 {
-	print_message("  %s\n", name);
-	harness_open(&h, sk_test_model(name), SK_WEIGHTS_F32, SK_KV_F32, NULL, true, 512);
+	(void)state;
+	print_message("  %s, weights %d\n", subject->model, subject->weights);
+	harness_open(&h, sk_test_model(subject->model), subject->weights, SK_KV_F32, NULL,
+		     subject->exact, 512);
 	uint32_t random = 12345;
 	for (int i = 0; i < N_IDS; i++) {
 		random = random * 1664525u + 1013904223u;
 		ids[i] = (int32_t)((random >> 12) % h.n_vocab);
 	}
 	return 0;
-}
-
-static int open_neox(void **state)
-{
-	(void)state;
-	return open_model("pythia-books");
-}
-
-static int open_llama(void **state)
-{
-	(void)state;
-	return open_model("tiny-llama");
 }
 
 static int close_model(void **state)
@@ -84,7 +86,7 @@ static void test_chunkings_agree(void **state)
 				N_IDS, chunks[c]);
 			double d = largest_difference(one, other, (size_t)N_IDS * h.n_vocab);
 			print_message("policy %u, chunks of %u: %.2e\n", p, chunks[c], d);
-			assert_true(d <= 1e-4);
+			assert_true(d == 0);
 			free(other);
 		}
 		free(one);
@@ -105,7 +107,8 @@ static void test_text_position_does_not_matter(void **state)
 		double d = largest_difference(logits[0], logits[i], (size_t)N_IDS * h.n_vocab);
 		print_message("position %llu against 3000: %.2e\n", (unsigned long long)origins[i],
 			      d);
-		assert_true(d <= 1e-3);
+		/* where activations are rounded, a last bit of an angle may tip one over: steps of some hundredths */
+		assert_true(d <= (subject->exact ? 1e-3 : 0.1));
 	}
 	for (int i = 0; i < 3; i++)
 		free(logits[i]);
@@ -146,7 +149,7 @@ static void test_sessions_of_one_batch_do_not_meet(void **state)
 		}
 	}
 	print_message("three sessions together against each alone: %.2e\n", most);
-	assert_true(most <= 1e-5);
+	assert_true(most == 0);
 	for (int i = 0; i < N; i++) {
 		free(alone[i]);
 		sk_session_destroy(sessions[i]);
@@ -215,6 +218,8 @@ int main(void)
 		cmocka_unit_test(test_a_change_of_mode_costs_nothing),
 		cmocka_unit_test(test_sinks_matter),
 	};
-	int failed = sk_test_run(tests, open_neox, close_model);
-	return sk_test_run(tests, open_llama, close_model) || failed;
+	int failed = 0;
+	for (; subject < subjects + sizeof subjects / sizeof *subjects; subject++)
+		failed |= sk_test_run(tests, open_model, close_model);
+	return failed;
 }

@@ -216,6 +216,18 @@ SK_INLINE vf v_select(vi m, vf a, vf b)
 	return (vf)(((vi)b & m) | ((vi)a & ~m));
 }
 
+#if LANES == 16
+/* in halves: i + 8, + 4, + 2, + 1 */
+SK_INLINE float v_sum(vf x)
+{
+	return _mm512_reduce_add_ps((__m512)x);
+}
+
+SK_INLINE float v_most(vf x)
+{
+	return _mm512_reduce_max_ps((__m512)x);
+}
+#else
 SK_INLINE float v_sum(vf x)
 {
 	float f[LANES];
@@ -235,6 +247,7 @@ SK_INLINE float v_most(vf x)
 			f[i] = f[i] > f[i + n] ? f[i] : f[i + n];
 	return f[0];
 }
+#endif
 
 /* e^x within 2e-7 of itself; 0 below -87, 2^127 or so above 88. The rest of x after whole powers of two
  * is within ln(2) / 2, where the series needs seven terms. */

@@ -61,13 +61,14 @@ int main(int argc, char **argv)
 			fprintf(stderr, "peer_context_shift: decoding failed\n");
 			return 70;
 		}
-		const float *logits = llama_get_logits_ith(context, -1);
+		const float *logits = llama_get_logits_ith(context, -1); /* waits for them */
+		double ms = now_ms() - begun;
 		int best = 0;
 		for (int j = 1; j < n_vocab; j++)
 			best = logits[j] > logits[best] ? j : best;
 		token = best;
 		n_past++;
-		printf("%.4f%s\n", now_ms() - begun, shifted ? " shift" : "");
+		printf("%.4f%s\n", ms, shifted ? " shift" : "");
 	}
 	llama_free(context);
 	llama_model_free(model);

@@ -85,18 +85,20 @@ static int subject_open(struct subject *s, char *spec, const struct options *opt
 	const struct sk_policy policy = {SK_MODE_STREAMING, (uint32_t)options->sink,
 					 (uint32_t)options->window, 0};
 	s->name = strdup(spec);
-	char *format = strchr(spec, '@'), *how = format ? strchr(format + 1, '@') : NULL;
+	char *how = strrchr(spec, '@');
+	const bool exact = how && strcmp(how, "@exact") == 0;
+	if (exact)
+		*how = '\0';
+	char *format = strrchr(spec, '@');
 	int w = 0;
 	if (format)
 		*format++ = '\0';
-	if (how)
-		*how++ = '\0';
 	while (format && weights[w] && strcmp(format, weights[w]) != 0)
 		w++;
-	if (!format || !weights[w] || (how && strcmp(how, "exact") != 0))
+	if (!format || !weights[w])
 		return sk_diag_fail(diag, EINVAL,
 				    "%s: MODEL@WEIGHTS or MODEL@WEIGHTS@exact is wanted", s->name);
-	struct sk_backend_options backend_options = {.exact = how != NULL};
+	struct sk_backend_options backend_options = {.exact = exact};
 	int r = sk_model_open(spec, &s->model, diag);
 	if (r < 0)
 		return r;
@@ -145,6 +147,7 @@ static void compare(struct subject *s, struct subject *first, uint32_t row, int3
 	s->same += likeliest(q, n) == likeliest(p, n);
 }
 
+/* Its first 16 MB at most, which are more than a million tokens. */
 static char *read_all(const char *path, size_t *ret_n)
 {
 	FILE *file = path ? fopen(path, "rb") : NULL;

@@ -97,4 +97,5 @@ int sk_interrupted(void); /* the signal, or 0 */
 
 /* A line on a terminal's standard error that is drawn over; nothing elsewhere. */
 void sk_terminal_bar(const char *what, double part, double per_second, const char *unit);
+void sk_terminal_line(const char *text); /* in its place */
 void sk_terminal_clear(void);

@@ -352,6 +352,7 @@ int streamkv_profile(struct streamkv *kv, uint32_t milliseconds, struct streamkv
 		.sessions = from->sessions,
 		.running = from->running,
 		.paused = from->paused,
+		.queued = from->queued,
 		.page_tokens = from->page_tokens,
 		.pages_total = from->pages_total,
 		.pages_used = from->pages_used,

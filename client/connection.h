@@ -26,6 +26,7 @@ struct streamkv_stream {
 	Sk__ServerMessage *finished; /* what result points into */
 	char *stop_string;
 	uint64_t prompt_tokens, evaluated_tokens;
+	uint32_t queue_place;
 	uint64_t n_tokens;
 	double seconds;
 	struct streamkv_step step;

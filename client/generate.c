@@ -252,8 +252,17 @@ static void show_prefill(const struct opts *opts, const struct streamkv_stream *
 {
 	uint64_t n_prompt, n_done;
 	double passed_s = sk_now_s() - begun_s;
+	if (opts->quiet)
+		return;
+	uint32_t place = streamkv_queue_place(stream);
+	if (place) {
+		char text[64];
+		snprintf(text, sizeof text, "queued %u: the KV cache is full", place);
+		sk_terminal_line(text);
+		return;
+	}
 	streamkv_progress(stream, &n_prompt, &n_done);
-	if (!opts->quiet && n_prompt && passed_s > 0.5)
+	if (n_prompt && passed_s > 0.5)
 		sk_terminal_bar("reading the prompt", (double)n_done / (double)n_prompt,
 				(double)n_done / passed_s, "tokens");
 }

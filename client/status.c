@@ -58,6 +58,7 @@ static int print_json(const struct streamkv_status *s, bool profile)
 		{"sessions", s->sessions},
 		{"running", s->running},
 		{"paused", s->paused},
+		{"queued", s->queued},
 		{"pages_total", s->pages_total},
 		{"pages_used", s->pages_used},
 		{"page_bytes", s->page_bytes},
@@ -109,13 +110,15 @@ static int print_text(const struct streamkv_status *s, bool profile)
 		text, sizeof text,
 		"server       %s, process %u, up %.0f s\n"
 		"model        %s on %s, %.0f MB of weights, %.0f MB of scratch\n"
-		"clients      %u connected, %u sessions, %u requests running, %u of them paused\n"
+		"clients      %u connected, %u sessions, %u requests running, %u of them paused, "
+		"%u "
+		"queued\n"
 		"KV cache     %llu of %llu pages of %u tokens in use, %.0f of %.0f MB\n"
 		"since start  %llu requests, %llu prompt tokens, %llu generated tokens, %llu "
 		"steps\n",
 		s->server, s->pid, (double)s->uptime_ns * 1e-9, s->model, s->backend,
 		(double)s->weight_bytes / 1e6, (double)s->scratch_bytes / 1e6, s->connections,
-		s->sessions, s->running, s->paused, (unsigned long long)s->pages_used,
+		s->sessions, s->running, s->paused, s->queued, (unsigned long long)s->pages_used,
 		(unsigned long long)s->pages_total, s->page_tokens, used, total,
 		(unsigned long long)s->requests, (unsigned long long)s->prompt_tokens,
 		(unsigned long long)s->generated_tokens, (unsigned long long)s->steps);

@@ -162,6 +162,7 @@ static int take_messages(struct streamkv_stream *stream, struct streamkv_error *
 		if (message->body_case == SK__SERVER_MESSAGE__BODY_PROGRESS) {
 			stream->prompt_tokens = message->progress->prompt_tokens;
 			stream->evaluated_tokens = message->progress->evaluated_tokens;
+			stream->queue_place = message->progress->queue_place;
 		}
 		int err = 0;
 		if (message->body_case == SK__SERVER_MESSAGE__BODY_FAILED) {
@@ -219,6 +220,11 @@ void streamkv_progress(const struct streamkv_stream *stream, uint64_t *ret_promp
 {
 	*ret_prompt_tokens = stream->prompt_tokens;
 	*ret_evaluated = stream->evaluated_tokens;
+}
+
+uint32_t streamkv_queue_place(const struct streamkv_stream *stream)
+{
+	return stream->queue_place;
 }
 
 int streamkv_cancel(struct streamkv_stream *stream, struct streamkv_error *error)

@@ -159,6 +159,8 @@ int streamkv_next(struct streamkv_stream *stream, int timeout_ms, struct streamk
 /* Prefill's progress so far, for a bar. */
 void streamkv_progress(const struct streamkv_stream *stream, uint64_t *ret_prompt_tokens,
 		       uint64_t *ret_evaluated);
+/* Its place among the requests that wait for room in the KV cache, from 1; 0: it does not wait. */
+uint32_t streamkv_queue_place(const struct streamkv_stream *stream);
 /* Asks for the end; the stream then ends as cancelled. Not for signal handlers. */
 int streamkv_cancel(struct streamkv_stream *stream, struct streamkv_error *error);
 const struct streamkv_result *streamkv_result(const struct streamkv_stream *stream);
@@ -202,7 +204,7 @@ struct streamkv_status {
 	const char *server, *model,
 		*backend; /* live as long as the connection, until the next call */
 	uint64_t uptime_ns;
-	uint32_t pid, connections, sessions, running, paused, page_tokens;
+	uint32_t pid, connections, sessions, running, paused, queued, page_tokens;
 	uint64_t pages_total, pages_used, page_bytes, weight_bytes, scratch_bytes;
 	uint64_t steps, prompt_tokens, generated_tokens, requests;
 	/* Since the daemon's start, of the steps that were timed because somebody asked for it: */

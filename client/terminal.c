@@ -35,6 +35,14 @@ void sk_terminal_bar(const char *what, double part, double per_second, const cha
 	has_bar = true;
 }
 
+void sk_terminal_line(const char *text)
+{
+	if (!isatty(STDERR_FILENO))
+		return;
+	fprintf(stderr, "\r%s\033[K", text);
+	has_bar = true;
+}
+
 void sk_terminal_clear(void)
 {
 	if (has_bar)

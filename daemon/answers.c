@@ -65,6 +65,7 @@ int sk_answer_progress(struct sk_connection *connection, const struct sk_event *
 
 	progress.prompt_tokens = event->progress.prompt_tokens;
 	progress.evaluated_tokens = event->progress.evaluated_tokens;
+	progress.queue_place = event->progress.queue_place;
 	message.request = event->request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_PROGRESS;
 	message.progress = &progress;
@@ -176,6 +177,7 @@ int sk_answer_status(struct sk_connection *connection, const struct sk_event *ev
 	status.sessions = stats->n_sessions;
 	status.running = stats->n_running;
 	status.paused = stats->n_paused;
+	status.queued = stats->n_queued;
 	status.pages_total = stats->n_pages;
 	status.pages_used = stats->n_pages_used;
 	status.page_bytes = stats->page_bytes;

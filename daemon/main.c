@@ -145,6 +145,8 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 		.policy = {(enum sk_mode)options->mode, (uint32_t)options->sink,
 			   (uint32_t)options->window, (uint32_t)options->slack},
 		.stall_timeout_ns = (uint64_t)(options->stall_timeout * 1e9),
+		.queue_most = (uint32_t)options->queue,
+		.queue_timeout_ns = (uint64_t)(options->queue_timeout * 1e9),
 		.progress = sk_progress_show,
 		.progress_context = &progress,
 	};

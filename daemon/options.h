@@ -7,8 +7,8 @@ struct sk_daemon_options {
 	const char *model, *socket, *config, *instructions;
 	int backend, weights, activations, kv, mode, log_level;
 	uint64_t sink, window, slack, kv_memory, max_batch, step_tokens, threads;
-	uint64_t max_tokens, max_prompt, max_connections, ring_slots, socket_mode;
-	double stall_timeout, hello_timeout;
+	uint64_t max_tokens, max_prompt, max_connections, ring_slots, socket_mode, queue;
+	double stall_timeout, hello_timeout, queue_timeout;
 	bool version, man, check_config;
 };
 

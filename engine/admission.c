@@ -80,6 +80,7 @@ static void drop_bos(struct sk_engine *engine, struct sk_request *request)
 	    ids->ids[0] != sk_tokenizer_bos(engine->tokenizer))
 		return;
 	memmove(ids->ids, ids->ids + 1, --ids->n_ids * sizeof *ids->ids);
+	request->encode_flags &= ~(unsigned)SK_ENCODE_BOS; /* once, however often it is tried */
 }
 
 static int check_prompt(struct sk_engine *engine, struct sk_request *request,
@@ -121,21 +122,20 @@ static int check_prompt(struct sk_engine *engine, struct sk_request *request,
 }
 
 static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
-			 struct sk_session *session, struct sk_diag *diag)
+			 struct sk_session *session, uint32_t *ret_n_pages, struct sk_diag *diag)
 {
 	uint64_t n_input = request->ids.n_ids + 1, n_tokens = n_input;
-	uint32_t n_pages;
 
 	if (request->kind == SK_REQUEST_GENERATE) /* what is evaluated is all there already */
 		n_tokens = n_input > UINT64_MAX - request->max_tokens
 				   ? UINT64_MAX
 				   : n_input + request->max_tokens;
-	int err = sk_session_reserve(session, engine->config.n_context, n_tokens, &n_pages);
+	int err = sk_session_reserve(session, engine->config.n_context, n_tokens, ret_n_pages);
 	if (err < 0)
 		return sk_diag_fail(diag, ENOSPC,
 				    "the session needs %u pages of KV cache and %u are free; ask "
 				    "for a smaller window, or give the daemon more --kv-memory",
-				    n_pages, engine->pool.n_pages - engine->pool.n_reserved);
+				    *ret_n_pages, engine->pool.n_pages - engine->pool.n_reserved);
 	return 0;
 }
 
@@ -156,10 +156,91 @@ static int make_room(struct sk_engine *engine)
 	return 0;
 }
 
+static int find_session(struct sk_engine *engine, const struct sk_request *request,
+			struct sk_session **ret_session, struct sk_diag *diag)
+{
+	struct sk_session *session = sk_engine_find_session(engine, request->uid, request->session);
+
+	if (session && session->is_busy)
+		return sk_diag_fail(diag, EBUSY, "the session '%s' is busy with another request",
+				    session->name);
+	/* Its turn was written for where the session stood when it came. */
+	if (request->chat[0] && request->chat_place != sk_engine_chat_place(engine, session))
+		return sk_diag_fail(diag, EBUSY,
+				    "the session '%s' went on while this request waited; ask again",
+				    request->session);
+	*ret_session = session;
+	return 0;
+}
+
+int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
+		  struct sk_engine_client *client, bool may_begin, uint32_t *ret_n_pages,
+		  struct sk_diag *diag)
+{
+	struct sk_session *session = NULL;
+	int err = find_session(engine, request, &session, diag);
+	if (err < 0)
+		return err;
+	bool is_new = !session;
+	if (is_new) {
+		session = sk_session_create(&engine->pool, request->uid, request->session,
+					    &engine->options.policy);
+		if (!session)
+			return sk_diag_fail(diag, ENOMEM, "not enough memory");
+	} else if (session->window.next) {
+		drop_bos(engine, request);
+	}
+	if (request->kind == SK_REQUEST_EVALUATE && request->ids.n_ids > request->max_tokens)
+		request->ids.n_ids = request->max_tokens;
+
+	/* A refusal leaves a session that exists as it was. */
+	struct sk_window window = session->window;
+	struct sk_policy policy = sk_policy_changed(window.policy, &request->policy);
+	struct sk_generation *generation = NULL;
+	uint32_t n_held = session->n_reserved;
+	*ret_n_pages = 0;
+	err = sk_engine_check_policy(engine, &policy, diag);
+	if (!err) {
+		sk_window_set_policy(&session->window, &policy);
+		err = check_prompt(engine, request, session, diag);
+	}
+	if (!err)
+		err = reserve_pages(engine, request, session, ret_n_pages, diag);
+	if (!err && !may_begin)
+		err = -ENOSPC;
+	if (!err) {
+		err = make_room(engine);
+		if (!err)
+			generation = sk_generation_create(request, session, engine->tokenizer,
+							  engine->n_ids, engine->config.n_vocab,
+							  engine->options.step_tokens);
+		if (!generation)
+			err = sk_diag_fail(diag, ENOMEM, "not enough memory");
+	}
+	if (err < 0) {
+		if (is_new) {
+			sk_session_destroy(session);
+		} else {
+			session->window = window;
+			sk_session_settle(session);
+		}
+		return err;
+	}
+	if (is_new)
+		sk_list_append(&engine->sessions, &session->node);
+	sk_queue_charge(&engine->scheduler, request->user, session->n_reserved - n_held);
+	generation->user = request->user;
+	request->user->n_running++;
+	engine->generations[engine->n_generations++] = generation;
+	client->n_running++;
+	return 0;
+}
+
 void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 		     struct sk_engine_client *client)
 {
 	struct sk_diag diag = {.text = "not enough memory"};
+	uint32_t n_pages;
 
 	if (client->is_gone || atomic_load(&request->is_cancelled)) {
 		sk_engine_refuse(engine, request,
@@ -171,67 +252,17 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 				 request->diag.text);
 		return;
 	}
-
-	struct sk_session *session = sk_engine_find_session(engine, request->uid, request->session);
-	bool is_new = !session;
-	if (session && session->is_busy) {
-		snprintf(diag.text, sizeof diag.text,
-			 "the session '%s' is busy with another request", session->name);
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -EBUSY, diag.text);
+	request->user = sk_user_of(&engine->users, request->uid);
+	if (!request->user) {
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOMEM, diag.text);
 		return;
 	}
-	if (request->chat[0] && request->chat_place != sk_engine_chat_place(engine, session)) {
-		/* Its turn was written for where the session stood when it came. */
-		snprintf(diag.text, sizeof diag.text,
-			 "the session '%s' went on while this request waited; ask again",
-			 request->session);
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -EBUSY, diag.text);
-		return;
-	}
-	if (is_new) {
-		session = sk_session_create(&engine->pool, request->uid, request->session,
-					    &engine->options.policy);
-		if (!session) {
-			sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOMEM, diag.text);
-			return;
-		}
-	} else if (session->window.next) {
-		drop_bos(engine, request);
-	}
-	if (request->kind == SK_REQUEST_EVALUATE && request->ids.n_ids > request->max_tokens)
-		request->ids.n_ids = request->max_tokens;
-
-	/* A refusal leaves a session that exists as it was. */
-	struct sk_window window = session->window;
-	struct sk_policy policy = sk_policy_changed(window.policy, &request->policy);
-	struct sk_generation *generation = NULL;
-	int err = sk_engine_check_policy(engine, &policy, &diag);
-	if (!err) {
-		sk_window_set_policy(&session->window, &policy);
-		err = check_prompt(engine, request, session, &diag);
-	}
-	if (!err)
-		err = reserve_pages(engine, request, session, &diag);
-	if (!err)
-		err = make_room(engine);
-	if (!err) {
-		generation =
-			sk_generation_create(request, session, engine->tokenizer, engine->n_ids,
-					     engine->config.n_vocab, engine->options.step_tokens);
-		err = generation ? 0 : -ENOMEM;
-	}
-	if (err < 0) {
-		if (is_new) {
-			sk_session_destroy(session);
-		} else {
-			session->window = window;
-			sk_session_settle(session);
-		}
+	/* Who has a session goes past those who wait for one: it ends the sooner. */
+	bool may_begin =
+		!engine->queue.n || sk_engine_find_session(engine, request->uid, request->session);
+	int err = sk_engine_try(engine, request, client, may_begin, &n_pages, &diag);
+	if (err == -ENOSPC && n_pages <= engine->n_session_pages && engine->n_generations)
+		sk_engine_queue(engine, request, client, n_pages);
+	else if (err < 0)
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
-		return;
-	}
-	if (is_new)
-		sk_list_append(&engine->sessions, &session->node);
-	engine->generations[engine->n_generations++] = generation;
-	client->n_running++;
 }

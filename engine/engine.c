@@ -9,7 +9,7 @@
 
 /* --- Clients --- */
 
-static struct sk_engine_client *find_client(struct sk_engine *engine, uint64_t connection)
+struct sk_engine_client *sk_engine_find_client(struct sk_engine *engine, uint64_t connection)
 {
 	sk_list_for_each (node, &engine->clients) {
 		struct sk_engine_client *client =
@@ -30,7 +30,8 @@ void sk_engine_destroy_client(struct sk_engine_client *client)
 /* Gone, and nothing of it is left: its ring will not be touched again. */
 static void close_if_done(struct sk_engine *engine, struct sk_engine_client *client)
 {
-	if (!client->is_gone || client->n_running || !sk_list_is_empty(&client->waiting))
+	if (!client->is_gone || client->n_running || client->n_queued ||
+	    !sk_list_is_empty(&client->waiting))
 		return;
 	sk_mailbox_post(&engine->events, &client->closed->node);
 	client->closed = NULL;
@@ -97,6 +98,7 @@ static void take_stats(struct sk_engine *engine, struct sk_request *request)
 	for (uint32_t i = 0; i < engine->n_generations; i++)
 		stats->n_paused += sk_generation_waits(engine->generations[i]);
 	stats->n_running = engine->n_generations;
+	stats->n_queued = engine->queue.n;
 	stats->n_pages = engine->pool.n_pages;
 	stats->n_pages_used = engine->pool.n_pages - engine->pool.n_free;
 	stats->page_bytes = sk_backend_page_bytes(engine->backend);
@@ -112,7 +114,7 @@ static void receive_request(struct sk_engine *engine, struct sk_request *request
 		take_stats(engine, request);
 		return;
 	}
-	struct sk_engine_client *client = find_client(engine, request->connection);
+	struct sk_engine_client *client = sk_engine_find_client(engine, request->connection);
 	if (!client || engine->is_dead) {
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -EIO,
 				 "the engine takes no requests");
@@ -135,7 +137,7 @@ static void receive(struct sk_engine *engine, struct sk_mail *mail)
 		break;
 	case SK_MAIL_READY: {
 		struct sk_request *request = sk_container_of(mail, struct sk_request, mail);
-		client = find_client(engine, request->connection);
+		client = sk_engine_find_client(engine, request->connection);
 		sk_list_remove(&request->waiting);
 		sk_engine_admit(engine, request, client); /* it waited, so its client is here */
 		close_if_done(engine, client);
@@ -147,9 +149,11 @@ static void receive(struct sk_engine *engine, struct sk_mail *mail)
 		break;
 	case SK_MAIL_CANCEL: {
 		struct sk_cancel *cancel = sk_container_of(mail, struct sk_cancel, mail);
-		client = find_client(engine, cancel->connection);
+		client = sk_engine_find_client(engine, cancel->connection);
 		if (client)
 			cancel_waiting(client, cancel->request, false);
+		sk_engine_end_queued(engine, cancel->connection, cancel->request, false,
+				     SK_STOP_CANCELLED);
 		end_generations(engine, cancel->connection, cancel->request, false,
 				SK_STOP_CANCELLED, "");
 		free(cancel);
@@ -159,6 +163,7 @@ static void receive(struct sk_engine *engine, struct sk_mail *mail)
 		client = sk_container_of(mail, struct sk_engine_client, disconnect);
 		client->is_gone = true;
 		cancel_waiting(client, 0, true);
+		sk_engine_end_queued(engine, client->connection, 0, true, SK_STOP_DISCONNECTED);
 		end_generations(engine, client->connection, 0, true, SK_STOP_DISCONNECTED, "");
 		close_if_done(engine, client);
 		break;
@@ -203,15 +208,21 @@ static void reap(struct sk_engine *engine)
 			engine->generations[n_left++] = g;
 			continue;
 		}
-		struct sk_engine_client *client = find_client(engine, g->request->connection);
+		struct sk_engine_client *client =
+			sk_engine_find_client(engine, g->request->connection);
 		struct sk_event *event = sk_generation_finish(g);
 		engine->stats.n_requests++;
+		g->user->n_running--;
 		sk_generation_destroy(g);
 		sk_mailbox_post(&engine->events, &event->node);
 		client->n_running--;
 		close_if_done(engine, client);
 	}
 	engine->n_generations = n_left;
+	if (n_left == n)
+		return;
+	sk_engine_serve_queue(engine);
+	sk_users_forget(&engine->users, &engine->scheduler);
 }
 
 /* How long to sleep when nobody wants to run: until a letter comes, or the first stalled reader's
@@ -232,6 +243,15 @@ static int sleep_ms(struct sk_engine *engine)
 		uint64_t left_ns = end_ns > now_ns ? end_ns - now_ns : 0;
 		least_ns = left_ns < least_ns ? left_ns : least_ns;
 	}
+	const uint64_t queue_ns = engine->options.queue_timeout_ns;
+	if (queue_ns &&
+	    !sk_list_is_empty(&engine->queue.requests)) { /* the first has waited longest */
+		uint64_t end_ns = queue_ns + sk_container_of(engine->queue.requests.next,
+							     struct sk_request, queued)
+						     ->queued_ns;
+		uint64_t left_ns = end_ns > now_ns ? end_ns - now_ns : 0;
+		least_ns = left_ns < least_ns ? left_ns : least_ns;
+	}
 	if (least_ns == UINT64_MAX)
 		return -1;
 	return (int)(least_ns / 1000000 > 60000 ? 60000 : least_ns / 1000000) + 1;
@@ -245,11 +265,14 @@ static void *engine_main(void *context)
 	while (!atomic_load(&engine->is_stopping)) {
 		receive_all(engine);
 		deliver_waiting(engine);
+		sk_engine_expire_queue(engine, sk_clock_ns());
 		bool ran = sk_engine_step(engine);
-		if (engine->is_dead)
+		if (engine->is_dead) {
+			sk_engine_end_all_queued(engine, SK_STOP_ERROR, "the device failed");
 			for (uint32_t i = 0; i < engine->n_generations; i++)
 				sk_generation_end(engine->generations[i], SK_STOP_ERROR,
 						  "the device failed");
+		}
 		uint32_t n_before = engine->n_generations;
 		reap(engine);
 		if (engine->is_dead && engine->dead) {
@@ -303,6 +326,7 @@ void sk_engine_stop(struct sk_engine *engine)
 		engine->is_running = false;
 	}
 	sk_engine_drain(engine);
+	sk_engine_end_all_queued(engine, SK_STOP_CANCELLED, "the daemon is stopping");
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
 		sk_generation_end(g, SK_STOP_CANCELLED, "the daemon is stopping");

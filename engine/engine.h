@@ -33,6 +33,8 @@ struct sk_engine_options {
 				      what the model's context allows */
 	uint64_t stall_timeout_ns; /* a reader that takes nothing for so long is cancelled; 0: never
 				    */
+	uint32_t queue_most;       /* requests that wait for pages; more are refused */
+	uint64_t queue_timeout_ns; /* for so long; 0: for ever */
 	/* Told while weights are packed, on the calling thread; may be NULL. */
 	void (*progress)(void *context, uint64_t n_bytes_done, uint64_t n_bytes_total);
 	void *progress_context;

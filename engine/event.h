@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum sk_event_kind {
-	SK_EVENT_PROGRESS, /* prefill goes on */
+	SK_EVENT_PROGRESS, /* prefill goes on, or the queue before it */
 	SK_EVENT_FINISHED, /* of GENERATE and EVALUATE: exactly one, the last of its request */
 	SK_EVENT_IDS,      /* answers TOKENIZE: payload is int32 ids */
 	SK_EVENT_TEXT,     /* answers DETOKENIZE: payload is bytes */
@@ -44,7 +44,7 @@ struct sk_result { /* Finished in proto/streamkv.proto, field by field */
 };
 
 struct sk_stats {
-	uint32_t n_sessions, n_running, n_paused;
+	uint32_t n_sessions, n_running, n_paused, n_queued;
 	uint64_t n_pages, n_pages_used, page_bytes, scratch_bytes;
 	uint64_t n_steps, n_prompt_tokens, n_generated_tokens, n_requests;
 	uint64_t n_profiled_steps, profiled_ns; /* of steps whose operations were timed: */
@@ -61,6 +61,7 @@ struct sk_event {
 	union {
 		struct {
 			uint64_t prompt_tokens, evaluated_tokens;
+			uint32_t queue_place; /* from 1; 0: it runs */
 		} progress;
 		struct sk_result result;
 		struct sk_stats stats;

@@ -12,12 +12,14 @@
 #include "engine/scoring.h"
 #include "engine/session.h"
 #include "engine/stops.h"
+#include "engine/user.h"
 #include "text/detokenizer.h"
 
 struct sk_generation {
 	struct sk_list node; /* of the engine's generations */
 	struct sk_request *request;
 	struct sk_session *session;
+	struct sk_user *user; /* whose; the engine's */
 	struct sk_sampler sampler;
 	struct sk_detokenizer detokenizer;
 	struct sk_stops stops;

@@ -63,6 +63,7 @@ static int open_pool(struct sk_engine *engine, struct sk_diag *diag)
 		return sk_diag_fail(diag, -err,
 				    "no memory for %llu MiB of KV cache; lower --kv-memory",
 				    (unsigned long long)options->kv_memory_bytes >> 20);
+	engine->n_session_pages = (uint32_t)n_pages - n_borrowed(options);
 	return sk_pool_reserve(&engine->pool, n_borrowed(options));
 }
 
@@ -107,6 +108,8 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	sk_list_init(&engine->texts);
 	sk_list_init(&engine->clients);
 	sk_list_init(&engine->sessions);
+	sk_list_init(&engine->users);
+	sk_queue_init(&engine->queue);
 
 	int err = 0;
 	if (engine->n_ids > engine->config.n_vocab)
@@ -158,6 +161,7 @@ void sk_engine_destroy(struct sk_engine *engine)
 		sk_session_destroy(sk_container_of(node, struct sk_session, node));
 	sk_list_for_each (node, &engine->clients)
 		sk_engine_destroy_client(sk_container_of(node, struct sk_engine_client, node));
+	sk_users_finish(&engine->users);
 	if (engine->events.letters.next) {
 		for (struct sk_event *event; (event = sk_engine_next_event(engine));)
 			sk_event_destroy(event);

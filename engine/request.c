@@ -14,6 +14,7 @@ struct sk_request *sk_request_create(enum sk_request_kind kind)
 	}
 	sk_list_init(&request->mail.node);
 	sk_list_init(&request->waiting);
+	sk_list_init(&request->queued);
 	request->kind = kind;
 	request->finished = finished;
 	request->sampling =

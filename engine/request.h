@@ -38,6 +38,7 @@ struct sk_sampling {
 #define SK_NAME_MOST_BYTES 64
 
 struct sk_event;
+struct sk_user;
 
 struct sk_stop {
 	uint8_t bytes[SK_STOP_MOST_BYTES];
@@ -85,6 +86,12 @@ struct sk_request {
 	 * it comes back to: its client's, or the engine's of texts. That thread alone sets is_cancelled
 	 * (the worker looks at it while it works), and alone destroys the request. */
 	struct sk_list waiting;
+	/* While it waits for pages (queue.h): */
+	struct sk_list queued;
+	struct sk_user *user;
+	uint32_t n_pages;           /* that it will need */
+	uint32_t place, told_place; /* in the queue, from 1; as its client knows */
+	uint64_t queued_ns;         /* since when */
 	atomic_bool is_cancelled;
 	enum sk_chat_place chat_place;
 	struct sk_ids ids;

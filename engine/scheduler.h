@@ -1,25 +1,55 @@
 /* Which sessions run how many tokens in the next step. Pure policy: numbers in, numbers out.
  *
- * Every session with one token to run (decoding) takes part first, since its token is nearly free
- * once the weights are read; what is left of the step is filled with chunks of prompts, so that a
- * long prompt never stalls running streams.
+ * Every session with one token to run (decoding) takes part first, since its token is nearly free once the
+ * weights are read; what is left of the step is filled with chunks of prompts, so that a long prompt never
+ * stalls running streams.
+ *
+ * What is scarce is shared fairly, between users by weight, then between a user's sessions: the tokens that
+ * prompts may have, the places of a step where more sessions decode than it has, and pages where requests wait for
+ * them (queue.h). Each account counts what its holder
+ * has had, by weight; whoever has had least comes next (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996).
+ * Who wanted nothing for a while begins where the others are: credit is not saved up.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
+enum sk_scarce { SK_SCARCE_TOKENS, SK_SCARCE_PLACES, SK_SCARCE_PAGES, SK_N_SCARCE };
+
+/* What a user or a session has had, in SK_ONE_HAD for a token, place or page, by weight. Zeroed at first. */
+#define SK_ONE_HAD 65536u
+
+struct sk_share {
+	uint64_t had[SK_N_SCARCE];
+};
+
+struct sk_tenant {       /* a user. Zeroed at first, but for the weight */
+	uint32_t weight; /* 1 to 1000 */
+	struct sk_share share;
+	uint64_t least[SK_N_SCARCE]; /* that any of its sessions in want has had */
+	bool is_short;               /* some of them want more than they got: inside a step */
+};
+
 struct sk_want {
-	uint64_t n_tokens;  /* to run, at least 1 */
-	uint32_t n_granted; /* the answer: 0 where it does not take part */
+	struct sk_tenant *tenant;
+	struct sk_share *share; /* the session's */
+	uint64_t n_tokens;      /* to run */
+	uint32_t n_granted;     /* the answer: 0 where it does not take part */
 };
 
 struct sk_schedule_limits {
 	uint32_t max_sessions; /* a step */
 	uint32_t max_tokens;   /* a step; at least max_sessions */
 	uint32_t chunk_tokens; /* a session's share of a step at most */
+	uint32_t free_tokens;  /* with more, a step takes longer: then decoding counts as well */
 };
 
-/* `turn` counts steps: whom it begins with goes round, so that nobody waits for ever. Returns the
- * tokens granted in all: more than 0 where anybody wants any. */
-uint32_t sk_schedule(struct sk_want *wants, uint32_t n_wants, uint64_t turn,
+struct sk_scheduler { /* zeroed at first */
+	uint64_t turn;
+	uint64_t least[SK_N_SCARCE]; /* that any user in want has had */
+};
+
+/* Returns the tokens granted in all: more than 0 where anybody wants any. */
+uint32_t sk_schedule(struct sk_scheduler *scheduler, struct sk_want *wants, uint32_t n_wants,
 		     const struct sk_schedule_limits *limits);

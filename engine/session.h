@@ -6,6 +6,7 @@
 
 #include "base/list.h"
 #include "engine/request.h"
+#include "engine/scheduler.h"
 #include "kv/pages.h"
 #include "kv/window.h"
 
@@ -15,10 +16,11 @@ struct sk_session {
 	char name[SK_NAME_MOST_BYTES + 1]; /* empty: gone with its request */
 	struct sk_window window;
 	struct sk_pages pages;
-	uint32_t n_reserved; /* pages promised by the pool */
-	uint64_t origin;     /* text position of entry 0 */
-	int32_t last_id;     /* drawn, not yet in the cache; -1: none */
-	bool is_busy;        /* a request runs on it */
+	uint32_t n_reserved;   /* pages promised by the pool */
+	uint64_t origin;       /* text position of entry 0 */
+	int32_t last_id;       /* drawn, not yet in the cache; -1: none */
+	bool is_busy;          /* a request runs on it */
+	struct sk_share share; /* what it has had of what is scarce */
 };
 
 struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char *name,

@@ -7,8 +7,10 @@
 #include "engine/engine.h"
 #include "engine/forward.h"
 #include "engine/generation.h"
+#include "engine/queue.h"
 #include "engine/scheduler.h"
 #include "engine/text_worker.h"
+#include "engine/user.h"
 
 /* A connection, as the engine knows it. */
 struct sk_engine_client {
@@ -18,6 +20,7 @@ struct sk_engine_client {
 	uint64_t connection;
 	struct sk_list waiting; /* requests at the text worker, by request.waiting */
 	uint32_t n_running;     /* generations */
+	uint32_t n_queued;      /* requests that wait for pages */
 	bool is_gone;
 	struct sk_event *closed;
 };
@@ -54,11 +57,14 @@ struct sk_engine {
 			       * loop thread's, so that they never wait for a step */
 	struct sk_list clients;
 	struct sk_list sessions;
+	struct sk_list users;
+	struct sk_queue queue;    /* requests that wait for pages */
+	uint32_t n_session_pages; /* of the pool, that sessions may hold together */
 	struct sk_generation **generations;
 	struct sk_want *wants; /* of each generation, this step */
 	uint32_t n_generations, generations_allocated;
 
-	uint64_t turn;
+	struct sk_scheduler scheduler;
 	struct sk_row *rows;            /* (step_tokens) */
 	struct sk_view *views;          /* (step_tokens) */
 	struct sk_span *spans;          /* (max_batch) */
@@ -76,9 +82,17 @@ struct sk_engine {
 void sk_engine_drain(struct sk_engine *engine);
 void sk_engine_destroy_client(struct sk_engine_client *client);
 
+/* Or NULL. */
+struct sk_engine_client *sk_engine_find_client(struct sk_engine *engine, uint64_t connection);
+
 /* --- admission.c --- */
 
-/* A request whose prompt is tokens: begins its generation, or finishes it as refused. Takes it
+/* Begins the generation of a request whose prompt is tokens: 0. -ENOSPC where it has to wait for pages, or where `may_begin`
+ * is not set (*ret_n_pages tells how many); -errno and a sentence where it is refused. Then nothing has changed. */
+int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
+		  struct sk_engine_client *client, bool may_begin, uint32_t *ret_n_pages,
+		  struct sk_diag *diag);
+/* A request whose prompt is tokens: begins its generation, queues it, or finishes it as refused. Takes it
  * over. */
 void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 		     struct sk_engine_client *client);
@@ -93,6 +107,20 @@ enum sk_chat_place sk_engine_chat_place(const struct sk_engine *engine,
 /* Where `policy` cannot be had on this model: -EINVAL and a sentence. */
 int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_policy *policy,
 			   struct sk_diag *diag);
+
+/* --- waiting.c --- */
+
+/* Queues a request that needs n_pages, or refuses it where the queue is full. */
+void sk_engine_queue(struct sk_engine *engine, struct sk_request *request,
+		     struct sk_engine_client *client, uint32_t n_pages);
+/* Pages have been given back: whose turn it is begins, as long as there are enough. The others are told their places. */
+void sk_engine_serve_queue(struct sk_engine *engine);
+/* Those of a connection, one or all; those of all connections; those that have waited too long. */
+void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_t id, bool all,
+			  enum sk_stop_reason stop);
+void sk_engine_end_all_queued(struct sk_engine *engine, enum sk_stop_reason stop,
+			      const char *reason);
+void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns);
 
 /* --- step.c --- */
 

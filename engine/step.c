@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #define PROGRESS_NS 100000000u
+#define FREE_TOKENS 8 /* more in a step, and arithmetic takes longer than reading the weights */
 
 /* The thread tells it, after it has told every request how it ended. */
 static void dead(struct sk_engine *engine, const char *reason)
@@ -122,12 +123,17 @@ bool sk_engine_step(struct sk_engine *engine)
 		.max_sessions = engine->options.max_batch,
 		.max_tokens = engine->options.step_tokens,
 		.chunk_tokens = engine->options.step_tokens,
+		.free_tokens = FREE_TOKENS,
 	};
 
-	for (uint32_t i = 0; i < engine->n_generations; i++)
-		engine->wants[i].n_tokens = sk_generation_n_wanted(engine->generations[i]);
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		struct sk_generation *g = engine->generations[i];
+		engine->wants[i] = (struct sk_want){.tenant = &g->user->tenant,
+						    .share = &g->session->share,
+						    .n_tokens = sk_generation_n_wanted(g)};
+	}
 	if (engine->is_dead ||
-	    !sk_schedule(engine->wants, engine->n_generations, engine->turn++, &limits))
+	    !sk_schedule(&engine->scheduler, engine->wants, engine->n_generations, &limits))
 		return false;
 
 	struct sk_batch batch;

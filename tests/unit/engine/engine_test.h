@@ -15,6 +15,13 @@ static struct sk_tokenizer *tokenizer;
 static struct sk_engine *engine;
 static uint64_t n_connections;
 
+#ifndef ENGINE_KV_BYTES
+#define ENGINE_KV_BYTES (64 << 20)
+#endif
+#ifndef ENGINE_STALL_NS
+#define ENGINE_STALL_NS 300000000u
+#endif
+
 struct client {
 	uint64_t connection;
 	struct sk_ring_writer *writer;
@@ -27,11 +34,13 @@ static inline int open_engine(void **state)
 	struct sk_diag diag = {""};
 	struct sk_engine_options options = {
 		.backend = &sk_cpu_backend,
-		.kv_memory_bytes = 64 << 20,
+		.kv_memory_bytes = ENGINE_KV_BYTES,
 		.max_batch = 8,
 		.step_tokens = 64,
 		.policy = {SK_MODE_STREAMING, 4, 100, 0},
-		.stall_timeout_ns = 300000000,
+		.stall_timeout_ns = ENGINE_STALL_NS,
+		.queue_most = 4,
+		.queue_timeout_ns = 2000000000,
 	};
 	if (sk_model_open(sk_test_model("pythia-books"), &model, &diag) < 0 ||
 	    sk_tokenizer_open(model, &tokenizer, &diag) < 0 ||

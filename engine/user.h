@@ -1,0 +1,25 @@
+/* A user as the engine knows one: by uid, since the daemon's clients are known by SO_PEERCRED. Users share fairly
+ * (scheduler.h) whatever is scarce. Engine thread only.
+ */
+#pragma once
+
+#include "base/list.h"
+#include "engine/scheduler.h"
+
+#include <sys/types.h>
+
+struct sk_user {
+	struct sk_list node; /* of the engine's users */
+	uid_t uid;
+	struct sk_tenant tenant;
+	uint32_t n_running;  /* generations */
+	uint32_t n_queued;   /* requests that wait for pages */
+	uint64_t would_have; /* of pages: for sk_queue_order() */
+};
+
+/* The user of that uid, who is remembered from now on: what one has had more than others must not be forgotten
+ * with one's last request. NULL without memory. */
+struct sk_user *sk_user_of(struct sk_list *users, uid_t uid);
+/* Forgets those who run nothing and are owed nothing and owe nothing. */
+void sk_users_forget(struct sk_list *users, const struct sk_scheduler *scheduler);
+void sk_users_finish(struct sk_list *users);

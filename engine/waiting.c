@@ -1,0 +1,121 @@
+/* The queue of requests that wait for pages: who comes in, who begins, who is told what. Its order is queue.h's. */
+#include "base/clock.h"
+#include "engine/state.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+static void tell_places(struct sk_engine *engine)
+{
+	sk_list_for_each (node, &engine->queue.requests) {
+		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		if (request->place == request->told_place)
+			continue;
+		struct sk_event *event =
+			sk_event_create(SK_EVENT_PROGRESS, request->connection, request->id);
+		if (!event)
+			return; /* the next change will tell */
+		event->progress.prompt_tokens = request->ids.n_ids;
+		event->progress.queue_place = request->told_place = request->place;
+		sk_mailbox_post(&engine->events, &event->node);
+	}
+}
+
+static void take_out(struct sk_engine *engine, struct sk_request *request)
+{
+	sk_queue_remove(&engine->queue, request);
+	sk_engine_find_client(engine, request->connection)->n_queued--;
+}
+
+static void refuse(struct sk_engine *engine, struct sk_request *request, enum sk_stop_reason stop,
+		   int error, const char *reason)
+{
+	take_out(engine, request);
+	sk_engine_refuse(engine, request, stop, error, reason);
+}
+
+void sk_engine_queue(struct sk_engine *engine, struct sk_request *request,
+		     struct sk_engine_client *client, uint32_t n_pages)
+{
+	char reason[128];
+
+	if (engine->queue.n >= engine->options.queue_most) {
+		snprintf(
+			reason, sizeof reason,
+			"the KV cache is full, and so is the queue of %u requests that wait for it",
+			engine->queue.n);
+		struct sk_request *victim = sk_queue_victim(&engine->queue, request->user);
+		if (!victim) {
+			sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
+			return;
+		}
+		refuse(engine, victim, SK_STOP_REFUSED, -ENOSPC, reason);
+	}
+	request->n_pages = n_pages;
+	request->queued_ns = sk_clock_ns();
+	client->n_queued++;
+	sk_queue_add(&engine->queue, request);
+	sk_engine_serve_queue(engine);
+}
+
+void sk_engine_serve_queue(struct sk_engine *engine)
+{
+	struct sk_request *request;
+	struct sk_diag diag;
+
+	while (sk_queue_order(&engine->queue, &engine->scheduler),
+	       (request = sk_queue_first(&engine->queue))) {
+		struct sk_engine_client *client =
+			sk_engine_find_client(engine, request->connection);
+		int err = sk_engine_try(engine, request, client, true, &request->n_pages, &diag);
+		if (err == -ENOSPC && engine->n_generations)
+			break;
+		if (err < 0) { /* none runs that could give pages back: sessions hold them all */
+			refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
+			continue;
+		}
+		take_out(engine, request);
+	}
+	tell_places(engine);
+}
+
+void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_t id, bool all,
+			  enum sk_stop_reason stop)
+{
+	uint32_t n_before = engine->queue.n;
+	sk_list_for_each (node, &engine->queue.requests) {
+		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		if (request->connection == connection && (all || request->id == id))
+			refuse(engine, request, stop, 0, "");
+	}
+	if (engine->queue.n < n_before)
+		sk_engine_serve_queue(engine);
+}
+
+void sk_engine_end_all_queued(struct sk_engine *engine, enum sk_stop_reason stop,
+			      const char *reason)
+{
+	sk_list_for_each (node, &engine->queue.requests)
+		refuse(engine, sk_container_of(node, struct sk_request, queued), stop, 0, reason);
+}
+
+void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns)
+{
+	const uint64_t most_ns = engine->options.queue_timeout_ns;
+	uint32_t n_before = engine->queue.n;
+	char reason[128];
+
+	if (!most_ns)
+		return;
+	snprintf(reason, sizeof reason,
+		 "no room in the KV cache within %.3g s; try again, or ask "
+		 "for a smaller window",
+		 (double)most_ns * 1e-9);
+	sk_list_for_each (node, &engine->queue.requests) {
+		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		if (now_ns - request->queued_ns >= most_ns)
+			refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
+	}
+	if (engine->queue.n < n_before)
+		sk_engine_serve_queue(engine);
+}

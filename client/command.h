@@ -97,5 +97,6 @@ int sk_interrupted(void); /* the signal, or 0 */
 
 /* A line on a terminal's standard error that is drawn over; nothing elsewhere. */
 void sk_terminal_bar(const char *what, double part, double per_second, const char *unit);
-void sk_terminal_line(const char *text); /* in its place */
+/* In the bar's place that the stream's request is queued; false: it is not. */
+bool sk_show_place(const struct streamkv_stream *stream);
 void sk_terminal_clear(void);

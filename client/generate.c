@@ -248,19 +248,16 @@ static struct streamkv_generate request_of(const struct opts *opts, const struct
 }
 
 static void show_prefill(const struct opts *opts, const struct streamkv_stream *stream,
-			 double begun_s)
+			 double *begun_s)
 {
 	uint64_t n_prompt, n_done;
-	double passed_s = sk_now_s() - begun_s;
 	if (opts->quiet)
 		return;
-	uint32_t place = streamkv_queue_place(stream);
-	if (place) {
-		char text[64];
-		snprintf(text, sizeof text, "queued %u: the KV cache is full", place);
-		sk_terminal_line(text);
+	if (sk_show_place(stream)) {
+		*begun_s = sk_now_s(); /* of reading the prompt */
 		return;
 	}
+	double passed_s = sk_now_s() - *begun_s;
 	streamkv_progress(stream, &n_prompt, &n_done);
 	if (n_prompt && passed_s > 0.5)
 		sk_terminal_bar("reading the prompt", (double)n_done / (double)n_prompt,
@@ -284,7 +281,7 @@ static int follow(struct output *output, struct streamkv_stream *stream)
 		got = streamkv_next(stream, has_token ? 1000 : 100, &token, &error);
 		if (got == -EINTR || got == -ETIMEDOUT) {
 			if (!has_token)
-				show_prefill(output->opts, stream, begun_s);
+				show_prefill(output->opts, stream, &begun_s);
 			continue;
 		}
 		if (got != 1)

@@ -22,7 +22,7 @@ static void show(const struct sk_scores_output *output, const struct streamkv_st
 	uint64_t n_all, n_run;
 
 	streamkv_progress(stream, &n_all, &n_run);
-	if (output->quiet || !n_all)
+	if (output->quiet || sk_show_place(stream) || !n_all)
 		return;
 	snprintf(what, sizeof what, "%s perplexity %.3f", output->label,
 		 sk_scores_perplexity(scores));

@@ -111,8 +111,7 @@ static int print_text(const struct streamkv_status *s, bool profile)
 		"server       %s, process %u, up %.0f s\n"
 		"model        %s on %s, %.0f MB of weights, %.0f MB of scratch\n"
 		"clients      %u connected, %u sessions, %u requests running, %u of them paused, "
-		"%u "
-		"queued\n"
+		"%u queued\n"
 		"KV cache     %llu of %llu pages of %u tokens in use, %.0f of %.0f MB\n"
 		"since start  %llu requests, %llu prompt tokens, %llu generated tokens, %llu "
 		"steps\n",

@@ -85,6 +85,7 @@ static int take_token(struct streamkv_stream *stream, struct streamkv_token *tok
 	while ((got = sk_ring_reader_next(stream->kv->ring, &slot)) == 1) {
 		if (slot.request != stream->request)
 			continue; /* of a stream that was closed before its end */
+		stream->queue_place = 0;
 		if (!(slot.flags & SK_SLOT_CONTINUES))
 			fill_token(stream, &slot, token);
 		if (keep_text(stream, &slot) < 0)

@@ -35,12 +35,17 @@ void sk_terminal_bar(const char *what, double part, double per_second, const cha
 	has_bar = true;
 }
 
-void sk_terminal_line(const char *text)
+bool sk_show_place(const struct streamkv_stream *stream)
 {
-	if (!isatty(STDERR_FILENO))
-		return;
-	fprintf(stderr, "\r%s\033[K", text);
-	has_bar = true;
+	uint32_t place = streamkv_queue_place(stream);
+
+	if (!place)
+		return false;
+	if (isatty(STDERR_FILENO)) {
+		fprintf(stderr, "\rqueued %u: the KV cache is full\033[K", place);
+		has_bar = true;
+	}
+	return true;
 }
 
 void sk_terminal_clear(void)

@@ -72,7 +72,7 @@ const struct sk_option sk_daemon_option_table[] = {
 	{"stall-timeout", 0, SK_OPTION_FLOAT, AT(stall_timeout), "SECONDS", "30", .fmax = 1e6,
 	 .help = "A client whose ring stays full for so long has its request cancelled; 0 waits "
 		 "for ever."},
-	{"queue", 0, SK_OPTION_UINT, AT(queue), "N", "256", .max = 100000,
+	{"queue", 0, SK_OPTION_UINT, AT(queue), "N", "256", .max = 4096,
 	 .help = "Requests that may wait for room in the KV cache; further ones are refused."},
 	{"queue-timeout", 0, SK_OPTION_FLOAT, AT(queue_timeout), "SECONDS", "60", .fmax = 1e6,
 	 .help = "A request that has waited for so long is refused; 0 lets it wait for ever."},

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SMALL 1 /* pages that a session may grow by without waiting its turn */
+
 void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
 		      enum sk_stop_reason stop, int error, const char *reason)
 {
@@ -72,15 +74,22 @@ enum sk_chat_place sk_engine_chat_place(const struct sk_engine *engine,
 									: SK_CHAT_IS_OPEN;
 }
 
-/* Where a session goes on, a BOS would be a token in the middle. */
-static void drop_bos(struct sk_engine *engine, struct sk_request *request)
+/* Where a session goes on, a BOS would be a token in the middle. True: there was one. */
+static bool drop_bos(struct sk_engine *engine, struct sk_request *request)
 {
 	struct sk_ids *ids = &request->ids;
 	if (!(request->encode_flags & SK_ENCODE_BOS) || !ids->n_ids ||
 	    ids->ids[0] != sk_tokenizer_bos(engine->tokenizer))
-		return;
+		return false;
 	memmove(ids->ids, ids->ids + 1, --ids->n_ids * sizeof *ids->ids);
-	request->encode_flags &= ~(unsigned)SK_ENCODE_BOS; /* once, however often it is tried */
+	return true;
+}
+
+static void put_bos_back(struct sk_engine *engine, struct sk_request *request)
+{
+	struct sk_ids *ids = &request->ids;
+	memmove(ids->ids + 1, ids->ids, ids->n_ids++ * sizeof *ids->ids);
+	ids->ids[0] = sk_tokenizer_bos(engine->tokenizer);
 }
 
 static int check_prompt(struct sk_engine *engine, struct sk_request *request,
@@ -139,6 +148,19 @@ static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
 	return 0;
 }
 
+bool sk_engine_may_fit(struct sk_engine *engine, const struct sk_request *request, uint32_t n_pages)
+{
+	const struct sk_session *own =
+		sk_engine_find_session(engine, request->uid, request->session);
+	uint64_t n_idle = 0;
+	sk_list_for_each (node, &engine->sessions) {
+		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (!session->is_busy && session != own)
+			n_idle += session->n_reserved;
+	}
+	return engine->n_generations && n_pages + n_idle <= engine->n_session_pages;
+}
+
 static int make_room(struct sk_engine *engine)
 {
 	if (engine->n_generations < engine->generations_allocated)
@@ -174,22 +196,23 @@ static int find_session(struct sk_engine *engine, const struct sk_request *reque
 }
 
 int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
-		  struct sk_engine_client *client, bool may_begin, uint32_t *ret_n_pages,
+		  struct sk_engine_client *client, bool may_take, uint32_t *ret_n_pages,
 		  struct sk_diag *diag)
 {
 	struct sk_session *session = NULL;
 	int err = find_session(engine, request, &session, diag);
 	if (err < 0)
 		return err;
-	bool is_new = !session;
+	bool is_new = !session, had_bos = false;
 	if (is_new) {
 		session = sk_session_create(&engine->pool, request->uid, request->session,
 					    &engine->options.policy);
 		if (!session)
 			return sk_diag_fail(diag, ENOMEM, "not enough memory");
 	} else if (session->window.next) {
-		drop_bos(engine, request);
+		had_bos = drop_bos(engine, request);
 	}
+	const size_t n_ids = request->ids.n_ids;
 	if (request->kind == SK_REQUEST_EVALUATE && request->ids.n_ids > request->max_tokens)
 		request->ids.n_ids = request->max_tokens;
 
@@ -206,7 +229,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	}
 	if (!err)
 		err = reserve_pages(engine, request, session, ret_n_pages, diag);
-	if (!err && !may_begin)
+	if (!err && !may_take && session->n_reserved > n_held + SMALL)
 		err = -ENOSPC;
 	if (!err) {
 		err = make_room(engine);
@@ -224,11 +247,15 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 			session->window = window;
 			sk_session_settle(session);
 		}
+		request->ids.n_ids = n_ids;
+		if (had_bos)
+			put_bos_back(engine, request);
 		return err;
 	}
 	if (is_new)
 		sk_list_append(&engine->sessions, &session->node);
-	sk_queue_charge(&engine->scheduler, request->user, session->n_reserved - n_held);
+	sk_queue_charge(&engine->scheduler, request->user, session->n_reserved - n_held,
+			!engine->queue.n || request->place == 1);
 	generation->user = request->user;
 	request->user->n_running++;
 	engine->generations[engine->n_generations++] = generation;
@@ -257,11 +284,9 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOMEM, diag.text);
 		return;
 	}
-	/* Who has a session goes past those who wait for one: it ends the sooner. */
-	bool may_begin =
-		!engine->queue.n || sk_engine_find_session(engine, request->uid, request->session);
-	int err = sk_engine_try(engine, request, client, may_begin, &n_pages, &diag);
-	if (err == -ENOSPC && n_pages <= engine->n_session_pages && engine->n_generations)
+	/* A session that has its pages goes on past those who wait for some: so it gives them back the sooner. */
+	int err = sk_engine_try(engine, request, client, !engine->queue.n, &n_pages, &diag);
+	if (err == -ENOSPC && sk_engine_may_fit(engine, request, n_pages))
 		sk_engine_queue(engine, request, client, n_pages);
 	else if (err < 0)
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, err, diag.text);

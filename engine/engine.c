@@ -198,7 +198,8 @@ static void deliver_waiting(struct sk_engine *engine)
 	}
 }
 
-static void reap(struct sk_engine *engine)
+/* True: some have ended. Others may have begun in their stead. */
+static bool reap(struct sk_engine *engine)
 {
 	uint32_t n_left = 0, n = engine->n_generations;
 
@@ -220,9 +221,9 @@ static void reap(struct sk_engine *engine)
 	}
 	engine->n_generations = n_left;
 	if (n_left == n)
-		return;
+		return false;
 	sk_engine_serve_queue(engine);
-	sk_users_forget(&engine->users, &engine->scheduler);
+	return true;
 }
 
 /* How long to sleep when nobody wants to run: until a letter comes, or the first stalled reader's
@@ -273,13 +274,12 @@ static void *engine_main(void *context)
 				sk_generation_end(engine->generations[i], SK_STOP_ERROR,
 						  "the device failed");
 		}
-		uint32_t n_before = engine->n_generations;
-		reap(engine);
+		ran |= reap(engine);
 		if (engine->is_dead && engine->dead) {
 			sk_mailbox_post(&engine->events, &engine->dead->node);
 			engine->dead = NULL;
 		}
-		if (!ran && engine->n_generations == n_before)
+		if (!ran)
 			sk_mailbox_wait(&engine->inbox, sleep_ms(engine));
 	}
 	return NULL;

@@ -35,24 +35,40 @@ static uint64_t had(const struct sk_user *user, const struct sk_scheduler *sched
 	return had > least ? had : least;
 }
 
-void sk_queue_order(struct sk_queue *queue, const struct sk_scheduler *scheduler)
+static bool comes_before(const struct sk_user *a, const struct sk_user *b)
 {
+	return a->would_have != b->would_have ? a->would_have < b->would_have
+					      : a->next->queued_ns < b->next->queued_ns;
+}
+
+void sk_queue_order(struct sk_queue *queue, struct sk_list *users,
+		    const struct sk_scheduler *scheduler)
+{
+	sk_list_for_each (node, users) {
+		struct sk_user *user = sk_container_of(node, struct sk_user, node);
+		user->next = NULL;
+		user->would_have = had(user, scheduler);
+	}
 	sk_list_for_each (node, &queue->requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		request->place = 0;
-		request->user->would_have = had(request->user, scheduler);
+		struct sk_user *user = request->user;
+		request->after = NULL;
+		if (user->next)
+			user->last->after = request;
+		else
+			user->next = request;
+		user->last = request;
 	}
 	for (uint32_t place = 1; place <= queue->n; place++) {
-		struct sk_request *next = NULL;
-		sk_list_for_each (node, &queue->requests) {
-			struct sk_request *request =
-				sk_container_of(node, struct sk_request, queued);
-			if (!request->place &&
-			    (!next || request->user->would_have < next->user->would_have))
-				next = request;
+		struct sk_user *next = NULL;
+		sk_list_for_each (node, users) {
+			struct sk_user *user = sk_container_of(node, struct sk_user, node);
+			if (user->next && (!next || comes_before(user, next)))
+				next = user;
 		}
-		next->place = place;
-		next->user->would_have += price(next->user, next->n_pages);
+		next->next->place = place;
+		next->would_have += price(next, next->next->n_pages);
+		next->next = next->next->after;
 	}
 }
 
@@ -83,9 +99,11 @@ struct sk_request *sk_queue_victim(const struct sk_queue *queue, const struct sk
 	return victim;
 }
 
-void sk_queue_charge(struct sk_scheduler *scheduler, struct sk_user *user, uint32_t n_pages)
+void sk_queue_charge(struct sk_scheduler *scheduler, struct sk_user *user, uint32_t n_pages,
+		     bool in_turn)
 {
 	uint64_t before = had(user, scheduler);
-	scheduler->least[SK_SCARCE_PAGES] = before;
+	if (in_turn)
+		scheduler->least[SK_SCARCE_PAGES] = before;
 	user->tenant.share.had[SK_SCARCE_PAGES] = before + price(user, n_pages);
 }

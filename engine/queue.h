@@ -1,5 +1,5 @@
-/* Requests that wait for pages of the cache, and whose turn it is. Pure policy over accounts (scheduler.h): users share the
- * queue as they share steps, by weight; a user's own requests keep their order. Engine thread only.
+/* Requests that wait for pages of the cache, and whose turn it is. Pure policy over accounts (scheduler.h): users
+ * share the queue as they share steps, by weight; a user's own requests keep their order. Engine thread only.
  *
  * Nobody passes the first, however small: so that what needs much memory is not starved by what needs little.
  */
@@ -18,10 +18,12 @@ void sk_queue_init(struct sk_queue *queue);
 void sk_queue_add(struct sk_queue *queue, struct sk_request *request);
 void sk_queue_remove(struct sk_queue *queue, struct sk_request *request);
 /* Numbers the requests (request->place: 1 is next) in the order in which they would be served. */
-void sk_queue_order(struct sk_queue *queue, const struct sk_scheduler *scheduler);
+void sk_queue_order(struct sk_queue *queue, struct sk_list *users,
+		    const struct sk_scheduler *scheduler);
 struct sk_request *sk_queue_first(const struct sk_queue *queue); /* as numbered last; NULL: empty */
-/* Of a queue with no place left: who makes room for one more of `user`'s, who has it fewer: the last of the user with most
- * by weight. NULL: nobody, the new one has to go. */
+/* Of a queue with no place left: who makes room for one more of `user`'s, who has fewer: the last of the user with
+ * most by weight. NULL: nobody, the new one has to go. */
 struct sk_request *sk_queue_victim(const struct sk_queue *queue, const struct sk_user *user);
-/* It is served: its user has had so many pages. */
-void sk_queue_charge(struct sk_scheduler *scheduler, struct sk_user *user, uint32_t n_pages);
+/* A request of the user gets so many pages; `in_turn`, or going past those who wait: then others owe it nothing. */
+void sk_queue_charge(struct sk_scheduler *scheduler, struct sk_user *user, uint32_t n_pages,
+		     bool in_turn);

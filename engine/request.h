@@ -89,8 +89,9 @@ struct sk_request {
 	/* While it waits for pages (queue.h): */
 	struct sk_list queued;
 	struct sk_user *user;
+	struct sk_request *after;   /* of its user's: for sk_queue_order() */
 	uint32_t n_pages;           /* that it will need */
-	uint32_t place, told_place; /* in the queue, from 1; as its client knows */
+	uint32_t place, told_place; /* in the queue, from 1; as its client knows. 0: none */
 	uint64_t queued_ns;         /* since when */
 	atomic_bool is_cancelled;
 	enum sk_chat_place chat_place;

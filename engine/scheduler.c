@@ -143,6 +143,36 @@ static uint32_t grant_prompts(struct sk_scheduler *scheduler, struct sk_want *wa
 	return all - left;
 }
 
+/* Where a step is long because many decode, their tokens are of the same stuff as the `left` ones that prompts want: each
+ * user's are charged, but to no more than a fair share of those, or its prompts might never come. Where prompts
+ * want no more than there is, nothing is scarce. */
+static void charge_decoding(struct sk_scheduler *scheduler, struct sk_want *wants, uint32_t n_wants,
+			    uint32_t left)
+{
+	uint64_t wanted = 0, weights = 0;
+	for (uint32_t i = 0; i < n_wants; i++)
+		wants[i].tenant->n_charged = UINT32_MAX;
+	for (uint32_t i = 0; i < n_wants; i++) {
+		struct sk_tenant *tenant = wants[i].tenant;
+		if (!wants[i].n_tokens)
+			continue;
+		if (tenant->n_charged) /* seen first */
+			weights += tenant->weight;
+		tenant->n_charged = 0;
+		if (wants[i].n_tokens > 1)
+			wanted += sooner(wants[i].n_tokens, left);
+	}
+	for (uint32_t i = 0; i < n_wants && wanted > left; i++) {
+		struct sk_tenant *tenant = wants[i].tenant;
+		if (!is_decoding(&wants[i]) || !wants[i].n_granted ||
+		    tenant->n_charged >= (uint64_t)left * tenant->weight / weights)
+			continue;
+		begin(scheduler, &wants[i], SK_SCARCE_TOKENS);
+		charge(&wants[i], SK_SCARCE_TOKENS, 1);
+		tenant->n_charged++;
+	}
+}
+
 uint32_t sk_schedule(struct sk_scheduler *scheduler, struct sk_want *wants, uint32_t n_wants,
 		     const struct sk_schedule_limits *limits)
 {
@@ -161,11 +191,7 @@ uint32_t sk_schedule(struct sk_scheduler *scheduler, struct sk_want *wants, uint
 
 	uint32_t n = grant_decoding(scheduler, wants, n_wants, n_decoding, n_places);
 	if (n > limits->free_tokens)
-		for (uint32_t i = 0; i < n_wants; i++)
-			if (is_decoding(&wants[i]) && wants[i].n_granted) {
-				begin(scheduler, &wants[i], SK_SCARCE_TOKENS);
-				charge(&wants[i], SK_SCARCE_TOKENS, 1);
-			}
+		charge_decoding(scheduler, wants, n_wants, limits->max_tokens - n);
 	return n + grant_prompts(scheduler, wants, n_wants, limits->max_sessions - n,
 				 limits->max_tokens - n, limits->chunk_tokens);
 }

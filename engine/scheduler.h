@@ -5,8 +5,8 @@
  * stalls running streams.
  *
  * What is scarce is shared fairly, between users by weight, then between a user's sessions: the tokens that
- * prompts may have, the places of a step where more sessions decode than it has, and pages where requests wait for
- * them (queue.h). Each account counts what its holder
+ * prompts may have, the places of a step where more sessions decode than it has, and pages where requests wait
+ * for them (queue.h). Each account counts what its holder
  * has had, by weight; whoever has had least comes next (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996).
  * Who wanted nothing for a while begins where the others are: credit is not saved up.
  */
@@ -28,7 +28,9 @@ struct sk_tenant {       /* a user. Zeroed at first, but for the weight */
 	uint32_t weight; /* 1 to 1000 */
 	struct sk_share share;
 	uint64_t least[SK_N_SCARCE]; /* that any of its sessions in want has had */
-	bool is_short;               /* some of them want more than they got: inside a step */
+	/* inside a step: */
+	bool is_short;      /* some of its sessions want more than they got */
+	uint32_t n_charged; /* tokens that its sessions decode */
 };
 
 struct sk_want {

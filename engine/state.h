@@ -1,5 +1,5 @@
 /* The engine's insides, for the files of this room that share them: open.c (making one), engine.c
- * (the thread), admission.c (from a request to a generation), step.c (a step of the model). Everything here is
+ * (the thread), admission.c (from a request to a generation), waiting.c (the queue before it), step.c (a step). Everything here is
  * the engine thread's once it runs, except what says otherwise.
  */
 #pragma once
@@ -87,11 +87,15 @@ struct sk_engine_client *sk_engine_find_client(struct sk_engine *engine, uint64_
 
 /* --- admission.c --- */
 
-/* Begins the generation of a request whose prompt is tokens: 0. -ENOSPC where it has to wait for pages, or where `may_begin`
- * is not set (*ret_n_pages tells how many); -errno and a sentence where it is refused. Then nothing has changed. */
+/* Begins the generation of a request whose prompt is tokens: 0. -ENOSPC where it has to wait for pages, or where it wants
+ * many and may not take them now (*ret_n_pages: how many its session then has); -errno and a sentence where it is
+ * refused. Then nothing has changed. */
 int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
-		  struct sk_engine_client *client, bool may_begin, uint32_t *ret_n_pages,
+		  struct sk_engine_client *client, bool may_take, uint32_t *ret_n_pages,
 		  struct sk_diag *diag);
+/* Whether it is of use to wait: the session will have its n_pages once those that run now give theirs back. */
+bool sk_engine_may_fit(struct sk_engine *engine, const struct sk_request *request,
+		       uint32_t n_pages);
 /* A request whose prompt is tokens: begins its generation, queues it, or finishes it as refused. Takes it
  * over. */
 void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
@@ -113,7 +117,7 @@ int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_polic
 /* Queues a request that needs n_pages, or refuses it where the queue is full. */
 void sk_engine_queue(struct sk_engine *engine, struct sk_request *request,
 		     struct sk_engine_client *client, uint32_t n_pages);
-/* Pages have been given back: whose turn it is begins, as long as there are enough. The others are told their places. */
+/* Pages have been given back: whose turn it is begins, as long as there are enough. Others are told their places. */
 void sk_engine_serve_queue(struct sk_engine *engine);
 /* Those of a connection, one or all; those of all connections; those that have waited too long. */
 void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_t id, bool all,

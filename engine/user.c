@@ -18,27 +18,10 @@ struct sk_user *sk_user_of(struct sk_list *users, uid_t uid)
 	return user;
 }
 
-static void forget(struct sk_user *user)
-{
-	sk_list_remove(&user->node);
-	free(user);
-}
-
-void sk_users_forget(struct sk_list *users, const struct sk_scheduler *scheduler)
-{
-	sk_list_for_each (node, users) {
-		struct sk_user *user = sk_container_of(node, struct sk_user, node);
-		const uint64_t *had = user->tenant.share.had;
-		bool owes = false;
-		for (int what = 0; what < SK_N_SCARCE; what++)
-			owes |= had[what] > scheduler->least[what];
-		if (!user->n_running && !user->n_queued && !owes)
-			forget(user);
-	}
-}
-
 void sk_users_finish(struct sk_list *users)
 {
-	sk_list_for_each (node, users)
-		forget(sk_container_of(node, struct sk_user, node));
+	sk_list_for_each (node, users) {
+		sk_list_remove(node);
+		free(sk_container_of(node, struct sk_user, node));
+	}
 }

@@ -8,18 +8,21 @@
 
 #include <sys/types.h>
 
+struct sk_request;
+
 struct sk_user {
 	struct sk_list node; /* of the engine's users */
 	uid_t uid;
 	struct sk_tenant tenant;
-	uint32_t n_running;  /* generations */
-	uint32_t n_queued;   /* requests that wait for pages */
-	uint64_t would_have; /* of pages: for sk_queue_order() */
+	uint32_t n_running; /* generations */
+	uint32_t n_queued;  /* requests that wait for pages */
+	/* for sk_queue_order(): */
+	struct sk_request *next; /* of its requests the first without a place */
+	struct sk_request *last;
+	uint64_t would_have; /* of pages */
 };
 
-/* The user of that uid, who is remembered from now on: what one has had more than others must not be forgotten
- * with one's last request. NULL without memory. */
+/* The user of that uid, who is remembered as long as the engine lives: neither what one has had nor what one's sessions
+ * have had may be forgotten with one's last request. NULL without memory. */
 struct sk_user *sk_user_of(struct sk_list *users, uid_t uid);
-/* Forgets those who run nothing and are owed nothing and owe nothing. */
-void sk_users_forget(struct sk_list *users, const struct sk_scheduler *scheduler);
 void sk_users_finish(struct sk_list *users);

@@ -5,19 +5,30 @@
 #include <errno.h>
 #include <stdio.h>
 
+/* Further back, one is told now and then alone: when an eighth of the way is done. */
+static bool is_news(const struct sk_request *request)
+{
+	const uint64_t place = request->place, told = request->told_place;
+	return place != told && (place <= 16 || place > told || place * 8 <= told * 7);
+}
+
+static void tell_place(struct sk_engine *engine, struct sk_request *request)
+{
+	struct sk_event *event =
+		sk_event_create(SK_EVENT_PROGRESS, request->connection, request->id);
+	if (!event)
+		return; /* the next change will tell */
+	event->progress.prompt_tokens = request->ids.n_ids;
+	event->progress.queue_place = request->told_place = request->place;
+	sk_mailbox_post(&engine->events, &event->node);
+}
+
 static void tell_places(struct sk_engine *engine)
 {
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (request->place == request->told_place)
-			continue;
-		struct sk_event *event =
-			sk_event_create(SK_EVENT_PROGRESS, request->connection, request->id);
-		if (!event)
-			return; /* the next change will tell */
-		event->progress.prompt_tokens = request->ids.n_ids;
-		event->progress.queue_place = request->told_place = request->place;
-		sk_mailbox_post(&engine->events, &event->node);
+		if (is_news(request))
+			tell_place(engine, request);
 	}
 }
 
@@ -63,18 +74,20 @@ void sk_engine_serve_queue(struct sk_engine *engine)
 	struct sk_request *request;
 	struct sk_diag diag;
 
-	while (sk_queue_order(&engine->queue, &engine->scheduler),
+	while (sk_queue_order(&engine->queue, &engine->users, &engine->scheduler),
 	       (request = sk_queue_first(&engine->queue))) {
 		struct sk_engine_client *client =
 			sk_engine_find_client(engine, request->connection);
 		int err = sk_engine_try(engine, request, client, true, &request->n_pages, &diag);
-		if (err == -ENOSPC && engine->n_generations)
+		if (err == -ENOSPC && sk_engine_may_fit(engine, request, request->n_pages))
 			break;
-		if (err < 0) { /* none runs that could give pages back: sessions hold them all */
+		if (err < 0) {
 			refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
 			continue;
 		}
 		take_out(engine, request);
+		request->place = 0;
+		tell_place(engine, request);
 	}
 	tell_places(engine);
 }

@@ -22,6 +22,8 @@ static uint64_t n_connections;
 #define ENGINE_STALL_NS 300000000u
 #endif
 
+static uint64_t engine_queue_timeout_ns = 600000000000;
+
 struct client {
 	uint64_t connection;
 	struct sk_ring_writer *writer;
@@ -40,7 +42,7 @@ static inline int open_engine(void **state)
 		.policy = {SK_MODE_STREAMING, 4, 100, 0},
 		.stall_timeout_ns = ENGINE_STALL_NS,
 		.queue_most = 4,
-		.queue_timeout_ns = 2000000000,
+		.queue_timeout_ns = engine_queue_timeout_ns,
 	};
 	if (sk_model_open(sk_test_model("pythia-books"), &model, &diag) < 0 ||
 	    sk_tokenizer_open(model, &tokenizer, &diag) < 0 ||

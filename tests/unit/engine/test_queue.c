@@ -11,6 +11,7 @@
 static struct sk_queue queue;
 static struct sk_scheduler scheduler;
 static struct sk_user users[3];
+static struct sk_list everybody;
 static struct sk_request *requests[MOST];
 
 static int begin(void **state)
@@ -19,8 +20,11 @@ static int begin(void **state)
 	sk_queue_init(&queue);
 	memset(&scheduler, 0, sizeof scheduler);
 	memset(users, 0, sizeof users);
-	for (int i = 0; i < 3; i++)
+	sk_list_init(&everybody);
+	for (int i = 0; i < 3; i++) {
 		users[i].tenant.weight = 1;
+		sk_list_append(&everybody, &users[i].node);
+	}
 	for (int i = 0; i < MOST; i++)
 		requests[i] = sk_request_create(SK_REQUEST_GENERATE);
 	return 0;
@@ -43,12 +47,12 @@ static void add(int i, int user, uint32_t n_pages)
 
 static int serve(void)
 {
-	sk_queue_order(&queue, &scheduler);
+	sk_queue_order(&queue, &everybody, &scheduler);
 	struct sk_request *first = sk_queue_first(&queue);
 	for (int i = 0; first && i < MOST; i++)
 		if (requests[i] == first) {
 			sk_queue_remove(&queue, first);
-			sk_queue_charge(&scheduler, first->user, first->n_pages);
+			sk_queue_charge(&scheduler, first->user, first->n_pages, true);
 			return i;
 		}
 	return -1;
@@ -59,7 +63,7 @@ static void test_one_user_keeps_its_order(void **state)
 	(void)state;
 	for (int i = 0; i < 8; i++)
 		add(i, 0, 1 + (uint32_t)(i * 7 % 5));
-	sk_queue_order(&queue, &scheduler);
+	sk_queue_order(&queue, &everybody, &scheduler);
 	for (uint32_t i = 0; i < 8; i++)
 		assert_int_equal(requests[i]->place, i + 1);
 	for (int i = 0; i < 8; i++)
@@ -77,7 +81,7 @@ static void test_users_take_turns(void **state)
 	add(10, 1, 4);
 	add(11, 1, 4);
 	const int expected[] = {0, 10, 1, 11, 2, 3, 4, 5, 6, 7, 8, 9};
-	sk_queue_order(&queue, &scheduler);
+	sk_queue_order(&queue, &everybody, &scheduler);
 	for (uint32_t i = 0; i < 12; i++)
 		assert_int_equal(requests[expected[i]]->place, i + 1);
 	for (int i = 0; i < 12; i++)
@@ -99,6 +103,22 @@ static void test_pages_are_shared_by_weight(void **state)
 		add(i, i % 2, 1 + (uint32_t)rand() % 9);
 	}
 	assert_in_range(pages[1] * 1000 / all, 745, 755);
+}
+
+/* Who goes past the others all the time does not come first in the queue as well. */
+static void test_going_past_costs(void **state)
+{
+	(void)state;
+	sk_queue_charge(&scheduler, &users[0], 5, true);
+	sk_queue_charge(&scheduler, &users[1], 4, true);
+	add(0, 0, 4);
+	add(1, 1, 4);
+	for (int i = 0; i < 10; i++)
+		sk_queue_charge(&scheduler, &users[0], 1, false);
+	add(2, 1, 4);
+	assert_int_equal(serve(), 1);
+	assert_int_equal(serve(), 2);
+	assert_int_equal(serve(), 0);
 }
 
 static void test_who_makes_room(void **state)
@@ -129,6 +149,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_one_user_keeps_its_order, begin, finish),
 		cmocka_unit_test_setup_teardown(test_users_take_turns, begin, finish),
 		cmocka_unit_test_setup_teardown(test_pages_are_shared_by_weight, begin, finish),
+		cmocka_unit_test_setup_teardown(test_going_past_costs, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_makes_room, begin, finish),
 	};
 	return sk_test_run(tests, NULL, NULL);

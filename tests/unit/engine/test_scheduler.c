@@ -102,24 +102,30 @@ static void test_a_long_prompt_does_not_stall_streams(void **state)
 	}
 }
 
+/* Neither sessions of one user nor users, whose own streams make steps long: everybody's streams and prompts go on. */
 static void test_nobody_starves(void **state)
 {
 	(void)state;
-	for (uint32_t places = 1; places <= 4; places += 3) {
-		begin(3);
-		struct sk_schedule_limits limits = {
-			.max_sessions = places, .max_tokens = 16, .chunk_tokens = 16};
-		uint64_t granted[12] = {0};
-		for (int turn = 0; turn < 1200; turn++) {
+	for (uint32_t places = 1; places <= 13; places += 3)
+		for (uint32_t n_users = 1; n_users <= 6; n_users++) {
+			begin(3);
+			struct sk_schedule_limits limits = {.max_sessions = places,
+							    .max_tokens = 16,
+							    .chunk_tokens = 16,
+							    .free_tokens = 2};
+			uint64_t granted[12] = {0};
+			for (uint32_t i = 0; i < 12; i++) /* the first has all that decode */
+				wants[i].tenant = &users[i < 8 ? 0 : i % n_users];
+			for (int turn = 0; turn < 12000; turn++) {
+				for (int i = 0; i < 12; i++)
+					wants[i].n_tokens = i < 8 ? 1 : 100;
+				sk_schedule(&scheduler, wants, 12, &limits);
+				for (int i = 0; i < 12; i++)
+					granted[i] += wants[i].n_granted;
+			}
 			for (int i = 0; i < 12; i++)
-				wants[i].n_tokens = i < 8 ? 1 : 100;
-			sk_schedule(&scheduler, wants, 12, &limits);
-			for (int i = 0; i < 12; i++)
-				granted[i] += wants[i].n_granted;
+				assert_true(granted[i] >= 700);
 		}
-		for (int i = 0; i < 12; i++)
-			assert_true(granted[i] >= 70);
-	}
 }
 
 /* Prompts come and go at random; against one that hands out a step token by token, each to a user who has had least of
@@ -277,6 +283,30 @@ static void test_credit_is_not_saved(void **state)
 	assert_in_range(had[1], 100 * 64 - 32, 100 * 64 + 32);
 }
 
+/* What one has generated while nobody wanted more is not held against one's prompts later. */
+static void test_decoding_alone_costs_nothing(void **state)
+{
+	(void)state;
+	begin(7);
+	struct sk_schedule_limits limits = {
+		.max_sessions = 40, .max_tokens = 64, .chunk_tokens = 64, .free_tokens = 8};
+	uint64_t had[2] = {0};
+	for (int i = 0; i < 22; i++)
+		wants[i].tenant = &users[i < 21];
+	for (int step = 0; step < 1200; step++) {
+		for (int i = 0; i < 22; i++)
+			wants[i].n_tokens = i < 20 ? 1 : step < 1000 ? 0 : 1000;
+		if (step >= 1000)
+			for (int i = 0; i < 16; i++)
+				wants[i].n_tokens = 0; /* few go on */
+		sk_schedule(&scheduler, wants, 22, &limits);
+		had[0] += wants[20].n_granted;
+		had[1] += wants[21].n_granted;
+	}
+	assert_in_range(had[0], 200 * 30 - 32, 200 * 30 + 32);
+	assert_in_range(had[1], 200 * 30 - 32, 200 * 30 + 32);
+}
+
 /* Where steps are bound by arithmetic, tokens that are generated count as well. */
 static void test_decoding_counts_where_it_costs(void **state)
 {
@@ -316,6 +346,7 @@ int main(void)
 		cmocka_unit_test(test_weights),
 		cmocka_unit_test(test_one_beside_many),
 		cmocka_unit_test(test_credit_is_not_saved),
+		cmocka_unit_test(test_decoding_alone_costs_nothing),
 		cmocka_unit_test(test_decoding_counts_where_it_costs),
 	};
 	return sk_test_run(tests, NULL, NULL);

@@ -6,7 +6,7 @@
 #define N 200 /* tokens, for which a session needs all the pages that its window may have */
 
 static struct answer a;
-static struct client streams;
+static struct client streams[8];
 static uint32_t n_streams;
 
 static struct sk_event *any_event(void)
@@ -57,27 +57,45 @@ static void submit(const struct client *client, uint32_t id, uid_t uid, uint64_t
 	sk_engine_submit(engine, request);
 }
 
-/* Streams of user 1000 that nobody reads, until another would not fit. */
-static void fill(void)
+/* Streams of user 1000 that nobody reads, until another would not fit: at least so many. */
+static void fill_beside(uint32_t at_least)
 {
-	connect_client(&streams, 256);
 	for (n_streams = 0;; n_streams++) {
-		submit(&streams, n_streams + 1, 1000, UINT64_MAX);
+		struct client *stream = &streams[n_streams];
+		assert_true(n_streams < 8);
+		connect_client(stream, 256);
+		submit(stream, 1, 1000, UINT64_MAX);
 		while (stats().n_running + stats().n_queued <= n_streams) {
 		}
 		if (stats().n_queued)
 			break;
 	}
-	assert_true(n_streams >= 2);
-	sk_engine_cancel(engine, streams.connection, n_streams + 1);
-	assert_finished(&streams, n_streams + 1, SK_STOP_CANCELLED);
+	assert_true(n_streams >= at_least);
+	disconnect_client(&streams[n_streams]);
 	assert_int_equal(stats().n_queued, 0);
+}
+
+static void fill(void)
+{
+	fill_beside(2);
+}
+
+static void end_stream(void)
+{
+	disconnect_client(&streams[--n_streams]);
 }
 
 static void end_streams(void)
 {
-	disconnect_client(&streams);
+	while (n_streams)
+		end_stream();
 	assert_idle();
+}
+
+static void wait_until_paused(void)
+{
+	while (stats().n_paused < n_streams) {
+	}
 }
 
 static void test_who_waits_is_told_its_place_and_served(void **state)
@@ -96,11 +114,25 @@ static void test_who_waits_is_told_its_place_and_served(void **state)
 	assert_place(&client, 3, 1);
 	assert_int_equal(stats().n_queued, 3);
 
-	sk_engine_cancel(engine, streams.connection, 1);
-	assert_finished(&streams, 1, SK_STOP_CANCELLED);
-	assert_finished(&client, 3, SK_STOP_LIMIT);
-	assert_finished(&client, 1, SK_STOP_LIMIT);
-	assert_finished(&client, 2, SK_STOP_LIMIT);
+	wait_until_paused(); /* else nothing is running that would keep the engine awake */
+	end_stream();
+	uint32_t last_place[4] = {0}, order[3], n = 0;
+	while (n < 3) {
+		struct sk_event *event = any_event();
+		assert_in_range(event->request, 1, 3);
+		if (event->kind == SK_EVENT_PROGRESS) {
+			last_place[event->request] = event->progress.queue_place;
+		} else {
+			assert_int_equal(event->kind, SK_EVENT_FINISHED);
+			assert_int_equal(event->result.generated_tokens, N);
+			assert_int_equal(last_place[event->request], 0);
+			order[n++] = event->request;
+		}
+		sk_event_destroy(event);
+	}
+	assert_int_equal(order[0], 3);
+	assert_int_equal(order[1], 1);
+	assert_int_equal(order[2], 2);
 	assert_int_equal(stats().n_queued, 0);
 	disconnect_client(&client);
 	end_streams();
@@ -156,14 +188,74 @@ static void test_a_full_queue(void **state)
 	end_streams();
 }
 
+static struct sk_request *on_session(const struct client *client, uint32_t id, const char *name,
+				     uint64_t n)
+{
+	struct sk_request *request = ask(client, id, "It was a dark night", n);
+	strcpy(request->session, name);
+	return request;
+}
+
+/* A session that has its pages goes on, whoever waits for some. */
+static void test_a_session_with_pages_does_not_wait(void **state)
+{
+	(void)state;
+	struct client client;
+	connect_client(&client, 1024);
+	sk_event_destroy(run(&client, on_session(&client, 1, "full", N), &a));
+	fill_beside(1);
+	submit(&client, 2, 1001, N);
+	assert_place(&client, 2, 1);
+	sk_engine_submit(engine, on_session(&client, 3, "full", N));
+	assert_finished(&client, 3, SK_STOP_LIMIT);
+	memset(&a, 0, sizeof a);
+	drain(&client, &a);
+	assert_int_equal(a.n_ids, N);
+	assert_int_equal(stats().n_queued, 1);
+	/* But one that is to get them waits, though it wants few and they are free. */
+	sk_engine_submit(engine, on_session(&client, 4, "new", 5));
+	assert_place(&client, 4, 2);
+	disconnect_client(&client);
+	while (n_streams)
+		end_stream();
+}
+
+/* What can never fit, or what only idle sessions keep out, is refused at once. */
+static void test_no_use_in_waiting(void **state)
+{
+	(void)state;
+	struct client client;
+	fill_beside(1); /* beside the session of the test before */
+	connect_client(&client, 1024);
+	struct sk_request *request = ask(&client, 1, "It was", UINT64_MAX);
+	request->policy =
+		(struct sk_policy_change){.has_mode = true, .to = {.mode = SK_MODE_DENSE}};
+	struct sk_event *event = run(&client, request, &a);
+	assert_int_equal(event->result.stop, SK_STOP_REFUSED);
+	assert_int_equal(event->error, -ENOSPC);
+	sk_event_destroy(event);
+
+	request = ask(&client, 2, "It was", UINT64_MAX); /* would fit, but for the session */
+	request->policy = (struct sk_policy_change){.has_window = true, .to = {.window = 330}};
+	event = run(&client, request, &a);
+	assert_int_equal(event->result.stop, SK_STOP_REFUSED);
+	assert_int_equal(event->error, -ENOSPC);
+	sk_event_destroy(event);
+	assert_int_equal(stats().n_queued, 0);
+	disconnect_client(&client);
+	while (n_streams)
+		end_stream();
+}
+
 static void test_nobody_waits_for_ever(void **state)
 {
 	(void)state;
 	struct client client;
 	fill();
+	wait_until_paused();
 	connect_client(&client, 1024);
 	uint64_t begun_ns = sk_clock_ns();
-	submit(&client, 1, 1000, N);
+	submit(&client, 1, 1000, 5 * N);
 	struct sk_event *event = next_event();
 	assert_int_equal(event->result.stop, SK_STOP_REFUSED);
 	assert_int_equal(event->error, -ENOSPC);
@@ -174,37 +266,30 @@ static void test_nobody_waits_for_ever(void **state)
 	end_streams();
 }
 
-/* What can never fit, or what only idle sessions keep out, is refused at once. */
-static void test_no_use_in_waiting(void **state)
+/* The last one: then there is no engine. */
+static void test_who_waits_when_it_stops(void **state)
 {
 	(void)state;
 	struct client client;
 	fill();
 	connect_client(&client, 1024);
-	struct sk_request *request = ask(&client, 1, "It was", UINT64_MAX);
-	request->policy =
-		(struct sk_policy_change){.has_mode = true, .to = {.mode = SK_MODE_DENSE}};
-	struct sk_event *event = run(&client, request, &a);
-	assert_int_equal(event->result.stop, SK_STOP_REFUSED);
-	assert_int_equal(event->error, -ENOSPC);
-	sk_event_destroy(event);
-	end_streams();
-
-	for (uint32_t i = 1;; i++) {
-		static char prompt[700];
-		for (size_t j = 0; j + 5 < sizeof prompt; j += 5)
-			memcpy(prompt + j, "word ", 5);
-		request = ask(&client, i, prompt, 2);
-		snprintf(request->session, sizeof request->session, "idle %u", i);
-		event = run(&client, request, &a);
-		bool refused = event->result.stop == SK_STOP_REFUSED;
-		assert_true(refused || i < 20);
+	submit(&client, 1, 1000, N);
+	assert_place(&client, 1, 1);
+	sk_engine_stop(engine);
+	struct sk_event *event;
+	while ((event = next_event())->connection != client.connection)
 		sk_event_destroy(event);
-		if (refused)
-			break;
+	assert_int_equal(event->kind, SK_EVENT_FINISHED);
+	assert_int_equal(event->result.stop, SK_STOP_CANCELLED);
+	assert_non_null(strstr(event->reason, "stopping"));
+	sk_event_destroy(event);
+	sk_engine_destroy(engine);
+	engine = NULL;
+	streams[n_streams++] = client;
+	while (n_streams) {
+		sk_ring_writer_destroy(streams[--n_streams].writer);
+		sk_ring_reader_destroy(streams[n_streams].reader);
 	}
-	assert_int_equal(stats().n_queued, 0);
-	disconnect_client(&client);
 }
 
 int main(void)
@@ -213,8 +298,14 @@ int main(void)
 		cmocka_unit_test(test_who_waits_is_told_its_place_and_served),
 		cmocka_unit_test(test_a_place_can_be_given_up),
 		cmocka_unit_test(test_a_full_queue),
-		cmocka_unit_test(test_nobody_waits_for_ever),
+		cmocka_unit_test(test_a_session_with_pages_does_not_wait),
 		cmocka_unit_test(test_no_use_in_waiting),
 	};
-	return sk_test_run(tests, open_engine, close_engine);
+	const struct CMUnitTest with_timeout[] = {
+		cmocka_unit_test(test_nobody_waits_for_ever),
+		cmocka_unit_test(test_who_waits_when_it_stops),
+	};
+	int failed = sk_test_run(tests, open_engine, close_engine);
+	engine_queue_timeout_ns = 2000000000;
+	return sk_test_run(with_timeout, open_engine, close_engine) || failed;
 }

@@ -262,32 +262,3 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	client->n_running++;
 	return 0;
 }
-
-void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
-		     struct sk_engine_client *client)
-{
-	struct sk_diag diag = {.text = "not enough memory"};
-	uint32_t n_pages;
-
-	if (client->is_gone || atomic_load(&request->is_cancelled)) {
-		sk_engine_refuse(engine, request,
-				 client->is_gone ? SK_STOP_DISCONNECTED : SK_STOP_CANCELLED, 0, "");
-		return;
-	}
-	if (request->error) {
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, request->error,
-				 request->diag.text);
-		return;
-	}
-	request->user = sk_user_of(&engine->users, request->uid);
-	if (!request->user) {
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOMEM, diag.text);
-		return;
-	}
-	/* A session that has its pages goes on past those who wait for some: so it gives them back the sooner. */
-	int err = sk_engine_try(engine, request, client, !engine->queue.n, &n_pages, &diag);
-	if (err == -ENOSPC && sk_engine_may_fit(engine, request, n_pages))
-		sk_engine_queue(engine, request, client, n_pages);
-	else if (err < 0)
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
-}

@@ -7,36 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- Clients --- */
-
-struct sk_engine_client *sk_engine_find_client(struct sk_engine *engine, uint64_t connection)
-{
-	sk_list_for_each (node, &engine->clients) {
-		struct sk_engine_client *client =
-			sk_container_of(node, struct sk_engine_client, node);
-		if (client->connection == connection)
-			return client;
-	}
-	return NULL;
-}
-
-void sk_engine_destroy_client(struct sk_engine_client *client)
-{
-	sk_list_remove(&client->node);
-	sk_event_destroy(client->closed);
-	free(client);
-}
-
-/* Gone, and nothing of it is left: its ring will not be touched again. */
-static void close_if_done(struct sk_engine *engine, struct sk_engine_client *client)
-{
-	if (!client->is_gone || client->n_running || client->n_queued ||
-	    !sk_list_is_empty(&client->waiting))
-		return;
-	sk_mailbox_post(&engine->events, &client->closed->node);
-	client->closed = NULL;
-	sk_engine_destroy_client(client);
-}
+/* --- Cancelling --- */
 
 static void end_generations(struct sk_engine *engine, uint64_t connection, uint32_t request,
 			    bool all, enum sk_stop_reason stop, const char *reason)
@@ -140,7 +111,7 @@ static void receive(struct sk_engine *engine, struct sk_mail *mail)
 		client = sk_engine_find_client(engine, request->connection);
 		sk_list_remove(&request->waiting);
 		sk_engine_admit(engine, request, client); /* it waited, so its client is here */
-		close_if_done(engine, client);
+		sk_engine_close_if_done(engine, client);
 		break;
 	}
 	case SK_MAIL_CONNECT:
@@ -165,7 +136,7 @@ static void receive(struct sk_engine *engine, struct sk_mail *mail)
 		cancel_waiting(client, 0, true);
 		sk_engine_end_queued(engine, client->connection, 0, true, SK_STOP_DISCONNECTED);
 		end_generations(engine, client->connection, 0, true, SK_STOP_DISCONNECTED, "");
-		close_if_done(engine, client);
+		sk_engine_close_if_done(engine, client);
 		break;
 	}
 }
@@ -217,7 +188,7 @@ static bool reap(struct sk_engine *engine)
 		sk_generation_destroy(g);
 		sk_mailbox_post(&engine->events, &event->node);
 		client->n_running--;
-		close_if_done(engine, client);
+		sk_engine_close_if_done(engine, client);
 	}
 	engine->n_generations = n_left;
 	if (n_left == n)

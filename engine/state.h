@@ -1,6 +1,7 @@
-/* The engine's insides, for the files of this room that share them: open.c (making one), engine.c
- * (the thread), admission.c (from a request to a generation), waiting.c (the queue before it), step.c (a step). Everything here is
- * the engine thread's once it runs, except what says otherwise.
+/* The engine's insides, for the files of this room that share them: open.c (making one), engine.c (the
+ * thread), clients.c (whose requests they are), waiting.c (who begins and who waits), admission.c (from a
+ * request to a generation), step.c (a step). Everything here is the engine thread's once it runs, except what
+ * says otherwise.
  */
 #pragma once
 
@@ -80,10 +81,14 @@ struct sk_engine {
 
 /* With no thread left: answers every letter on the caller's. */
 void sk_engine_drain(struct sk_engine *engine);
-void sk_engine_destroy_client(struct sk_engine_client *client);
+
+/* --- clients.c --- */
 
 /* Or NULL. */
 struct sk_engine_client *sk_engine_find_client(struct sk_engine *engine, uint64_t connection);
+/* Gone, and nothing of it is left: tells that its ring will not be touched again, and forgets it. */
+void sk_engine_close_if_done(struct sk_engine *engine, struct sk_engine_client *client);
+void sk_engine_destroy_client(struct sk_engine_client *client);
 
 /* --- admission.c --- */
 
@@ -96,10 +101,6 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 /* Whether it is of use to wait: the session will have its n_pages once those that run now give theirs back. */
 bool sk_engine_may_fit(struct sk_engine *engine, const struct sk_request *request,
 		       uint32_t n_pages);
-/* A request whose prompt is tokens: begins its generation, queues it, or finishes it as refused. Takes it
- * over. */
-void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
-		     struct sk_engine_client *client);
 /* Finishes a request that never became a generation. */
 void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
 		      enum sk_stop_reason stop, int error, const char *reason);
@@ -114,9 +115,10 @@ int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_polic
 
 /* --- waiting.c --- */
 
-/* Queues a request that needs n_pages, or refuses it where the queue is full. */
-void sk_engine_queue(struct sk_engine *engine, struct sk_request *request,
-		     struct sk_engine_client *client, uint32_t n_pages);
+/* A request whose prompt is tokens: begins its generation, queues it, or finishes it as refused. Takes it
+ * over. */
+void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
+		     struct sk_engine_client *client);
 /* Pages have been given back: whose turn it is begins, as long as there are enough. Others are told their places. */
 void sk_engine_serve_queue(struct sk_engine *engine);
 /* Those of a connection, one or all; those of all connections; those that have waited too long. */

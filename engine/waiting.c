@@ -1,4 +1,4 @@
-/* The queue of requests that wait for pages: who comes in, who begins, who is told what. Its order is queue.h's. */
+/* Who begins, who waits for pages, who is told what. The queue's order is queue.h's. */
 #include "base/clock.h"
 #include "engine/state.h"
 
@@ -45,8 +45,31 @@ static void refuse(struct sk_engine *engine, struct sk_request *request, enum sk
 	sk_engine_refuse(engine, request, stop, error, reason);
 }
 
-void sk_engine_queue(struct sk_engine *engine, struct sk_request *request,
-		     struct sk_engine_client *client, uint32_t n_pages)
+void sk_engine_serve_queue(struct sk_engine *engine)
+{
+	struct sk_request *request;
+	struct sk_diag diag;
+
+	while (sk_queue_order(&engine->queue, &engine->users, &engine->scheduler),
+	       (request = sk_queue_first(&engine->queue))) {
+		struct sk_engine_client *client =
+			sk_engine_find_client(engine, request->connection);
+		int err = sk_engine_try(engine, request, client, true, &request->n_pages, &diag);
+		if (err == -ENOSPC && sk_engine_may_fit(engine, request, request->n_pages))
+			break;
+		if (err < 0) {
+			refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
+			continue;
+		}
+		take_out(engine, request);
+		request->place = 0;
+		tell_place(engine, request);
+	}
+	tell_places(engine);
+}
+
+static void wait_in_line(struct sk_engine *engine, struct sk_request *request,
+			 struct sk_engine_client *client, uint32_t n_pages)
 {
 	char reason[128];
 
@@ -69,27 +92,33 @@ void sk_engine_queue(struct sk_engine *engine, struct sk_request *request,
 	sk_engine_serve_queue(engine);
 }
 
-void sk_engine_serve_queue(struct sk_engine *engine)
+void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
+		     struct sk_engine_client *client)
 {
-	struct sk_request *request;
-	struct sk_diag diag;
+	struct sk_diag diag = {.text = "not enough memory"};
+	uint32_t n_pages;
 
-	while (sk_queue_order(&engine->queue, &engine->users, &engine->scheduler),
-	       (request = sk_queue_first(&engine->queue))) {
-		struct sk_engine_client *client =
-			sk_engine_find_client(engine, request->connection);
-		int err = sk_engine_try(engine, request, client, true, &request->n_pages, &diag);
-		if (err == -ENOSPC && sk_engine_may_fit(engine, request, request->n_pages))
-			break;
-		if (err < 0) {
-			refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
-			continue;
-		}
-		take_out(engine, request);
-		request->place = 0;
-		tell_place(engine, request);
+	if (client->is_gone || atomic_load(&request->is_cancelled)) {
+		sk_engine_refuse(engine, request,
+				 client->is_gone ? SK_STOP_DISCONNECTED : SK_STOP_CANCELLED, 0, "");
+		return;
 	}
-	tell_places(engine);
+	if (request->error) {
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, request->error,
+				 request->diag.text);
+		return;
+	}
+	request->user = sk_user_of(&engine->users, request->uid);
+	if (!request->user) {
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOMEM, diag.text);
+		return;
+	}
+	/* A session that has its pages goes on past those who wait for some: so it gives them back the sooner. */
+	int err = sk_engine_try(engine, request, client, !engine->queue.n, &n_pages, &diag);
+	if (err == -ENOSPC && sk_engine_may_fit(engine, request, n_pages))
+		wait_in_line(engine, request, client, n_pages);
+	else if (err < 0)
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
 }
 
 void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_t id, bool all,

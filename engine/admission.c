@@ -257,7 +257,6 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	sk_queue_charge(&engine->scheduler, request->user, session->n_reserved - n_held,
 			!engine->queue.n || request->place == 1);
 	generation->user = request->user;
-	request->user->n_running++;
 	engine->generations[engine->n_generations++] = generation;
 	client->n_running++;
 	return 0;

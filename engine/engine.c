@@ -184,7 +184,6 @@ static bool reap(struct sk_engine *engine)
 			sk_engine_find_client(engine, g->request->connection);
 		struct sk_event *event = sk_generation_finish(g);
 		engine->stats.n_requests++;
-		g->user->n_running--;
 		sk_generation_destroy(g);
 		sk_mailbox_post(&engine->events, &event->node);
 		client->n_running--;

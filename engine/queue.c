@@ -41,9 +41,11 @@ static bool comes_before(const struct sk_user *a, const struct sk_user *b)
 					      : a->next->queued_ns < b->next->queued_ns;
 }
 
-void sk_queue_order(struct sk_queue *queue, struct sk_list *users,
-		    const struct sk_scheduler *scheduler)
+struct sk_request *sk_queue_order(struct sk_queue *queue, struct sk_list *users,
+				  const struct sk_scheduler *scheduler)
 {
+	struct sk_request *first = NULL;
+
 	sk_list_for_each (node, users) {
 		struct sk_user *user = sk_container_of(node, struct sk_user, node);
 		user->next = NULL;
@@ -66,20 +68,13 @@ void sk_queue_order(struct sk_queue *queue, struct sk_list *users,
 			if (user->next && (!next || comes_before(user, next)))
 				next = user;
 		}
+		if (place == 1)
+			first = next->next;
 		next->next->place = place;
 		next->would_have += price(next, next->next->n_pages);
 		next->next = next->next->after;
 	}
-}
-
-struct sk_request *sk_queue_first(const struct sk_queue *queue)
-{
-	sk_list_for_each (node, &queue->requests) {
-		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (request->place == 1)
-			return request;
-	}
-	return NULL;
+	return first;
 }
 
 struct sk_request *sk_queue_victim(const struct sk_queue *queue, const struct sk_user *user)

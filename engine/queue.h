@@ -17,10 +17,10 @@ void sk_queue_init(struct sk_queue *queue);
 /* request->user and n_pages are set. */
 void sk_queue_add(struct sk_queue *queue, struct sk_request *request);
 void sk_queue_remove(struct sk_queue *queue, struct sk_request *request);
-/* Numbers the requests (request->place: 1 is next) in the order in which they would be served. */
-void sk_queue_order(struct sk_queue *queue, struct sk_list *users,
-		    const struct sk_scheduler *scheduler);
-struct sk_request *sk_queue_first(const struct sk_queue *queue); /* as numbered last; NULL: empty */
+/* Numbers the requests (request->place: 1 is next) in the order in which they would be served. Returns the first;
+ * NULL: the queue is empty. */
+struct sk_request *sk_queue_order(struct sk_queue *queue, struct sk_list *users,
+				  const struct sk_scheduler *scheduler);
 /* Of a queue with no place left: who makes room for one more of `user`'s, who has fewer: the last of the user with
  * most by weight. NULL: nobody, the new one has to go. */
 struct sk_request *sk_queue_victim(const struct sk_queue *queue, const struct sk_user *user);

@@ -32,6 +32,14 @@ static bool is_for(const struct sk_want *want, enum sk_scarce what)
 	return what == SK_SCARCE_PLACES ? is_decoding(want) : want->n_tokens > 1;
 }
 
+static void begin_all(const struct sk_scheduler *scheduler, struct sk_want *wants, uint32_t n_wants,
+		      enum sk_scarce what)
+{
+	for (uint32_t i = 0; i < n_wants; i++)
+		if (is_for(&wants[i], what))
+			begin(scheduler, &wants[i], what);
+}
+
 /* Where those in want are now: what those have had who want more, the least of it. Where nobody does, nothing is scarce,
  * and what one has had more than another is forgotten. */
 static void settle(struct sk_scheduler *scheduler, struct sk_want *wants, uint32_t n_wants,
@@ -94,9 +102,7 @@ static uint32_t grant_decoding(struct sk_scheduler *scheduler, struct sk_want *w
 			wants[i].n_granted = is_decoding(&wants[i]);
 		return n_decoding;
 	}
-	for (uint32_t i = 0; i < n_wants; i++)
-		if (is_decoding(&wants[i]))
-			begin(scheduler, &wants[i], SK_SCARCE_PLACES);
+	begin_all(scheduler, wants, n_wants, SK_SCARCE_PLACES);
 	for (uint32_t n = 0; n < n_places; n++) {
 		struct sk_want *next = NULL;
 		for (uint32_t i = 0; i < n_wants; i++) {
@@ -117,9 +123,7 @@ static uint32_t grant_prompts(struct sk_scheduler *scheduler, struct sk_want *wa
 			      uint32_t chunk_tokens)
 {
 	const uint32_t all = left;
-	for (uint32_t i = 0; i < n_wants; i++)
-		if (wants[i].n_tokens > 1)
-			begin(scheduler, &wants[i], SK_SCARCE_TOKENS);
+	begin_all(scheduler, wants, n_wants, SK_SCARCE_TOKENS);
 	while (left) {
 		struct sk_want *next = NULL;
 		for (uint32_t i = 0; i < n_wants; i++) {

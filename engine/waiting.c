@@ -50,8 +50,7 @@ void sk_engine_serve_queue(struct sk_engine *engine)
 	struct sk_request *request;
 	struct sk_diag diag;
 
-	while (sk_queue_order(&engine->queue, &engine->users, &engine->scheduler),
-	       (request = sk_queue_first(&engine->queue))) {
+	while ((request = sk_queue_order(&engine->queue, &engine->users, &engine->scheduler))) {
 		struct sk_engine_client *client =
 			sk_engine_find_client(engine, request->connection);
 		int err = sk_engine_try(engine, request, client, true, &request->n_pages, &diag);
@@ -147,7 +146,7 @@ void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns)
 	uint32_t n_before = engine->queue.n;
 	char reason[128];
 
-	if (!most_ns)
+	if (!most_ns || !engine->queue.n) /* as at nearly every step */
 		return;
 	snprintf(reason, sizeof reason,
 		 "no room in the KV cache within %.3g s; try again, or ask "

@@ -47,8 +47,7 @@ static void add(int i, int user, uint32_t n_pages)
 
 static int serve(void)
 {
-	sk_queue_order(&queue, &everybody, &scheduler);
-	struct sk_request *first = sk_queue_first(&queue);
+	struct sk_request *first = sk_queue_order(&queue, &everybody, &scheduler);
 	for (int i = 0; first && i < MOST; i++)
 		if (requests[i] == first) {
 			sk_queue_remove(&queue, first);

@@ -1,6 +1,7 @@
 #include "engine/event.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 struct sk_event *sk_event_create(enum sk_event_kind kind, uint64_t connection, uint32_t request)
 {
@@ -11,6 +12,7 @@ struct sk_event *sk_event_create(enum sk_event_kind kind, uint64_t connection, u
 	event->kind = kind;
 	event->connection = connection;
 	event->request = request;
+	event->saved_fd = -1;
 	return event;
 }
 
@@ -18,6 +20,8 @@ void sk_event_destroy(struct sk_event *event)
 {
 	if (!event)
 		return;
+	if (event->saved_fd >= 0)
+		close(event->saved_fd);
 	free(event->payload);
 	free(event);
 }

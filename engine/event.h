@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum sk_event_kind {
 	SK_EVENT_PROGRESS, /* prefill goes on, or the queue before it */
@@ -16,9 +17,11 @@ enum sk_event_kind {
 	SK_EVENT_IDS,      /* answers TOKENIZE: payload is int32 ids */
 	SK_EVENT_TEXT,     /* answers DETOKENIZE: payload is bytes */
 	SK_EVENT_STATS,    /* answers STATS */
-	SK_EVENT_FAILED,   /* of any other request, instead of its answer */
-	SK_EVENT_CLOSED,   /* the engine will not touch the connection's ring again */
-	SK_EVENT_DEAD,     /* the engine has ended and takes nothing more; reason says why */
+	SK_EVENT_SESSION, /* answers SESSION: of SAVE, saved_fd is a sealed memfd with the session */
+	SK_EVENT_LISTING, /* answers LIST: the payload is its sessions, then requests, then users */
+	SK_EVENT_FAILED,  /* of any other request, instead of its answer */
+	SK_EVENT_CLOSED,  /* the engine will not touch the connection's ring again */
+	SK_EVENT_DEAD,    /* the engine has ended and takes nothing more; reason says why */
 };
 
 enum sk_stop_reason { /* the values of StopReason in proto/streamkv.proto */
@@ -43,7 +46,50 @@ struct sk_result { /* Finished in proto/streamkv.proto, field by field */
 	struct sk_policy policy;
 };
 
+enum sk_session_state { /* the values of SessionState in proto/streamkv.proto */
+			SK_SESSION_IDLE,
+			SK_SESSION_RUNNING,
+			SK_SESSION_STORED,
+			SK_SESSION_MOVING,
+};
+
+struct sk_session_info { /* SessionInfo in proto/streamkv.proto, field by field */
+	char name[65];
+	uid_t uid;
+	enum sk_session_state state;
+	struct sk_policy policy;
+	uint64_t position, live, pages, shared_pages, stored_bytes;
+	uint64_t age_ns, idle_ns, ttl_ns, requests, generated_tokens;
+};
+
+enum sk_request_state { /* the values of RequestState in proto/streamkv.proto */
+			SK_REQUEST_TOKENIZING,
+			SK_REQUEST_QUEUED,
+			SK_REQUEST_PROMPT,
+			SK_REQUEST_DECODE,
+			SK_REQUEST_PAUSED,
+			SK_REQUEST_FETCHING,
+};
+
+struct sk_request_info { /* RequestInfo, field by field */
+	uid_t uid;
+	pid_t pid;
+	uint32_t request;
+	enum sk_request_state state;
+	bool evaluates;
+	char session[65];
+	uint64_t prompt_tokens, evaluated_tokens, generated_tokens, live, age_ns;
+	uint32_t queue_place, ring_fill, ring_slots;
+};
+
+struct sk_user_info { /* UserInfo, field by field */
+	uid_t uid;
+	uint32_t weight, sessions, running, queued;
+	uint64_t pages, prompt_tokens, generated_tokens;
+};
+
 struct sk_stats {
+	uint32_t n_stored;
 	uint32_t n_sessions, n_running, n_paused, n_queued;
 	uint64_t n_pages, n_pages_used, page_bytes, scratch_bytes;
 	uint64_t n_steps, n_prompt_tokens, n_generated_tokens, n_requests;
@@ -65,12 +111,18 @@ struct sk_event {
 		} progress;
 		struct sk_result result;
 		struct sk_stats stats;
+		struct sk_session_info session;
+		struct {
+			uint32_t n_sessions, n_requests, n_users;
+		} listing;
 	};
 	char reason[512]; /* a sentence, or empty */
 	struct sk_request
 		*answered; /* inside the engine: by this answer to TOKENIZE or DETOKENIZE */
 	void *payload;     /* heap; the event's */
 	uint64_t n_payload_bytes;
+	int saved_fd; /* -1: none; the event's */
+	uint64_t n_saved_bytes;
 };
 
 struct sk_event *sk_event_create(enum sk_event_kind kind, uint64_t connection, uint32_t request);

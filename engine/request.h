@@ -20,6 +20,18 @@ enum sk_request_kind {
 	SK_REQUEST_TOKENIZE,
 	SK_REQUEST_DETOKENIZE,
 	SK_REQUEST_STATS,
+	SK_REQUEST_SESSION,
+	SK_REQUEST_LIST,
+};
+
+enum sk_session_verb { /* the values of SessionVerb in proto/streamkv.proto */
+		       SK_SESSION_SHOW = 1,
+		       SK_SESSION_FORK,
+		       SK_SESSION_RESET,
+		       SK_SESSION_DELETE,
+		       SK_SESSION_SAVE,
+		       SK_SESSION_LOAD,
+		       SK_SESSION_KEEP,
 };
 
 struct sk_sampling {
@@ -53,7 +65,9 @@ struct sk_request {
 	uid_t uid;
 	uint64_t arrived_ns; /* sk_clock_ns() */
 
-	/* GENERATE, EVALUATE, TOKENIZE: bytes; DETOKENIZE: int32 ids. release_input(input, n) is called, on
+	pid_t pid;
+
+	/* GENERATE, EVALUATE, TOKENIZE: bytes; DETOKENIZE: int32 ids; SESSION's LOAD: what SAVE gave. release_input(input, n) is called, on
 	 * some thread, when they are no longer needed; NULL: nobody needs telling. */
 	const void *input;
 	uint64_t n_input_bytes;
@@ -68,6 +82,15 @@ struct sk_request {
 	bool trace;          /* tell of every step */
 	bool profile;        /* take the time of attention */
 	uint64_t profile_ns; /* STATS: time every operation for so long from now on */
+
+	/* SESSION, of the session named above */
+	enum sk_session_verb verb;
+	char to[SK_NAME_MOST_BYTES + 1]; /* FORK */
+	bool replace;                    /* FORK, LOAD */
+	bool has_ttl;                    /* KEEP; else the daemon's */
+	uint64_t ttl_ns;                 /* 0: for ever */
+	/* LIST */
+	bool sees_all; /* every user's, not the uid's alone */
 
 	/* EVALUATE */
 	uint32_t chunk_tokens; /* a step, at most; 0: as many as it holds */

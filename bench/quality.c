@@ -111,6 +111,8 @@ static int subject_open(struct subject *s, char *spec, const struct options *opt
 	if (r < 0)
 		return r;
 	r = sk_pool_init(&s->pool, s->backend, N_PAGES);
+	if (r == 0)
+		r = sk_pool_promise(&s->pool, N_PAGES);
 	s->session = r == 0 ? sk_session_create(&s->pool, 0, "", &policy) : NULL;
 	return s->session ? 0 : sk_diag_fail(diag, ENOMEM, "%s: not enough memory", s->name);
 }

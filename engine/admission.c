@@ -144,7 +144,7 @@ static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
 		return sk_diag_fail(diag, ENOSPC,
 				    "the session needs %u pages of KV cache and %u are free; ask "
 				    "for a smaller window, or give the daemon more --kv-memory",
-				    *ret_n_pages, engine->pool.n_pages - engine->pool.n_reserved);
+				    *ret_n_pages, engine->pool.n_free - engine->pool.n_promised);
 	return 0;
 }
 
@@ -156,7 +156,7 @@ bool sk_engine_may_fit(struct sk_engine *engine, const struct sk_request *reques
 	sk_list_for_each (node, &engine->sessions) {
 		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
 		if (!session->is_busy && session != own)
-			n_idle += session->n_reserved;
+			n_idle += sk_session_n_pages(session);
 	}
 	return engine->n_generations && n_pages + n_idle <= engine->n_session_pages;
 }
@@ -220,7 +220,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	struct sk_window window = session->window;
 	struct sk_policy policy = sk_policy_changed(window.policy, &request->policy);
 	struct sk_generation *generation = NULL;
-	uint32_t n_held = session->n_reserved;
+	uint32_t n_held = sk_session_n_pages(session);
 	*ret_n_pages = 0;
 	err = sk_engine_check_policy(engine, &policy, diag);
 	if (!err) {
@@ -229,7 +229,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	}
 	if (!err)
 		err = reserve_pages(engine, request, session, ret_n_pages, diag);
-	if (!err && !may_take && session->n_reserved > n_held + SMALL)
+	if (!err && !may_take && sk_session_n_pages(session) > n_held + SMALL)
 		err = -ENOSPC;
 	if (!err) {
 		err = make_room(engine);
@@ -254,7 +254,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	}
 	if (is_new)
 		sk_list_append(&engine->sessions, &session->node);
-	sk_queue_charge(&engine->scheduler, request->user, session->n_reserved - n_held,
+	sk_queue_charge(&engine->scheduler, request->user, sk_session_n_pages(session) - n_held,
 			!engine->queue.n || request->place == 1);
 	generation->user = request->user;
 	engine->generations[engine->n_generations++] = generation;

@@ -64,7 +64,7 @@ static int open_pool(struct sk_engine *engine, struct sk_diag *diag)
 				    "no memory for %llu MiB of KV cache; lower --kv-memory",
 				    (unsigned long long)options->kv_memory_bytes >> 20);
 	engine->n_session_pages = (uint32_t)n_pages - n_borrowed(options);
-	return sk_pool_reserve(&engine->pool, n_borrowed(options));
+	return sk_pool_promise(&engine->pool, n_borrowed(options));
 }
 
 static int alloc_step(struct sk_engine *engine, struct sk_diag *diag)

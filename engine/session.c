@@ -19,12 +19,27 @@ struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char
 	return session;
 }
 
+struct sk_session *sk_session_fork(struct sk_session *session, const char *name)
+{
+	struct sk_session *fork =
+		sk_session_create(session->pages.pool, session->uid, name, &session->window.policy);
+	if (!fork)
+		return NULL;
+	fork->window = session->window;
+	fork->origin = session->origin;
+	fork->last_id = session->last_id;
+	if (sk_pages_fork(&fork->pages, &session->pages) < 0) {
+		sk_session_destroy(fork);
+		return NULL;
+	}
+	return fork;
+}
+
 void sk_session_destroy(struct sk_session *session)
 {
 	if (!session)
 		return;
 	sk_list_remove(&session->node);
-	sk_pool_unreserve(session->pages.pool, session->n_reserved);
 	sk_pages_finish(&session->pages);
 	free(session);
 }
@@ -49,27 +64,21 @@ int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_
 	/* Fewer sinks than wanted, after a change of policy (before anything is dropped they can still come): the window is
 	 * longer, by a page at most beyond what its share is rounded to. */
 	bool is_mixed = window->n_sink != n_sink && window->first > window->n_sink;
-	uint32_t n_pages = sk_pages_needed(n_sink, most) + is_mixed,
-		 held = sk_pages_count(&session->pages);
-	if (n_pages < held)
-		n_pages = held;
-	*ret_n_pages = n_pages;
-	if (n_pages > session->n_reserved) {
-		int err = sk_pool_reserve(session->pages.pool, n_pages - session->n_reserved);
-		if (err < 0)
-			return err;
-		session->n_reserved = n_pages;
-	}
-	return 0;
+	uint32_t n_pages = sk_pages_needed(n_sink, most) + is_mixed;
+	uint32_t n_held = sk_pages_count(&session->pages);
+	*ret_n_pages = n_pages > n_held ? n_pages : n_held;
+	return sk_pages_promise(&session->pages, *ret_n_pages);
 }
 
 void sk_session_settle(struct sk_session *session)
 {
-	uint32_t held = sk_pages_count(&session->pages);
-	if (held < session->n_reserved) {
-		sk_pool_unreserve(session->pages.pool, session->n_reserved - held);
-		session->n_reserved = held;
-	}
+	(void)sk_pages_promise(&session->pages, 0);
+}
+
+uint32_t sk_session_n_pages(const struct sk_session *session)
+{
+	const struct sk_pages *pages = &session->pages;
+	return sk_pages_alone(pages) + (uint32_t)pages->n_promised;
 }
 
 int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n,
@@ -90,7 +99,10 @@ int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t 
 		if (views)
 			views[i] = view;
 	}
-	int err = sk_pages_cover(pages, rows[n - 1].n_sink, rows[0].first, window.next);
+	int err = sk_pages_own(pages, rows[0].entry);
+	if (err < 0)
+		return err;
+	err = sk_pages_cover(pages, rows[n - 1].n_sink, rows[0].first, window.next);
 	if (err < 0)
 		return err;
 

@@ -16,7 +16,6 @@ struct sk_session {
 	char name[SK_NAME_MOST_BYTES + 1]; /* empty: gone with its request */
 	struct sk_window window;
 	struct sk_pages pages;
-	uint32_t n_reserved;   /* pages promised by the pool */
 	uint64_t origin;       /* text position of entry 0 */
 	int32_t last_id;       /* drawn, not yet in the cache; -1: none */
 	bool is_busy;          /* a request runs on it */
@@ -25,15 +24,20 @@ struct sk_session {
 
 struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char *name,
 				     const struct sk_policy *policy);
+/* A session of the same user that goes on from the same place; until one of them writes to a page, both hold
+ * it. Of a session that does not run. NULL without memory. */
+struct sk_session *sk_session_fork(struct sk_session *session, const char *name);
 void sk_session_destroy(
 	struct sk_session *session); /* gives pages and promises back; takes itself off its list */
 
 /* Makes sure that the pool has promised enough for `n_tokens` more tokens under the session's
- * policy: 0 or -ENOSPC, and then *ret_n_pages is how many would be needed. */
+ * policy: *ret_n_pages is how many it may hold at once. -ENOSPC: its promise is as it was. */
 int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens,
 		       uint32_t *ret_n_pages);
-/* A request has ended: keeps promises only for what is held. */
+/* A request has ended: what is held is kept, promises are given back. */
 void sk_session_settle(struct sk_session *session);
+/* Of the pool: pages that are its alone, and those that it may still take. */
+uint32_t sk_session_n_pages(const struct sk_session *session);
 
 /* Fills the rows of the next n tokens, advances the window past them and makes the page table cover
  * all that they see: ready to be a span of a step. views (n) may be NULL. -ENOSPC or -ENOMEM: the

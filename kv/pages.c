@@ -19,16 +19,32 @@ static uint32_t *window_of(const struct sk_pages *pages)
 	return pages->window + pages->window_at;
 }
 
+/* A page that nobody holds any more is promised to whoever let go of it, while it may come to need it. */
+static void release(struct sk_pages *pages, uint32_t page)
+{
+	if (!sk_pool_release(pages->pool, page) || !pages->n_most)
+		return;
+	pages->pool->n_promised++;
+	pages->n_promised++;
+}
+
+static uint32_t acquire(struct sk_pages *pages)
+{
+	uint32_t page = sk_pool_acquire(pages->pool, pages->owner);
+	pages->n_promised -= page != SK_NO_PAGE;
+	return page;
+}
+
 static void drop_sinks(struct sk_pages *pages, uint64_t n_keep)
 {
 	while (pages->n_sinks > n_keep)
-		sk_pool_release(pages->pool, pages->sinks[--pages->n_sinks]);
+		release(pages, pages->sinks[--pages->n_sinks]);
 }
 
 static void drop_window(struct sk_pages *pages, uint64_t page0)
 {
 	while (pages->n_window && pages->page0 < page0) {
-		sk_pool_release(pages->pool, pages->window[pages->window_at++]);
+		release(pages, pages->window[pages->window_at++]);
 		pages->n_window--;
 		pages->page0++;
 	}
@@ -40,6 +56,8 @@ void sk_pages_finish(struct sk_pages *pages)
 {
 	drop_sinks(pages, 0);
 	drop_window(pages, UINT64_MAX);
+	if (pages->pool)
+		(void)sk_pages_promise(pages, 0);
 	free(pages->sinks);
 	free(pages->window);
 	*pages = (struct sk_pages){0};
@@ -117,6 +135,54 @@ static int take_back(struct sk_pages *pages, uint64_t page0)
 	return 0;
 }
 
+/* References to a page that are the table's own. */
+static uint32_t n_own(const struct sk_pages *pages, uint64_t number)
+{
+	bool is_sink = number < pages->n_sinks;
+	bool is_window = number >= pages->page0 && number - pages->page0 < pages->n_window;
+	return is_sink + is_window;
+}
+
+uint32_t sk_pages_alone(const struct sk_pages *pages)
+{
+	const uint32_t *n_refs = pages->pool->n_refs;
+	uint32_t n = 0;
+
+	if (!pages->has_shared)
+		return sk_pages_distinct(pages);
+	for (uint32_t i = 0; i < pages->n_window; i++)
+		n += n_refs[window_of(pages)[i]] == n_own(pages, pages->page0 + i);
+	for (uint32_t i = 0; i < pages->n_sinks; i++)
+		n += n_own(pages, i) == 1 && n_refs[pages->sinks[i]] == 1;
+	return n;
+}
+
+int sk_pages_promise(struct sk_pages *pages, uint32_t n_most)
+{
+	const uint32_t n_alone = sk_pages_alone(pages);
+	const int64_t wanted = n_most > n_alone ? n_most - n_alone : 0;
+
+	if (wanted > pages->n_promised) {
+		int err = sk_pool_promise(pages->pool, (uint32_t)(wanted - pages->n_promised));
+		if (err < 0)
+			return err;
+	} else {
+		sk_pool_take_back(pages->pool, (uint32_t)(pages->n_promised - wanted));
+	}
+	pages->n_promised = wanted;
+	pages->n_most = n_most;
+	return 0;
+}
+
+/* Pages that others let go of count for the table now, and its promise may be larger than need be. */
+static void settle(struct sk_pages *pages)
+{
+	const int64_t n_held = sk_pages_alone(pages);
+	if (pages->n_promised > 0 && n_held + pages->n_promised > pages->n_most)
+		(void)sk_pages_promise(pages, pages->n_most);
+	pages->has_shared = n_held < sk_pages_distinct(pages);
+}
+
 int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t end)
 {
 	uint64_t wanted_end = n_pages_of(end);
@@ -129,11 +195,10 @@ int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint
 			return err;
 		uint32_t n_before = pages->n_window;
 		while (n_new--) {
-			uint32_t page = sk_pool_acquire(pages->pool, pages->owner);
+			uint32_t page = acquire(pages);
 			if (page == SK_NO_PAGE) {
 				while (pages->n_window > n_before)
-					sk_pool_release(pages->pool,
-							window_of(pages)[--pages->n_window]);
+					release(pages, window_of(pages)[--pages->n_window]);
 				return -ENOSPC;
 			}
 			window_of(pages)[pages->n_window++] = page;
@@ -147,6 +212,57 @@ int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint
 		return err;
 	drop_sinks(pages, n_pages_of(n_sink));
 	drop_window(pages, first / SK_PAGE_TOKENS);
+	if (pages->has_shared)
+		settle(pages);
+	return 0;
+}
+
+int sk_pages_own(struct sk_pages *pages, uint64_t entry)
+{
+	const uint64_t number = entry / SK_PAGE_TOKENS;
+	if (!pages->has_shared || number < pages->page0 || number - pages->page0 >= pages->n_window)
+		return 0;
+	uint32_t *at = &window_of(pages)[number - pages->page0], shared = *at;
+	if (pages->pool->n_refs[shared] == n_own(pages, number))
+		return 0;
+	uint32_t page = acquire(pages);
+	if (page == SK_NO_PAGE)
+		return -ENOSPC;
+	sk_backend_copy_page(pages->pool->backend, shared, page);
+	*at = page;
+	release(pages, shared);
+	if (number < pages->n_sinks) {
+		sk_pool_share(pages->pool, page);
+		pages->sinks[number] = page;
+		release(pages, shared);
+	}
+	return 0;
+}
+
+int sk_pages_fork(struct sk_pages *fork, struct sk_pages *pages)
+{
+	uint32_t *sinks = calloc(pages->n_sinks + 1u, sizeof *sinks);
+	uint32_t *window = calloc(pages->n_window + 1u, sizeof *window);
+	if (!sinks || !window) {
+		free(sinks);
+		free(window);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < pages->n_sinks; i++)
+		sk_pool_share(pages->pool, sinks[i] = pages->sinks[i]);
+	for (uint32_t i = 0; i < pages->n_window; i++)
+		sk_pool_share(pages->pool, window[i] = window_of(pages)[i]);
+	free(fork->sinks);
+	free(fork->window);
+	fork->sinks = sinks;
+	fork->n_sinks = pages->n_sinks;
+	fork->sinks_allocated = pages->n_sinks + 1;
+	fork->window = window;
+	fork->n_window = pages->n_window;
+	fork->window_at = 0;
+	fork->window_allocated = pages->n_window + 1;
+	fork->page0 = pages->page0;
+	fork->has_shared = pages->has_shared = true;
 	return 0;
 }
 

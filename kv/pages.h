@@ -7,7 +7,11 @@
  *
  *     sinks:  [0][1]      window:  [41][42][43] ... [49]        page0 = 41
  *
- * Engine thread only.
+ * Tables share pages (a fork): a page that another table holds too is never written. Whoever is about to
+ * write to one makes it its own first, by a copy (sk_pages_own).
+ *
+ * Promises (kv/pool.h): what a table may come to hold at once, less the pages that it holds alone, since
+ * these become free when it lets go of them. Engine thread only.
  */
 #pragma once
 
@@ -20,16 +24,22 @@ struct sk_pages {
 	uint32_t n_sinks, sinks_allocated;
 	uint32_t *window; /* begins at window + window_at */
 	uint32_t n_window, window_at, window_allocated;
-	uint64_t page0; /* number of the window's first page */
+	uint64_t page0;     /* number of the window's first page */
+	int64_t n_promised; /* pages that it may still take; inside a step it may be behind */
+	uint32_t n_most;    /* that it was promised to hold at once */
+	bool has_shared;    /* perhaps, some page together with another table */
 };
 
 void sk_pages_init(struct sk_pages *pages, struct sk_pool *pool, uid_t owner);
-void sk_pages_finish(struct sk_pages *pages); /* releases all */
+void sk_pages_finish(struct sk_pages *pages); /* releases all, and gives its promise back */
 
 /* Pages that a session can come to hold between steps while at most `most_live` entries, of which
- * n_sink sinks, are live: what must be reserved for it. A step of n rows borrows up to n /
+ * n_sink sinks, are live: what must be promised to it. A step of n rows borrows up to n /
  * SK_PAGE_TOKENS + 1 more. */
 uint32_t sk_pages_needed(uint64_t n_sink, uint64_t most_live);
+/* Promises that it may hold n_most pages at once; 0: no more than it holds now, and then its promise is given
+ * back. 0 or -ENOSPC. */
+int sk_pages_promise(struct sk_pages *pages, uint32_t n_most);
 
 /* Holds exactly the pages of the entries [0, n_sink) and [first, end): releases what is outside,
  * acquires what is new at the window's end. New sinks must lie in pages that the window holds.
@@ -37,7 +47,16 @@ uint32_t sk_pages_needed(uint64_t n_sink, uint64_t most_live);
  * new is held. */
 int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t end);
 
+/* Before entry `entry` is written: the page that it goes to is held by nobody else, if it is held at all.
+ * -ENOSPC (more than was promised). */
+int sk_pages_own(struct sk_pages *pages, uint64_t entry);
+
+/* `fork`, which holds nothing, comes to hold the same pages. They must be of one pool and owner. -ENOMEM. */
+int sk_pages_fork(struct sk_pages *fork, struct sk_pages *pages);
+
 /* Page references held: a page of both sinks and window counts twice, as the pool counts it. */
 uint32_t sk_pages_count(const struct sk_pages *pages);
 /* Pages held, each once: the memory of the cache. */
 uint32_t sk_pages_distinct(const struct sk_pages *pages);
+/* Of those, held by no other table. */
+uint32_t sk_pages_alone(const struct sk_pages *pages);

@@ -32,23 +32,24 @@ void sk_pool_finish(struct sk_pool *pool)
 	*pool = (struct sk_pool){0};
 }
 
-int sk_pool_reserve(struct sk_pool *pool, uint32_t n_pages)
+int sk_pool_promise(struct sk_pool *pool, uint32_t n_pages)
 {
-	if (n_pages > pool->n_pages - pool->n_reserved)
+	if (n_pages > pool->n_free - pool->n_promised)
 		return -ENOSPC;
-	pool->n_reserved += n_pages;
+	pool->n_promised += n_pages;
 	return 0;
 }
 
-void sk_pool_unreserve(struct sk_pool *pool, uint32_t n_pages)
+void sk_pool_take_back(struct sk_pool *pool, uint32_t n_pages)
 {
-	pool->n_reserved -= n_pages;
+	pool->n_promised -= n_pages;
 }
 
 uint32_t sk_pool_acquire(struct sk_pool *pool, uid_t owner)
 {
-	if (!pool->n_free)
+	if (!pool->n_promised)
 		return SK_NO_PAGE;
+	pool->n_promised--;
 	uint32_t page = pool->free_pages[--pool->n_free];
 	if (pool->last_owner[page] != (uid_t)-1 && pool->last_owner[page] != owner)
 		sk_backend_clear_pages(pool->backend, &page, 1);
@@ -62,8 +63,10 @@ void sk_pool_share(struct sk_pool *pool, uint32_t page)
 	pool->n_refs[page]++;
 }
 
-void sk_pool_release(struct sk_pool *pool, uint32_t page)
+bool sk_pool_release(struct sk_pool *pool, uint32_t page)
 {
-	if (--pool->n_refs[page] == 0)
-		pool->free_pages[pool->n_free++] = page;
+	if (--pool->n_refs[page])
+		return false;
+	pool->free_pages[pool->n_free++] = page;
+	return true;
 }

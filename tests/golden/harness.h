@@ -36,6 +36,7 @@ static inline void harness_open(struct harness *h, const char *path, enum sk_wei
 			    &diag) < 0)
 		fail_msg("%s", diag.text);
 	assert_int_equal(sk_pool_init(&h->pool, h->backend, 256), 0);
+	assert_int_equal(sk_pool_promise(&h->pool, 256), 0);
 	h->n_vocab = sk_model_config(h->model)->n_vocab;
 }
 

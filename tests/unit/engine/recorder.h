@@ -32,6 +32,7 @@ struct recorder {
 		uint32_t session;
 		uid_t uid;
 	} who[N_TENANTS];
+	uint32_t n_copied;               /* pages, since the test set it to 0 */
 	uint32_t n_appended, n_attended; /* layers of this step */
 	struct slot slots[MOST_LAYERS][N_PAGES * SK_PAGE_TOKENS];
 	uid_t writers[MOST_LAYERS][N_PAGES];     /* 0: nobody since it was cleared */
@@ -146,6 +147,18 @@ static void record_clear(struct sk_backend *backend, const uint32_t *pages, uint
 	}
 }
 
+static void record_copy(struct sk_backend *backend, uint32_t from, uint32_t to)
+{
+	struct recorder *r = recorder_from(backend);
+	r->n_copied++;
+	for (uint32_t layer = 0; layer < r->base.shape.n_layers; layer++) {
+		memcpy(&r->slots[layer][to * SK_PAGE_TOKENS],
+		       &r->slots[layer][from * SK_PAGE_TOKENS],
+		       SK_PAGE_TOKENS * sizeof r->slots[layer][0]);
+		r->writers[layer][to] = r->writers[layer][from];
+	}
+}
+
 /* What is computed does not matter here: weights and activations are names without a thing. */
 static char nothing;
 
@@ -207,6 +220,7 @@ static const struct sk_backend_ops ops = {
 	.pack_norm = no_norm_weights,
 	.reserve_pages = record_reserve,
 	.clear_pages = record_clear,
+	.copy_page = record_copy,
 	.begin_step = record_begin,
 	.end_step = record_end,
 	.embed = no_embed,

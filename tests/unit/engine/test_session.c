@@ -42,17 +42,17 @@ static void test_a_pool_for_one_holds_one(void **state)
 		const struct sk_policy *policy = &policies[i];
 		uint32_t n_wanted, n_pages = sk_pages_needed(sk_policy_sinks(policy),
 							     sk_policy_most_live(policy, 512));
-		struct sk_pool pool = {.n_pages = n_pages};
+		struct sk_pool pool = {.n_pages = n_pages, .n_free = n_pages};
 		struct sk_session *session = sk_session_create(&pool, 1, "", policy);
 		assert_non_null(session);
 		assert_int_equal(sk_session_reserve(session, 512, UINT64_MAX, &n_wanted), 0);
 		assert_int_equal(n_wanted, n_pages);
 		sk_session_destroy(session);
-		pool.n_pages--;
+		pool.n_free--;
 		struct sk_session *other = sk_session_create(&pool, 1, "", policy);
 		assert_int_equal(sk_session_reserve(other, 512, UINT64_MAX, &n_wanted), -ENOSPC);
 		sk_session_destroy(other);
-		assert_int_equal(pool.n_reserved, 0);
+		assert_int_equal(pool.n_promised, 0);
 	}
 }
 

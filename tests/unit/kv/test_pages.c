@@ -33,6 +33,13 @@ static const struct sk_backend_ops ops = {.reserve_pages = reserve_pages,
 					  .clear_pages = clear_pages};
 static struct sk_backend backend = {.ops = &ops};
 
+/* All of it promised, as to one holder. */
+static void open_pool(struct sk_pool *pool, uint32_t n_pages)
+{
+	assert_int_equal(sk_pool_init(pool, &backend, n_pages), 0);
+	assert_int_equal(sk_pool_promise(pool, n_pages), 0);
+}
+
 static void check(const struct sk_pool *pool, struct sk_pages *const *tables, unsigned n_tables)
 {
 	uint32_t refs[N_PAGES] = {0};
@@ -77,7 +84,7 @@ static void stream(const struct sk_policy *policy, uint32_t chunk)
 	const uint32_t n_tokens = 3000;
 	uint32_t most = 0;
 
-	assert_int_equal(sk_pool_init(&pool, &backend, N_PAGES), 0);
+	open_pool(&pool, N_PAGES);
 	sk_pages_init(&pages, &pool, 1000);
 	sk_window_init(&window, policy);
 	for (uint32_t done = 0; done < n_tokens;) {
@@ -137,7 +144,7 @@ static void test_policies_that_change(void **state)
 		struct sk_pages pages, *tables[] = {&pages};
 		struct sk_policy policy = {SK_MODE_STREAMING, 40, 90, 0};
 		struct sk_window window;
-		assert_int_equal(sk_pool_init(&pool, &backend, N_PAGES), 0);
+		open_pool(&pool, N_PAGES);
 		sk_pages_init(&pages, &pool, 1);
 		sk_window_init(&window, &policy);
 		for (int step = 0; step < 40; step++) {
@@ -178,7 +185,7 @@ static void test_pages_of_others_are_cleared(void **state)
 {
 	(void)state;
 	struct sk_pool pool;
-	assert_int_equal(sk_pool_init(&pool, &backend, 4), 0);
+	open_pool(&pool, 4);
 	n_cleared = 0;
 	uint32_t page = sk_pool_acquire(&pool, 1);
 	is_dirty[page] = true;
@@ -197,15 +204,22 @@ static void test_promises_are_kept(void **state)
 	(void)state;
 	struct sk_pool pool;
 	assert_int_equal(sk_pool_init(&pool, &backend, 10), 0);
-	assert_int_equal(sk_pool_reserve(&pool, 7), 0);
-	assert_int_equal(sk_pool_reserve(&pool, 4), -ENOSPC);
-	assert_int_equal(sk_pool_reserve(&pool, 3), 0);
-	sk_pool_unreserve(&pool, 7);
-	assert_int_equal(sk_pool_reserve(&pool, 8), -ENOSPC);
-	assert_int_equal(sk_pool_reserve(&pool, 7), 0);
-	for (int i = 0; i < 10; i++)
+	assert_int_equal(sk_pool_acquire(&pool, 1), SK_NO_PAGE);
+	assert_int_equal(sk_pool_promise(&pool, 7), 0);
+	assert_int_equal(sk_pool_promise(&pool, 4), -ENOSPC);
+	assert_int_equal(sk_pool_promise(&pool, 3), 0);
+	sk_pool_take_back(&pool, 7);
+	assert_int_equal(sk_pool_promise(&pool, 8), -ENOSPC);
+	assert_int_equal(sk_pool_promise(&pool, 7), 0);
+	uint32_t page = sk_pool_acquire(&pool, 1);
+	for (int i = 1; i < 10; i++)
 		assert_int_not_equal(sk_pool_acquire(&pool, 1), SK_NO_PAGE);
 	assert_int_equal(sk_pool_acquire(&pool, 1), SK_NO_PAGE);
+	sk_pool_share(&pool, page);
+	assert_false(sk_pool_release(&pool, page));
+	assert_int_equal(sk_pool_promise(&pool, 1), -ENOSPC);
+	assert_true(sk_pool_release(&pool, page));
+	assert_int_equal(sk_pool_promise(&pool, 1), 0);
 	sk_pool_finish(&pool);
 }
 
@@ -214,7 +228,7 @@ static void test_a_full_pool_leaves_the_table_whole(void **state)
 	(void)state;
 	struct sk_pool pool;
 	struct sk_pages pages, *tables[] = {&pages};
-	assert_int_equal(sk_pool_init(&pool, &backend, 3), 0);
+	open_pool(&pool, 3);
 	sk_pages_init(&pages, &pool, 1);
 	assert_int_equal(sk_pages_cover(&pages, 4, 4, 40), 0);
 	uint32_t n_free = pool.n_free;

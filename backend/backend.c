@@ -94,6 +94,21 @@ void sk_backend_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to
 	backend->ops->copy_page(backend, from, to);
 }
 
+void sk_backend_read_page(struct sk_backend *backend, uint32_t page, void *bytes)
+{
+	backend->ops->read_page(backend, page, bytes);
+}
+
+void sk_backend_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
+{
+	backend->ops->write_page(backend, page, bytes);
+}
+
+const char *sk_backend_page_layout(const struct sk_backend *backend)
+{
+	return backend->ops->page_layout(backend);
+}
+
 /* --- A step --- */
 
 /* Whether a span keeps the rules of struct sk_row and struct sk_span. Its rows lie within the batch. */

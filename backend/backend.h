@@ -94,6 +94,12 @@ uint64_t sk_backend_page_bytes(const struct sk_backend *backend);
 int sk_backend_reserve_pages(struct sk_backend *backend, uint32_t n_pages);
 void sk_backend_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages);
 void sk_backend_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to);
+/* A page's bytes (page_bytes), out of the pool and into it. Another thread than the engine's may call these
+ * two, for pages that no step and no other call touches meanwhile. */
+void sk_backend_read_page(struct sk_backend *backend, uint32_t page, void *bytes);
+void sk_backend_write_page(struct sk_backend *backend, uint32_t page, const void *bytes);
+/* How those bytes lie, at most 31 characters: only where the name is the same can they be written. */
+const char *sk_backend_page_layout(const struct sk_backend *backend);
 
 /* --- A step --- */
 

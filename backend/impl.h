@@ -34,6 +34,9 @@ struct sk_backend_ops {
 	int (*reserve_pages)(struct sk_backend *backend, uint32_t n_pages);
 	void (*clear_pages)(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages);
 	void (*copy_page)(struct sk_backend *backend, uint32_t from, uint32_t to);
+	void (*read_page)(struct sk_backend *backend, uint32_t page, void *bytes);
+	void (*write_page)(struct sk_backend *backend, uint32_t page, const void *bytes);
+	const char *(*page_layout)(const struct sk_backend *backend);
 
 	int (*begin_step)(struct sk_backend *backend, const struct sk_batch *batch);
 	int (*end_step)(struct sk_backend *backend);

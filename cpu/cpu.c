@@ -60,6 +60,26 @@ static void cpu_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to
 		sk_cpu_pages_copy(&cpu->pages, from, to);
 }
 
+static void cpu_read_page(struct sk_backend *backend, uint32_t page, void *bytes)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (cpu && page < cpu->pages.n_pages)
+		memcpy(bytes, sk_cpu_pages_head(&cpu->pages, page, 0, 0), cpu->pages.page_bytes);
+}
+
+static void cpu_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (cpu && page < cpu->pages.n_pages)
+		memcpy(sk_cpu_pages_head(&cpu->pages, page, 0, 0), bytes, cpu->pages.page_bytes);
+}
+
+/* cpu/pages.h; to be counted up with every change of it. */
+static const char *cpu_page_layout(const struct sk_backend *backend)
+{
+	return backend->shape.kv_format == SK_KV_F16 ? "cpu 1 f16" : "cpu 1 f32";
+}
+
 static const float *cpu_read(struct sk_backend *backend, const struct sk_buffer *buffer,
 			     uint32_t row)
 {
@@ -80,6 +100,9 @@ const struct sk_backend_ops sk_cpu_ops = {
 	.reserve_pages = cpu_reserve_pages,
 	.clear_pages = cpu_clear_pages,
 	.copy_page = cpu_copy_page,
+	.read_page = cpu_read_page,
+	.write_page = cpu_write_page,
+	.page_layout = cpu_page_layout,
 	.begin_step = sk_cpu_begin_step,
 	.end_step = sk_cpu_end_step,
 	.embed = sk_cpu_embed,

@@ -4,6 +4,7 @@
 #include "daemon/notify.h"
 #include "daemon/progress.h"
 #include "daemon/server.h"
+#include "engine/store.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -21,6 +22,7 @@ struct daemon {
 	struct sk_listener listener;
 	struct sk_model *model;
 	struct sk_tokenizer *tokenizer;
+	struct sk_store *store;
 	struct sk_engine *engine;
 	struct sk_server server;
 };
@@ -147,6 +149,8 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 		.stall_timeout_ns = (uint64_t)(options->stall_timeout * 1e9),
 		.queue_most = (uint32_t)options->queue,
 		.queue_timeout_ns = (uint64_t)(options->queue_timeout * 1e9),
+		.session_ttl_ns = (uint64_t)(options->session_ttl * 1e9),
+		.store = daemon->store,
 		.progress = sk_progress_show,
 		.progress_context = &progress,
 	};
@@ -157,6 +161,48 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 	err = sk_engine_create(daemon->model, daemon->tokenizer, &wanted, &daemon->engine, diag);
 	sk_progress_end(&progress);
 	return err;
+}
+
+/* Without a place for its sessions the daemon serves all the same, unless one was named. */
+static int open_store(struct daemon *daemon, struct sk_diag *diag)
+{
+	const char *path = sk_daemon_state_dir(&daemon->options);
+	uint8_t fingerprint[SK_FINGERPRINT_BYTES];
+
+	if (!path)
+		return 0;
+	int err = sk_model_fingerprint(daemon->model, fingerprint);
+	if (err < 0)
+		return sk_diag_fail(diag, -err, "not enough memory");
+	err = sk_store_open(path, fingerprint, &daemon->store, diag);
+	if (err < 0 && !daemon->options.state_dir) {
+		sk_log(SK_LOG_WARNING, "%s; sessions end with this daemon", diag->text);
+		err = 0;
+	}
+	return err;
+}
+
+static void tell_found(const struct sk_engine *engine)
+{
+	const struct sk_engine_kept *kept = sk_engine_kept(engine);
+	if (kept->n_found)
+		sk_log(SK_LOG_NOTICE, "%u named session%s of an earlier start", kept->n_found,
+		       kept->n_found == 1 ? "" : "s");
+	if (kept->n_unusable)
+		sk_log(SK_LOG_WARNING, "%u stored session%s cannot be used and stay%s in %s: %s",
+		       kept->n_unusable, kept->n_unusable == 1 ? "" : "s",
+		       kept->n_unusable == 1 ? "s" : "", "the state directory", kept->reason);
+}
+
+static void tell_kept(const struct sk_engine *engine)
+{
+	const struct sk_engine_kept *kept = sk_engine_kept(engine);
+	if (kept->n_kept)
+		sk_log(SK_LOG_NOTICE, "%u named session%s stored", kept->n_kept,
+		       kept->n_kept == 1 ? "" : "s");
+	if (kept->n_lost)
+		sk_log(SK_LOG_ERROR, "%u named session%s could not be stored: %s", kept->n_lost,
+		       kept->n_lost == 1 ? "" : "s", kept->reason);
 }
 
 /* A client takes 7 descriptors (its socket, ring and doorbells). The soft limit is raised as far as one may; where that is too
@@ -214,9 +260,14 @@ static int run(struct daemon *daemon)
 	if (!err)
 		err = sk_tokenizer_open(daemon->model, &daemon->tokenizer, &diag);
 	if (!err)
+		err = open_store(daemon, &diag);
+	if (err < 0 && daemon->tokenizer)
+		return said(EX_CANTCREAT, &diag);
+	if (!err)
 		err = open_engine(daemon, &diag);
 	if (err < 0)
 		return said(exit_code_of(err), &diag);
+	tell_found(daemon->engine);
 
 	daemon->server = (struct sk_server){
 		.options = options,
@@ -237,7 +288,9 @@ static int run(struct daemon *daemon)
 	       sk_model_config(daemon->model)->name, sk_engine_backend_name(daemon->engine),
 	       (double)sk_engine_weight_bytes(daemon->engine) / 1e6,
 	       daemon->listener.path[0] ? daemon->listener.path : "the socket handed over");
-	return sk_server_run(&daemon->server);
+	int exit_code = sk_server_run(&daemon->server);
+	tell_kept(daemon->engine);
+	return exit_code;
 }
 
 int main(int argc, char **argv)
@@ -255,6 +308,7 @@ int main(int argc, char **argv)
 	if (daemon.server.base)
 		sk_server_finish(&daemon.server);
 	sk_engine_destroy(daemon.engine);
+	sk_store_close(daemon.store);
 	sk_tokenizer_close(daemon.tokenizer);
 	sk_model_close(daemon.model);
 	sk_listener_close(&daemon.listener);

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *const backends[] = {"auto", "cuda", "cpu", NULL};
 static const char *const weights[] = {"auto", "f32", "bf16", "q8", "q4", NULL};
@@ -76,6 +77,14 @@ const struct sk_option sk_daemon_option_table[] = {
 	 .help = "Requests that may wait for room in the KV cache; further ones are refused."},
 	{"queue-timeout", 0, SK_OPTION_FLOAT, AT(queue_timeout), "SECONDS", "60", .fmax = 1e6,
 	 .help = "A request that has waited for so long is refused; 0 lets it wait for ever."},
+	{"state-dir", 0, SK_OPTION_STRING, AT(state_dir), "DIR", NULL,
+	 .help = "Where sessions are kept that are idle while others need the KV cache, and all "
+		 "named ones from one start of the daemon to the next; 'none' keeps none. Without "
+		 "it "
+		 "$STATE_DIRECTORY, else $XDG_STATE_HOME/streamkv, else ~/.local/state/streamkv."},
+	{"session-ttl", 0, SK_OPTION_FLOAT, AT(session_ttl), "SECONDS", "0", .fmax = 1e9,
+	 .help = "A named session that nobody has used for so long is deleted; 0 keeps it for "
+		 "ever. A session can be given another time (streamkv-client sessions keep)."},
 	{"hello-timeout", 0, SK_OPTION_FLOAT, AT(hello_timeout), "SECONDS", "10", .fmin = 0.01,
 	 .fmax = 1e6, .help = "A client that has not said hello by then is dropped."},
 	{"config", 'c', SK_OPTION_STRING, AT(config), "FILE", NULL, .not_in_file = true,
@@ -119,6 +128,25 @@ const struct sk_command_help sk_daemon_help = {
 		 "  73  the socket could not be made\n"
 		 "  78  the configuration file is wrong\n",
 };
+
+const char *sk_daemon_state_dir(const struct sk_daemon_options *options)
+{
+	static char path[4096];
+	const char *given = getenv("STATE_DIRECTORY"), *state = getenv("XDG_STATE_HOME");
+	const char *home = getenv("HOME");
+
+	if (options->state_dir)
+		return strcmp(options->state_dir, "none") == 0 ? NULL : options->state_dir;
+	if (given && given[0]) /* the first of several */
+		snprintf(path, sizeof path, "%.*s", (int)strcspn(given, ":"), given);
+	else if (state && state[0] == '/')
+		snprintf(path, sizeof path, "%s/streamkv", state);
+	else if (home && home[0] == '/')
+		snprintf(path, sizeof path, "%s/.local/state/streamkv", home);
+	else
+		return NULL;
+	return path;
+}
 
 const char *sk_daemon_socket_path(const struct sk_daemon_options *options)
 {

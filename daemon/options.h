@@ -4,11 +4,11 @@
 #include "base/options.h"
 
 struct sk_daemon_options {
-	const char *model, *socket, *config, *instructions;
+	const char *model, *socket, *config, *instructions, *state_dir;
 	int backend, weights, activations, kv, mode, log_level;
 	uint64_t sink, window, slack, kv_memory, max_batch, step_tokens, threads;
 	uint64_t max_tokens, max_prompt, max_connections, ring_slots, socket_mode, queue;
-	double stall_timeout, hello_timeout, queue_timeout;
+	double stall_timeout, hello_timeout, queue_timeout, session_ttl;
 	bool version, man, check_config;
 };
 
@@ -28,3 +28,6 @@ int sk_daemon_read_config(const char *path, struct sk_daemon_options *options,
 /* --socket, else $STREAMKV_SOCKET, else $XDG_RUNTIME_DIR/streamkv.sock, else
  * /run/streamkv/streamkvd.sock. */
 const char *sk_daemon_socket_path(const struct sk_daemon_options *options);
+/* --state-dir, else $STATE_DIRECTORY (systemd's), else $XDG_STATE_HOME/streamkv, else ~/.local/state/streamkv. NULL:
+ * none of them, or "none". */
+const char *sk_daemon_state_dir(const struct sk_daemon_options *options);

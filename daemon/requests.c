@@ -90,6 +90,7 @@ static struct sk_sampling sampling_of(const Sk__Sampling *from)
 		sampling.seed >>= 11; /* 53 bits: exact in every reader of JSON */
 	} else {
 		sampling.seed = from->seed;
+		sampling.has_seed = true;
 	}
 	if (!from)
 		return sampling;

@@ -152,13 +152,14 @@ bool sk_engine_may_fit(struct sk_engine *engine, const struct sk_request *reques
 {
 	const struct sk_session *own =
 		sk_engine_find_session(engine, request->uid, request->session);
+	const bool can_spill = sk_engine_can_spill(engine);
 	uint64_t n_idle = 0;
 	sk_list_for_each (node, &engine->sessions) {
 		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
-		if (!session->is_busy && session != own)
+		if (!session->is_busy && session != own && !can_spill)
 			n_idle += sk_session_n_pages(session);
 	}
-	return engine->n_generations && n_pages + n_idle <= engine->n_session_pages;
+	return (engine->n_generations || can_spill) && n_pages + n_idle <= engine->n_session_pages;
 }
 
 static int make_room(struct sk_engine *engine)
@@ -209,6 +210,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 					    &engine->options.policy);
 		if (!session)
 			return sk_diag_fail(diag, ENOMEM, "not enough memory");
+		session->ttl_ns = engine->options.session_ttl_ns;
 	} else if (session->window.next) {
 		had_bos = drop_bos(engine, request);
 	}
@@ -220,6 +222,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	struct sk_window window = session->window;
 	struct sk_policy policy = sk_policy_changed(window.policy, &request->policy);
 	struct sk_generation *generation = NULL;
+	struct sk_move *fetch = NULL;
 	uint32_t n_held = sk_session_n_pages(session);
 	*ret_n_pages = 0;
 	err = sk_engine_check_policy(engine, &policy, diag);
@@ -231,6 +234,12 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		err = reserve_pages(engine, request, session, ret_n_pages, diag);
 	if (!err && !may_take && sk_session_n_pages(session) > n_held + SMALL)
 		err = -ENOSPC;
+	if (!err && session->is_stored && !session->is_moving) {
+		session->stored_window = window;
+		err = sk_engine_prepare_fetch(engine, session, &window, &fetch);
+		if (err < 0)
+			err = sk_diag_fail(diag, ENOMEM, "not enough memory");
+	}
 	if (!err) {
 		err = make_room(engine);
 		if (!err)
@@ -241,6 +250,10 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 			err = sk_diag_fail(diag, ENOMEM, "not enough memory");
 	}
 	if (err < 0) {
+		if (fetch) {
+			sk_move_destroy(fetch);
+			sk_pages_drop(&session->pages);
+		}
 		if (is_new) {
 			sk_session_destroy(session);
 		} else {
@@ -254,6 +267,8 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	}
 	if (is_new)
 		sk_list_append(&engine->sessions, &session->node);
+	if (fetch)
+		sk_engine_begin_move(engine, fetch);
 	sk_queue_charge(&engine->scheduler, request->user, sk_session_n_pages(session) - n_held,
 			!engine->queue.n || request->place == 1);
 	generation->user = request->user;

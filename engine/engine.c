@@ -63,9 +63,11 @@ static void take_stats(struct sk_engine *engine, struct sk_request *request)
 		engine->profile_until_ns = until_ns;
 
 	struct sk_stats *stats = &engine->stats;
-	stats->n_sessions = stats->n_paused = 0;
-	sk_list_for_each (node, &engine->sessions)
+	stats->n_sessions = stats->n_paused = stats->n_stored = 0;
+	sk_list_for_each (node, &engine->sessions) {
 		stats->n_sessions++;
+		stats->n_stored += sk_container_of(node, struct sk_session, node)->is_stored;
+	}
 	for (uint32_t i = 0; i < engine->n_generations; i++)
 		stats->n_paused += sk_generation_waits(engine->generations[i]);
 	stats->n_running = engine->n_generations;
@@ -83,6 +85,10 @@ static void receive_request(struct sk_engine *engine, struct sk_request *request
 {
 	if (request->kind == SK_REQUEST_STATS) {
 		take_stats(engine, request);
+		return;
+	}
+	if (request->kind == SK_REQUEST_SESSION) {
+		sk_engine_session_request(engine, request);
 		return;
 	}
 	struct sk_engine_client *client = sk_engine_find_client(engine, request->connection);
@@ -114,6 +120,9 @@ static void receive(struct sk_engine *engine, struct sk_mail *mail)
 		sk_engine_close_if_done(engine, client);
 		break;
 	}
+	case SK_MAIL_MOVED:
+		sk_engine_moved(engine, sk_container_of(mail, struct sk_move, mail));
+		break;
 	case SK_MAIL_CONNECT:
 		client = sk_container_of(mail, struct sk_engine_client, connect);
 		sk_list_append(&engine->clients, &client->node);
@@ -184,6 +193,8 @@ static bool reap(struct sk_engine *engine)
 			sk_engine_find_client(engine, g->request->connection);
 		struct sk_event *event = sk_generation_finish(g);
 		engine->stats.n_requests++;
+		if (g->session->name[0])
+			sk_engine_watch_session(engine, g->session);
 		sk_generation_destroy(g);
 		sk_mailbox_post(&engine->events, &event->node);
 		client->n_running--;
@@ -223,6 +234,10 @@ static int sleep_ms(struct sk_engine *engine)
 		uint64_t left_ns = end_ns > now_ns ? end_ns - now_ns : 0;
 		least_ns = left_ns < least_ns ? left_ns : least_ns;
 	}
+	if (engine->next_end_ns != UINT64_MAX) {
+		uint64_t left_ns = engine->next_end_ns > now_ns ? engine->next_end_ns - now_ns : 0;
+		least_ns = left_ns < least_ns ? left_ns : least_ns;
+	}
 	if (least_ns == UINT64_MAX)
 		return -1;
 	return (int)(least_ns / 1000000 > 60000 ? 60000 : least_ns / 1000000) + 1;
@@ -236,7 +251,9 @@ static void *engine_main(void *context)
 	while (!atomic_load(&engine->is_stopping)) {
 		receive_all(engine);
 		deliver_waiting(engine);
-		sk_engine_expire_queue(engine, sk_clock_ns());
+		uint64_t now_ns = sk_clock_ns();
+		sk_engine_expire_queue(engine, now_ns);
+		sk_engine_end_unused(engine, now_ns);
 		bool ran = sk_engine_step(engine);
 		if (engine->is_dead) {
 			sk_engine_end_all_queued(engine, SK_STOP_ERROR, "the device failed");
@@ -260,10 +277,13 @@ int sk_engine_start(struct sk_engine *engine)
 	int err = sk_text_worker_start(&engine->worker);
 	if (err < 0)
 		return err;
-	err = pthread_create(&engine->thread, NULL, engine_main, engine);
-	if (err) {
+	err = sk_mover_start(&engine->mover);
+	if (!err)
+		err = -pthread_create(&engine->thread, NULL, engine_main, engine);
+	if (err < 0) {
 		sk_text_worker_stop(&engine->worker);
-		return -err;
+		sk_mover_stop(&engine->mover);
+		return err;
 	}
 	engine->is_running = true;
 	return 0;
@@ -278,9 +298,11 @@ void sk_engine_drain(struct sk_engine *engine)
 	for (int i = 0; i < 2;
 	     i++) { /* what comes new goes through the text worker, and comes back */
 		sk_text_worker_stop(&engine->worker);
+		sk_mover_stop(&engine->mover);
 		receive_all(engine);
 	}
 	sk_text_worker_stop(&engine->worker);
+	sk_mover_stop(&engine->mover);
 	receive_all(engine);
 }
 
@@ -307,9 +329,17 @@ void sk_engine_stop(struct sk_engine *engine)
 					  "the daemon is stopping, and the client does not read");
 	}
 	reap(engine);
+	sk_engine_drain(engine); /* moves that have been begun meanwhile */
+	sk_engine_fail_held(engine);
+	sk_engine_keep_all(engine);
 }
 
 /* --- For the loop thread --- */
+
+const struct sk_engine_kept *sk_engine_kept(const struct sk_engine *engine)
+{
+	return &engine->kept;
+}
 
 const char *sk_engine_backend_name(const struct sk_engine *engine)
 {

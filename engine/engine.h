@@ -20,6 +20,7 @@
 #include "text/tokenizer.h"
 
 struct sk_engine;
+struct sk_store;
 
 struct sk_engine_options {
 	const struct sk_backend_kind *backend;
@@ -35,6 +36,10 @@ struct sk_engine_options {
 				    */
 	uint32_t queue_most;       /* requests that wait for pages; more are refused */
 	uint64_t queue_timeout_ns; /* for so long; 0: for ever */
+	uint64_t session_ttl_ns;   /* a named session that nobody uses for so long goes; 0: never */
+	struct sk_store
+		*store; /* where idle sessions go, and all named ones at the end; outlives the
+				    * engine. NULL: nowhere */
 	/* Told while weights are packed, on the calling thread; may be NULL. */
 	void (*progress)(void *context, uint64_t n_bytes_done, uint64_t n_bytes_total);
 	void *progress_context;
@@ -46,10 +51,18 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 		     const struct sk_engine_options *options, struct sk_engine **ret_engine,
 		     struct sk_diag *diag);
 int sk_engine_start(struct sk_engine *engine);
-/* Ends both threads after the step in progress; running requests finish as cancelled (their events
- * can still be taken). Safe when never started, and twice. */
+/* Ends the threads after the step in progress; running requests finish as cancelled (their events
+ * can still be taken), named sessions go to the store. Safe when never started, and twice. */
 void sk_engine_stop(struct sk_engine *engine);
 void sk_engine_destroy(struct sk_engine *engine); /* stops first */
+
+/* Named sessions from the store and to it. */
+struct sk_engine_kept {
+	uint32_t n_found, n_unusable; /* at the start */
+	uint32_t n_kept, n_lost;      /* at the end */
+	char reason[512];             /* of the first that is unusable, or lost */
+};
+const struct sk_engine_kept *sk_engine_kept(const struct sk_engine *engine);
 
 const char *sk_engine_backend_name(const struct sk_engine *engine);
 uint64_t sk_engine_weight_bytes(const struct sk_engine *engine);

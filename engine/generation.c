@@ -1,4 +1,5 @@
 #include "engine/generation.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <math.h>
@@ -33,8 +34,13 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 		if (sk_ids_append(&g->input, request->ids.ids[i]) < 0)
 			goto fail;
 	}
+	if (!g->is_scoring)
+		sk_sampler_resume(&g->sampler, &session->sampler);
 	size_t n_seen = g->input.n_ids < SK_REPEAT_MOST ? g->input.n_ids : SK_REPEAT_MOST;
-	for (size_t i = g->input.n_ids - n_seen; !g->is_scoring && i < g->input.n_ids; i++)
+	size_t at = g->input.n_ids - n_seen;
+	if (!at && session->last_id >= 0 && session->sampler.n_recent) /* seen when it was drawn */
+		at = 1;
+	for (size_t i = at; !g->is_scoring && i < g->input.n_ids; i++)
 		sk_sampler_saw(&g->sampler, g->input.ids[i]);
 	g->scoring = (struct sk_scoring){.ids = g->input.ids, .n_ids = g->input.n_ids};
 	if (session->window.policy.mode == SK_MODE_RECOMPUTE)
@@ -48,7 +54,7 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	g->result.prompt_tokens = request->ids.n_ids;
 	g->result.reused_tokens = sk_window_live(&session->window);
 	g->result.live_min = UINT64_MAX;
-	g->result.seed = request->sampling.seed;
+	g->result.seed = g->sampler.sampling.seed;
 	sk_ids_finish(&request->ids);
 	session->is_busy = true;
 	g->request = request;
@@ -70,9 +76,14 @@ void sk_generation_destroy(struct sk_generation *g)
 		return;
 	sk_list_remove(&g->node);
 	g->session->is_busy = false;
-	if (g->session->name[0])
+	if (g->session->name[0]) {
 		sk_session_settle(g->session);
-	else
+		if (!g->is_scoring)
+			sk_sampler_remember(&g->sampler, &g->session->sampler);
+		g->session->last_used_ns = sk_clock_ns();
+		g->session->n_requests++;
+		g->session->n_generated += g->result.generated_tokens;
+	} else
 		sk_session_destroy(g->session);
 	sk_request_destroy(g->request);
 	sk_sampler_finish(&g->sampler);
@@ -96,7 +107,7 @@ bool sk_generation_waits(const struct sk_generation *g)
 
 uint64_t sk_generation_n_wanted(const struct sk_generation *g)
 {
-	if (sk_generation_waits(g) || g->is_ending)
+	if (sk_generation_waits(g) || g->is_ending || g->session->is_moving)
 		return 0;
 	uint64_t n = n_rows(g) - g->input_at, most = g->request->chunk_tokens;
 	return most && most < n ? most : n;

@@ -20,6 +20,7 @@ enum sk_mail_kind {
 	SK_MAIL_CONNECT,
 	SK_MAIL_CANCEL,
 	SK_MAIL_DISCONNECT,
+	SK_MAIL_MOVED, /* struct sk_move: done */
 };
 
 struct sk_mail {

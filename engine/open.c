@@ -89,6 +89,22 @@ static int alloc_step(struct sk_engine *engine, struct sk_diag *diag)
 	return 0;
 }
 
+static int open_store(struct sk_engine *engine, const struct sk_model *model, struct sk_diag *diag)
+{
+	struct sk_image_kind kind = {
+		.layout = sk_backend_page_layout(engine->backend),
+		.page_bytes = sk_backend_page_bytes(engine->backend),
+		.n_vocab = engine->config.n_vocab,
+	};
+	int err = sk_model_fingerprint(model, kind.model);
+	if (!err)
+		err = sk_mover_init(&engine->mover, engine->backend, engine->options.store, &kind,
+				    &engine->inbox);
+	if (!err)
+		err = sk_engine_open_store(engine);
+	return err < 0 ? sk_diag_fail(diag, -err, "the stored sessions: %s", strerror(-err)) : 0;
+}
+
 int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *tokenizer,
 		     const struct sk_engine_options *options, struct sk_engine **ret_engine,
 		     struct sk_diag *diag)
@@ -108,6 +124,8 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	sk_list_init(&engine->texts);
 	sk_list_init(&engine->clients);
 	sk_list_init(&engine->sessions);
+	sk_list_init(&engine->held);
+	engine->next_end_ns = UINT64_MAX;
 	sk_list_init(&engine->users);
 	sk_queue_init(&engine->queue);
 
@@ -143,6 +161,8 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 		err = sk_forward_init(&engine->forward, engine->backend, model, options->weights,
 				      n_logits(options), options->progress,
 				      options->progress_context, diag);
+	if (!err)
+		err = open_store(engine, model, diag);
 	if (err) {
 		sk_engine_destroy(engine);
 		return err;
@@ -173,6 +193,7 @@ void sk_engine_destroy(struct sk_engine *engine)
 		sk_backend_close(engine->backend);
 	}
 	sk_text_worker_finish(&engine->worker);
+	sk_mover_finish(&engine->mover);
 	sk_mailbox_finish(&engine->inbox);
 	sk_mailbox_finish(&engine->events);
 	sk_event_destroy(engine->dead);

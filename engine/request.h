@@ -42,6 +42,7 @@ struct sk_sampling {
 	float repeat_penalty; /* 1: off */
 	uint32_t repeat_last; /* tokens back that the penalty looks at, at most SK_REPEAT_MOST */
 	uint64_t seed;
+	bool has_seed; /* given: else a session goes on with its own */
 };
 #define SK_REPEAT_MOST 4096
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* --- Random numbers: xoshiro256** (Blackman and Vigna), seeded by splitmix64 --- */
 
@@ -67,6 +68,54 @@ void sk_sampler_saw(struct sk_sampler *sampler, int32_t id)
 	sampler->recent_next = (sampler->recent_next + 1) % most;
 	if (sampler->n_recent < most)
 		sampler->n_recent++;
+}
+
+/* --- From one generation of a session to the next --- */
+
+int sk_sampler_memory_set(struct sk_sampler_memory *memory, const int32_t *recent,
+			  uint32_t n_recent)
+{
+	int32_t *copy = malloc((n_recent + 1) * sizeof *copy);
+	if (!copy)
+		return -ENOMEM;
+	if (n_recent)
+		memcpy(copy, recent, n_recent * sizeof *copy);
+	free(memory->recent);
+	memory->recent = copy;
+	memory->n_recent = n_recent;
+	return 0;
+}
+
+void sk_sampler_memory_finish(struct sk_sampler_memory *memory)
+{
+	free(memory->recent);
+	*memory = (struct sk_sampler_memory){0};
+}
+
+void sk_sampler_resume(struct sk_sampler *sampler, const struct sk_sampler_memory *memory)
+{
+	for (uint32_t i = 0; i < memory->n_recent; i++)
+		sk_sampler_saw(sampler, memory->recent[i]);
+	if (!memory->has_random || sampler->sampling.has_seed)
+		return;
+	sampler->sampling.seed = memory->seed;
+	memcpy(sampler->random, memory->random, sizeof sampler->random);
+}
+
+void sk_sampler_remember(const struct sk_sampler *sampler, struct sk_sampler_memory *memory)
+{
+	const uint32_t n = sampler->n_recent, most = sampler->sampling.repeat_last;
+	int32_t *recent = malloc((n + 1) * sizeof *recent);
+	if (!recent)
+		return;
+	for (uint32_t i = 0; i < n; i++)
+		recent[i] = sampler->recent[(sampler->recent_next + most - n + i) % most];
+	free(memory->recent);
+	memory->recent = recent;
+	memory->n_recent = n;
+	memory->has_random = true;
+	memory->seed = sampler->sampling.seed;
+	memcpy(memory->random, sampler->random, sizeof memory->random);
 }
 
 /* --- Order: by logit, then the lower id, so that ties fall the same way everywhere --- */

@@ -1,4 +1,5 @@
 #include "engine/session.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@ struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char
 	session->uid = uid;
 	snprintf(session->name, sizeof session->name, "%s", name);
 	session->last_id = -1;
+	session->begun_ns = session->last_used_ns = sk_clock_ns();
 	sk_window_init(&session->window, policy);
 	sk_pages_init(&session->pages, pool, uid);
 	return session;
@@ -28,7 +30,13 @@ struct sk_session *sk_session_fork(struct sk_session *session, const char *name)
 	fork->window = session->window;
 	fork->origin = session->origin;
 	fork->last_id = session->last_id;
-	if (sk_pages_fork(&fork->pages, &session->pages) < 0) {
+	fork->has_ttl = session->has_ttl;
+	fork->ttl_ns = session->ttl_ns;
+	fork->sampler = session->sampler;
+	fork->sampler.recent = NULL;
+	if (sk_sampler_memory_set(&fork->sampler, session->sampler.recent,
+				  session->sampler.n_recent) < 0 ||
+	    sk_pages_fork(&fork->pages, &session->pages) < 0) {
 		sk_session_destroy(fork);
 		return NULL;
 	}
@@ -41,7 +49,18 @@ void sk_session_destroy(struct sk_session *session)
 		return;
 	sk_list_remove(&session->node);
 	sk_pages_finish(&session->pages);
+	sk_sampler_memory_finish(&session->sampler);
 	free(session);
+}
+
+void sk_session_reset(struct sk_session *session)
+{
+	sk_pages_drop(&session->pages);
+	sk_sampler_memory_finish(&session->sampler);
+	const struct sk_policy policy = session->window.policy;
+	sk_window_init(&session->window, &policy);
+	session->origin = 0;
+	session->last_id = -1;
 }
 
 int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens,
@@ -66,6 +85,8 @@ int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_
 	bool is_mixed = window->n_sink != n_sink && window->first > window->n_sink;
 	uint32_t n_pages = sk_pages_needed(n_sink, most) + is_mixed;
 	uint32_t n_held = sk_pages_count(&session->pages);
+	if (session->is_stored && !n_held)
+		n_held = (uint32_t)sk_pages_wanted(window->n_sink, window->first, window->next);
 	*ret_n_pages = n_pages > n_held ? n_pages : n_held;
 	return sk_pages_promise(&session->pages, *ret_n_pages);
 }

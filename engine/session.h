@@ -5,7 +5,9 @@
 #pragma once
 
 #include "base/list.h"
+#include "engine/event.h"
 #include "engine/request.h"
+#include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "kv/pages.h"
 #include "kv/window.h"
@@ -16,9 +18,20 @@ struct sk_session {
 	char name[SK_NAME_MOST_BYTES + 1]; /* empty: gone with its request */
 	struct sk_window window;
 	struct sk_pages pages;
-	uint64_t origin;       /* text position of entry 0 */
-	int32_t last_id;       /* drawn, not yet in the cache; -1: none */
-	bool is_busy;          /* a request runs on it */
+	uint64_t origin; /* text position of entry 0 */
+	int32_t last_id; /* drawn, not yet in the cache; -1: none */
+	bool is_busy;    /* a request runs on it */
+	struct sk_sampler_memory sampler;
+	/* Beside the pool (store.h): */
+	bool is_stored;        /* its entries lie in the store; it holds no pages */
+	bool is_moving;        /* the mover reads its pages, or writes them: nobody else does */
+	uint64_t stored_bytes; /* where is_stored */
+	struct sk_window stored_window; /* as it was stored, while it is brought back */
+	/* Its life: */
+	uint64_t begun_ns, last_used_ns; /* sk_clock_ns(); when its last request ended */
+	bool has_ttl;                    /* of its own: else the daemon's */
+	uint64_t ttl_ns;                 /* that holds: idle for so long, it goes; 0: never */
+	uint64_t n_requests, n_generated;
 	struct sk_share share; /* what it has had of what is scarce */
 };
 
@@ -29,6 +42,11 @@ struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char
 struct sk_session *sk_session_fork(struct sk_session *session, const char *name);
 void sk_session_destroy(
 	struct sk_session *session); /* gives pages and promises back; takes itself off its list */
+
+/* Empty again, under the same policy. */
+void sk_session_reset(struct sk_session *session);
+void sk_session_describe(const struct sk_session *session, uint64_t now_ns,
+			 struct sk_session_info *ret_info);
 
 /* Makes sure that the pool has promised enough for `n_tokens` more tokens under the session's
  * policy: *ret_n_pages is how many it may hold at once. -ENOSPC: its promise is as it was. */

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/forward.h"
 #include "engine/generation.h"
+#include "engine/mover.h"
 #include "engine/queue.h"
 #include "engine/scheduler.h"
 #include "engine/text_worker.h"
@@ -58,6 +59,14 @@ struct sk_engine {
 			       * loop thread's, so that they never wait for a step */
 	struct sk_list clients;
 	struct sk_list sessions;
+	struct sk_mover mover;
+	struct sk_list
+		held;     /* SESSION requests that wait for the end of a move, by request.queued */
+	uint64_t n_loads; /* drafts of sessions, numbered */
+	uint64_t spill_failed_ns; /* 0: the last one went well */
+	struct sk_diag spill_diag;
+	uint64_t next_end_ns; /* no session has lived its time before */
+	struct sk_engine_kept kept;
 	struct sk_list users;
 	struct sk_queue queue;    /* requests that wait for pages */
 	uint32_t n_session_pages; /* of the pool, that sessions may hold together */
@@ -127,6 +136,38 @@ void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_
 void sk_engine_end_all_queued(struct sk_engine *engine, enum sk_stop_reason stop,
 			      const char *reason);
 void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns);
+
+/* --- spill.c --- */
+
+bool sk_engine_can_spill(const struct sk_engine *engine);
+/* Sends idle sessions to the store, so that the request's pages will be there once the moves have ended. */
+void sk_engine_spill_for(struct sk_engine *engine, const struct sk_request *request);
+/* A move of what the session holds; NULL without memory. */
+struct sk_move *sk_engine_move_of(struct sk_engine *engine, enum sk_move_kind kind,
+				  struct sk_session *session);
+void sk_engine_begin_move(struct sk_engine *engine, struct sk_move *move);
+/* A stored session, whose pages are promised, gets them: to be filled by the move, once it is begun. `stored`: its
+ * window as it was stored. -ENOMEM: it has none. */
+int sk_engine_prepare_fetch(struct sk_engine *engine, struct sk_session *session,
+			    const struct sk_window *stored, struct sk_move **ret_move);
+void sk_engine_moved(struct sk_engine *engine, struct sk_move *move);
+/* It is destroyed, and its file is gone. */
+void sk_engine_forget_session(struct sk_engine *engine, struct sk_session *session);
+/* Its time to live counts from now on. */
+void sk_engine_watch_session(struct sk_engine *engine, const struct sk_session *session);
+void sk_engine_end_unused(struct sk_engine *engine, uint64_t now_ns);
+/* Sessions of an earlier daemon come to be; those of this one go to the store, on the calling thread. */
+int sk_engine_open_store(struct sk_engine *engine);
+void sk_engine_keep_all(struct sk_engine *engine);
+
+/* --- session_requests.c --- */
+
+/* Answers a request of kind SESSION, now or once a move has ended. Takes it over. */
+void sk_engine_session_request(struct sk_engine *engine, struct sk_request *request);
+void sk_engine_retry_held(struct sk_engine *engine);
+void sk_engine_fail_held(struct sk_engine *engine);
+/* SAVE's and LOAD's moves. */
+void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move);
 
 /* --- step.c --- */
 

@@ -54,8 +54,10 @@ void sk_engine_serve_queue(struct sk_engine *engine)
 		struct sk_engine_client *client =
 			sk_engine_find_client(engine, request->connection);
 		int err = sk_engine_try(engine, request, client, true, &request->n_pages, &diag);
-		if (err == -ENOSPC && sk_engine_may_fit(engine, request, request->n_pages))
+		if (err == -ENOSPC && sk_engine_may_fit(engine, request, request->n_pages)) {
+			sk_engine_spill_for(engine, request);
 			break;
+		}
 		if (err < 0) {
 			refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
 			continue;

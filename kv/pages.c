@@ -54,8 +54,7 @@ static void drop_window(struct sk_pages *pages, uint64_t page0)
 
 void sk_pages_finish(struct sk_pages *pages)
 {
-	drop_sinks(pages, 0);
-	drop_window(pages, UINT64_MAX);
+	sk_pages_drop(pages);
 	if (pages->pool)
 		(void)sk_pages_promise(pages, 0);
 	free(pages->sinks);
@@ -68,6 +67,13 @@ uint32_t sk_pages_needed(uint64_t n_sink, uint64_t most_live)
 	/* The window's first and last page are partly used at worst, and after a step one entry
 	 * more is live. */
 	return (uint32_t)(n_pages_of(n_sink) + n_pages_of(most_live + 1 - n_sink) + 1);
+}
+
+uint64_t sk_pages_wanted(uint64_t n_sink, uint64_t first, uint64_t next)
+{
+	uint64_t page0 = first / SK_PAGE_TOKENS, end = n_pages_of(next);
+	uint64_t n_sinks = n_pages_of(n_sink), n_window = end > page0 ? end - page0 : 0;
+	return n_window + (n_window && n_sinks > page0 ? page0 : n_sinks);
 }
 
 /* Room for n more pages at the window's end; moves the window to the array's start first. */
@@ -215,6 +221,61 @@ int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint
 	if (pages->has_shared)
 		settle(pages);
 	return 0;
+}
+
+static uint32_t *page_numbers(uint64_t n)
+{
+	return n < UINT32_MAX ? calloc(n + 1, sizeof(uint32_t)) : NULL;
+}
+
+int sk_pages_restore(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t next)
+{
+	const uint64_t page0 = first / SK_PAGE_TOKENS, end = n_pages_of(next);
+	const uint64_t n_sinks = n_pages_of(n_sink), n_window = end > page0 ? end - page0 : 0;
+	const uint64_t n_alone = n_window && n_sinks > page0 ? page0 : n_sinks;
+
+	if ((int64_t)(n_alone + n_window) > pages->n_promised)
+		return -ENOSPC;
+	uint32_t *sinks = page_numbers(n_sinks), *window = page_numbers(n_window);
+	if (!sinks || !window) {
+		free(sinks);
+		free(window);
+		return -ENOMEM;
+	}
+	for (uint64_t i = 0; i < n_alone; i++)
+		sinks[i] = acquire(pages);
+	for (uint64_t i = 0; i < n_window; i++)
+		window[i] = acquire(pages);
+	for (uint64_t i = n_alone; i < n_sinks; i++)
+		sk_pool_share(pages->pool, sinks[i] = window[i - page0]);
+	free(pages->sinks);
+	free(pages->window);
+	pages->sinks = sinks;
+	pages->n_sinks = (uint32_t)n_sinks;
+	pages->sinks_allocated = (uint32_t)n_sinks + 1;
+	pages->window = window;
+	pages->n_window = (uint32_t)n_window;
+	pages->window_at = 0;
+	pages->window_allocated = (uint32_t)n_window + 1;
+	pages->page0 = page0;
+	return 0;
+}
+
+void sk_pages_drop(struct sk_pages *pages)
+{
+	drop_sinks(pages, 0);
+	drop_window(pages, UINT64_MAX);
+	pages->page0 = 0;
+	pages->has_shared = false;
+}
+
+void sk_pages_list(const struct sk_pages *pages, uint32_t *list)
+{
+	uint32_t n_alone = sk_pages_distinct(pages) - pages->n_window;
+	for (uint32_t i = 0; i < n_alone; i++)
+		list[i] = pages->sinks[i];
+	for (uint32_t i = 0; i < pages->n_window; i++)
+		list[n_alone + i] = window_of(pages)[i];
 }
 
 int sk_pages_own(struct sk_pages *pages, uint64_t entry)

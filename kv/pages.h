@@ -37,6 +37,8 @@ void sk_pages_finish(struct sk_pages *pages); /* releases all, and gives its pro
  * n_sink sinks, are live: what must be promised to it. A step of n rows borrows up to n /
  * SK_PAGE_TOKENS + 1 more. */
 uint32_t sk_pages_needed(uint64_t n_sink, uint64_t most_live);
+/* That a table holds of the entries [0, n_sink) and [first, next), each once. */
+uint64_t sk_pages_wanted(uint64_t n_sink, uint64_t first, uint64_t next);
 /* Promises that it may hold n_most pages at once; 0: no more than it holds now, and then its promise is given
  * back. 0 or -ENOSPC. */
 int sk_pages_promise(struct sk_pages *pages, uint32_t n_most);
@@ -53,6 +55,15 @@ int sk_pages_own(struct sk_pages *pages, uint64_t entry);
 
 /* `fork`, which holds nothing, comes to hold the same pages. They must be of one pool and owner. -ENOMEM. */
 int sk_pages_fork(struct sk_pages *fork, struct sk_pages *pages);
+
+/* A table that holds nothing comes to hold the pages of the entries [0, n_sink) and [first, next), all of them
+ * its own, and what was promised is less by so many. -ENOMEM, -ENOSPC: it holds nothing. */
+int sk_pages_restore(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t next);
+/* Holds nothing any more. */
+void sk_pages_drop(struct sk_pages *pages);
+/* The pages held, each once: the sinks' that are not the window's, then the window's. list has room for
+ * sk_pages_distinct(). */
+void sk_pages_list(const struct sk_pages *pages, uint32_t *list);
 
 /* Page references held: a page of both sinks and window counts twice, as the pool counts it. */
 uint32_t sk_pages_count(const struct sk_pages *pages);

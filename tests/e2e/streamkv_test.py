@@ -66,7 +66,7 @@ class Daemon:
             with open(os.path.join(self.folder, "log"), "w") as log:
                 self.process = Program(
                     [os.path.join(BIN, "streamkvd"), "--model", os.path.join(MODELS, model), "--socket", self.socket,
-                     "--kv-memory", "64M", *options], stderr=log, env=environment, limit_descriptors=limit_descriptors)
+                     "--kv-memory", "64M", "--state-dir", os.path.join(self.folder, "state"), *options], stderr=log, env=environment, limit_descriptors=limit_descriptors)
             self.said = b""
             while b"READY=1" not in self.said:
                 try:

@@ -1,0 +1,318 @@
+/* What can be asked of a session beside text: struct sk_request of kind SK_REQUEST_SESSION. Of the asker's own
+ * sessions alone: another user's is one that does not exist.
+ */
+#include "base/clock.h"
+#include "engine/state.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The request's event, as an answer. */
+static struct sk_event *answer_of(struct sk_request *request, enum sk_event_kind kind)
+{
+	struct sk_event *event = request->finished;
+	request->finished = NULL;
+	event->kind = kind;
+	event->connection = request->connection;
+	event->request = request->id;
+	return event;
+}
+
+static void fail(struct sk_engine *engine, struct sk_request *request, int error,
+		 const char *reason)
+{
+	struct sk_event *event = answer_of(request, SK_EVENT_FAILED);
+	event->error = error;
+	snprintf(event->reason, sizeof event->reason, "%.511s", reason);
+	sk_mailbox_post(&engine->events, &event->node);
+	sk_request_destroy(request);
+}
+
+static void answer(struct sk_engine *engine, struct sk_request *request,
+		   const struct sk_session_info *info)
+{
+	struct sk_event *event = answer_of(request, SK_EVENT_SESSION);
+	event->session = *info;
+	sk_mailbox_post(&engine->events, &event->node);
+	sk_request_destroy(request);
+}
+
+/* --- Where another session may have to go first --- */
+
+/* Whether the session `name` may come to be: 0, or -EEXIST, -EBUSY, -EAGAIN (it is moving: later). */
+static int check_free(struct sk_engine *engine, const struct sk_request *request, const char *name,
+		      struct sk_diag *diag)
+{
+	const struct sk_session *there = sk_engine_find_session(engine, request->uid, name);
+	if (!there)
+		return 0;
+	if (!request->replace)
+		return sk_diag_fail(diag, EEXIST,
+				    "there is a session '%s' already; delete it first, or ask for "
+				    "it to be replaced",
+				    name);
+	if (there->is_busy)
+		return sk_diag_fail(diag, EBUSY, "the session '%s' is busy with another request",
+				    name);
+	return there->is_moving ? -EAGAIN : 0;
+}
+
+/* What is there goes; `has_file`: the file of that name is the new one's already. */
+static void make_free(struct sk_engine *engine, uid_t uid, const char *name, bool has_file)
+{
+	struct sk_session *there = sk_engine_find_session(engine, uid, name);
+	if (!there)
+		return;
+	there->is_stored &= !has_file;
+	sk_engine_forget_session(engine, there);
+}
+
+/* --- Verbs: 0 and *ret_info, or -errno and a sentence; -EAGAIN: once its move has ended -------------------------- */
+
+static int fork_session(struct sk_engine *engine, struct sk_request *request,
+			struct sk_session *session, struct sk_session **ret_fork,
+			struct sk_diag *diag)
+{
+	if (strcmp(request->to, session->name) == 0)
+		return sk_diag_fail(diag, EINVAL, "the session '%s' cannot become itself",
+				    session->name);
+	int err = check_free(engine, request, request->to, diag);
+	if (err < 0)
+		return err;
+	struct sk_session *fork = sk_session_fork(session, request->to);
+	if (!fork)
+		return sk_diag_fail(diag, ENOMEM, "not enough memory");
+	if (session->is_stored)
+		err = sk_store_link(engine->options.store, session->uid, session->name,
+				    request->to);
+	if (err < 0) {
+		sk_session_destroy(fork);
+		return sk_diag_fail(diag, -err, "the stored session cannot be linked: %s",
+				    strerror(-err));
+	}
+	fork->is_stored = session->is_stored;
+	fork->stored_bytes = session->stored_bytes;
+	fork->ttl_ns = session->ttl_ns;
+	make_free(engine, request->uid, request->to, session->is_stored);
+	sk_list_append(&engine->sessions, &fork->node);
+	*ret_fork = fork;
+	return 0;
+}
+
+static void reset_session(struct sk_engine *engine, struct sk_session *session)
+{
+	if (session->is_stored)
+		sk_store_remove(engine->options.store, session->uid, session->name);
+	session->is_stored = false;
+	session->stored_bytes = 0;
+	sk_session_reset(session);
+}
+
+/* The request's answer comes with the move's end. */
+static int save_session(struct sk_engine *engine, struct sk_request *request,
+			struct sk_session *session, struct sk_diag *diag)
+{
+	struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_SAVE, session);
+	if (!move)
+		return sk_diag_fail(diag, ENOMEM, "not enough memory");
+	move->is_stored = session->is_stored;
+	move->request = request;
+	sk_engine_begin_move(engine, move);
+	return 0;
+}
+
+static int load_session(struct sk_engine *engine, struct sk_request *request, struct sk_diag *diag)
+{
+	struct sk_image image = {.version = 0};
+	int err = check_free(engine, request, request->session, diag);
+	if (err < 0)
+		return err;
+	if (!engine->options.store)
+		return sk_diag_fail(
+			diag, ENOTSUP,
+			"the daemon has no place for it: it runs without a --state-dir");
+	if (request->n_input_bytes >= sizeof image)
+		memcpy(&image, request->input, sizeof image);
+	err = sk_image_check(&image, request->n_input_bytes, &engine->mover.kind, diag);
+	if (err < 0)
+		return err;
+	const struct sk_window window = sk_image_window(&image);
+	err = sk_engine_check_policy(engine, &window.policy, diag);
+	if (err < 0)
+		return err;
+	if (sk_window_live(&window) > engine->config.n_context ||
+	    image.n_pages + 1 > engine->n_session_pages)
+		return sk_diag_fail(diag, ENOSPC,
+				    "the saved session has %llu entries: more than this daemon's "
+				    "KV cache can hold",
+				    (unsigned long long)sk_window_live(&window));
+	struct sk_move *move = sk_move_create(SK_MOVE_LOAD, 0);
+	struct sk_session *staged = sk_session_create(&engine->pool, request->uid, request->session,
+						      &engine->options.policy);
+	if (!move || !staged) {
+		sk_move_destroy(move);
+		sk_session_destroy(staged);
+		return sk_diag_fail(diag, ENOMEM, "not enough memory");
+	}
+	/* What is there stays, until the new one is whole. */
+	move->uid = request->uid;
+	snprintf(move->name, sizeof move->name, "%s", request->session);
+	sk_store_draft_name(move->uid, move->name, ++engine->n_loads, move->draft);
+	move->request = request;
+	move->session = staged;
+	sk_engine_begin_move(engine, move);
+	return 0;
+}
+
+/* True: answered, or to be answered by the end of a move. False: it waits for a session that is moving. */
+static bool try_request(struct sk_engine *engine, struct sk_request *request)
+{
+	struct sk_session *session = sk_engine_find_session(engine, request->uid, request->session);
+	struct sk_diag diag = {"not enough memory"};
+	struct sk_session_info info;
+	int err = 0;
+
+	if (request->verb == SK_SESSION_LOAD) {
+		err = load_session(engine, request, &diag);
+		if (err < 0 && err != -EAGAIN)
+			fail(engine, request, err, diag.text);
+		return err != -EAGAIN;
+	}
+	if (!session) {
+		snprintf(diag.text, sizeof diag.text, "there is no session '%s'", request->session);
+		fail(engine, request, -ENOENT, diag.text);
+		return true;
+	}
+	if (session->is_busy && request->verb != SK_SESSION_SHOW &&
+	    request->verb != SK_SESSION_KEEP) {
+		snprintf(diag.text, sizeof diag.text,
+			 "the session '%s' is busy with another request", request->session);
+		fail(engine, request, -EBUSY, diag.text);
+		return true;
+	}
+	if (session->is_moving && request->verb != SK_SESSION_SHOW &&
+	    request->verb != SK_SESSION_KEEP)
+		return false;
+
+	struct sk_session *shown = session;
+	const uint64_t now_ns = sk_clock_ns();
+	switch (request->verb) {
+	case SK_SESSION_FORK:
+		err = fork_session(engine, request, session, &shown, &diag);
+		break;
+	case SK_SESSION_RESET:
+		reset_session(engine, session);
+		break;
+	case SK_SESSION_SAVE:
+		err = save_session(engine, request, session, &diag);
+		if (!err)
+			return true;
+		break;
+	case SK_SESSION_KEEP:
+		session->has_ttl = request->has_ttl;
+		session->ttl_ns =
+			request->has_ttl ? request->ttl_ns : engine->options.session_ttl_ns;
+		break;
+	default: /* SHOW, DELETE, which comes below */
+		break;
+	}
+	if (err == -EAGAIN)
+		return false;
+	if (err < 0) {
+		fail(engine, request, err, diag.text);
+		return true;
+	}
+	sk_session_describe(shown, now_ns, &info);
+	sk_engine_watch_session(engine, shown);
+	if (request->verb == SK_SESSION_DELETE)
+		sk_engine_forget_session(engine, session);
+	answer(engine, request, &info);
+	return true;
+}
+
+void sk_engine_session_request(struct sk_engine *engine, struct sk_request *request)
+{
+	if (!try_request(engine, request)) {
+		sk_list_append(&engine->held, &request->queued);
+		return;
+	}
+	sk_engine_serve_queue(engine); /* it may have given pages back */
+}
+
+void sk_engine_retry_held(struct sk_engine *engine)
+{
+	struct sk_list held;
+	sk_list_init(&held);
+	for (struct sk_list *node; (node = sk_list_pop(&engine->held));)
+		sk_list_append(&held, node);
+	for (struct sk_list *node; (node = sk_list_pop(&held));) {
+		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		if (!try_request(engine, request))
+			sk_list_append(&engine->held, node);
+	}
+}
+
+void sk_engine_fail_held(struct sk_engine *engine)
+{
+	sk_list_for_each (node, &engine->held) {
+		sk_list_remove(node);
+		fail(engine, sk_container_of(node, struct sk_request, queued), -ECANCELED,
+		     "the daemon is stopping");
+	}
+}
+
+/* A staged session takes the place of what is there: which may have changed since. */
+static int swap_in(struct sk_engine *engine, struct sk_move *move)
+{
+	struct sk_session *staged = move->session;
+	int err = check_free(engine, move->request, move->name, &move->diag);
+
+	if (err == -EAGAIN)
+		err = sk_diag_fail(&move->diag, EBUSY, "the session '%s' is on its way to its file",
+				   move->name);
+	if (!err)
+		err = sk_image_apply(move->image, sk_clock_ns(), staged);
+	if (!err)
+		err = sk_store_adopt(engine->options.store, move->draft, move->uid, move->name);
+	if (err < 0) {
+		sk_store_remove_draft(engine->options.store, move->draft);
+		return err;
+	}
+	make_free(engine, staged->uid, staged->name, true);
+	if (!staged->has_ttl)
+		staged->ttl_ns = engine->options.session_ttl_ns;
+	staged->is_stored = true;
+	staged->stored_bytes = move->n_bytes;
+	sk_list_append(&engine->sessions, &staged->node);
+	return 0;
+}
+
+void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move)
+{
+	struct sk_session *session = move->session;
+	struct sk_session_info info;
+	const uint64_t now_ns = sk_clock_ns();
+	int err = move->error;
+
+	session->is_moving = false;
+	if (move->kind == SK_MOVE_LOAD && !err)
+		err = swap_in(engine, move);
+	if (err < 0) {
+		fail(engine, move->request, err,
+		     move->diag.text[0] ? move->diag.text : strerror(-err));
+		if (move->kind == SK_MOVE_LOAD)
+			sk_session_destroy(session);
+		return;
+	}
+	session->last_used_ns = now_ns;
+	sk_engine_watch_session(engine, session);
+	sk_session_describe(session, now_ns, &info);
+	struct sk_event *event = answer_of(move->request, SK_EVENT_SESSION);
+	event->session = info;
+	event->n_saved_bytes = move->kind == SK_MOVE_SAVE ? move->n_bytes : 0;
+	event->saved_fd = move->fd;
+	move->fd = -1;
+	sk_mailbox_post(&engine->events, &event->node);
+	sk_request_destroy(move->request);
+}

@@ -1,0 +1,280 @@
+/* Sessions beside the pool: idle ones go out to the store when pages are wanted, come back with their next request, and
+ * end when nobody has used them for too long. The carrying is the mover's.
+ */
+#include "base/clock.h"
+#include "engine/state.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRY_AGAIN_NS 5000000000u /* after the store failed, so long nothing is spilled */
+
+static bool is_idle(const struct sk_session *session)
+{
+	return session->name[0] && !session->is_busy && !session->is_moving;
+}
+
+bool sk_engine_can_spill(const struct sk_engine *engine)
+{
+	return engine->options.store &&
+	       (!engine->spill_failed_ns || sk_clock_ns() - engine->spill_failed_ns > TRY_AGAIN_NS);
+}
+
+/* The pages that the moves under way will give back. */
+static uint32_t n_leaving(const struct sk_engine *engine)
+{
+	uint32_t n = 0;
+	sk_list_for_each (node, &engine->sessions) {
+		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (session->is_moving && !session->is_stored && !session->is_busy)
+			n += sk_session_n_pages(session);
+	}
+	return n;
+}
+
+/* Of those that hold pages of their own, the one that was used longest ago; but not `spared`. */
+static struct sk_session *least_used(const struct sk_engine *engine,
+				     const struct sk_session *spared)
+{
+	struct sk_session *least = NULL;
+	sk_list_for_each (node, &engine->sessions) {
+		struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (is_idle(session) && session != spared && sk_session_n_pages(session) &&
+		    (!least || session->last_used_ns < least->last_used_ns))
+			least = session;
+	}
+	return least;
+}
+
+struct sk_move *sk_engine_move_of(struct sk_engine *engine, enum sk_move_kind kind,
+				  struct sk_session *session)
+{
+	struct sk_move *move = sk_move_create(kind, sk_pages_distinct(&session->pages));
+	if (!move)
+		return NULL;
+	move->session = session;
+	move->uid = session->uid;
+	memcpy(move->name, session->name, sizeof move->name);
+	sk_store_draft_name(move->uid, move->name, 0, move->draft);
+	sk_image_of(session, &engine->mover.kind, sk_clock_ns(), move->image);
+	sk_pages_list(&session->pages, move->pages);
+	return move;
+}
+
+void sk_engine_begin_move(struct sk_engine *engine, struct sk_move *move)
+{
+	if (move->session)
+		move->session->is_moving = true;
+	sk_mover_submit(&engine->mover, move);
+}
+
+void sk_engine_spill_for(struct sk_engine *engine, const struct sk_request *request)
+{
+	struct sk_session *own = sk_engine_find_session(engine, request->uid, request->session);
+	const uint32_t n_free = engine->pool.n_free - engine->pool.n_promised;
+	const uint32_t n_held = own ? sk_session_n_pages(own) : 0;
+	uint64_t n_missing = request->n_pages > n_held ? request->n_pages - n_held : 0;
+	uint64_t n_coming = (uint64_t)n_free + n_leaving(engine);
+
+	if (!sk_engine_can_spill(engine))
+		return;
+	while (n_coming < n_missing) {
+		struct sk_session *session = least_used(engine, own);
+		struct sk_move *move =
+			session ? sk_engine_move_of(engine, SK_MOVE_OUT, session) : NULL;
+		if (!move)
+			return;
+		n_coming += sk_session_n_pages(session);
+		sk_engine_begin_move(engine, move);
+	}
+}
+
+int sk_engine_prepare_fetch(struct sk_engine *engine, struct sk_session *session,
+			    const struct sk_window *stored, struct sk_move **ret_move)
+{
+	int err = sk_pages_restore(&session->pages, stored->n_sink, stored->first, stored->next);
+	if (err < 0)
+		return err;
+	struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_IN, session);
+	if (!move) {
+		sk_pages_drop(&session->pages);
+		return -ENOMEM;
+	}
+	/* The policy may have changed since: the file is as it was stored. */
+	move->image->next = stored->next;
+	move->image->first = stored->first;
+	move->image->n_sink = stored->n_sink;
+	*ret_move = move;
+	return 0;
+}
+
+void sk_engine_forget_session(struct sk_engine *engine, struct sk_session *session)
+{
+	if (session->is_stored)
+		sk_store_remove(engine->options.store, session->uid, session->name);
+	sk_session_destroy(session);
+}
+
+/* --- What came of a move --- */
+
+static void went_out(struct sk_engine *engine, struct sk_move *move)
+{
+	struct sk_session *session = move->session;
+
+	session->is_moving = false;
+	engine->spill_failed_ns = move->error < 0 ? sk_clock_ns() : 0;
+	if (move->error < 0) {
+		engine->spill_diag = move->diag;
+	} else if (session->is_busy) { /* it was wanted after all */
+		sk_store_remove(engine->options.store, session->uid, session->name);
+	} else {
+		sk_pages_drop(&session->pages);
+		session->is_stored = true;
+		session->stored_bytes = move->n_bytes;
+	}
+}
+
+static void came_in(struct sk_engine *engine, struct sk_move *move)
+{
+	struct sk_session *session = move->session;
+
+	session->is_moving = false;
+	if (!move->error) {
+		session->is_stored = false;
+		sk_store_remove(engine->options.store, session->uid, session->name);
+		sk_session_trim(session);
+		return;
+	}
+	/* It stays where it is, as it was. */
+	sk_pages_drop(&session->pages);
+	session->window = session->stored_window;
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		struct sk_generation *g = engine->generations[i];
+		if (g->session == session)
+			sk_generation_end(g, SK_STOP_ERROR, move->diag.text);
+	}
+}
+
+void sk_engine_moved(struct sk_engine *engine, struct sk_move *move)
+{
+	switch (move->kind) {
+	case SK_MOVE_OUT:
+		went_out(engine, move);
+		break;
+	case SK_MOVE_IN:
+		came_in(engine, move);
+		break;
+	case SK_MOVE_SAVE:
+	case SK_MOVE_LOAD:
+		sk_engine_session_moved(engine, move);
+		break;
+	}
+	if (move->kind == SK_MOVE_OUT || move->kind == SK_MOVE_IN)
+		sk_engine_watch_session(engine, move->session);
+	sk_move_destroy(move);
+	sk_engine_retry_held(engine);
+	sk_engine_serve_queue(engine);
+}
+
+/* --- Time to live --- */
+
+static uint64_t ends_ns(const struct sk_session *session)
+{
+	const uint64_t ttl_ns = session->ttl_ns, used_ns = session->last_used_ns;
+	return ttl_ns && ttl_ns < UINT64_MAX - used_ns ? used_ns + ttl_ns : UINT64_MAX;
+}
+
+void sk_engine_watch_session(struct sk_engine *engine, const struct sk_session *session)
+{
+	uint64_t end_ns = ends_ns(session);
+	if (end_ns < engine->next_end_ns)
+		engine->next_end_ns = end_ns;
+}
+
+void sk_engine_end_unused(struct sk_engine *engine, uint64_t now_ns)
+{
+	if (now_ns < engine->next_end_ns)
+		return;
+	bool is_room = false;
+	engine->next_end_ns = UINT64_MAX;
+	sk_list_for_each (node, &engine->sessions) {
+		struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (!is_idle(session))
+			continue; /* looked at when it is idle again */
+		if (ends_ns(session) > now_ns) {
+			sk_engine_watch_session(engine, session);
+			continue;
+		}
+		sk_engine_forget_session(engine, session);
+		is_room = true;
+	}
+	if (is_room)
+		sk_engine_serve_queue(engine);
+}
+
+/* --- From one daemon to the next --- */
+
+static void found(void *context, uid_t uid, const char *name, const struct sk_image *image,
+		  uint64_t n_bytes)
+{
+	struct sk_engine *engine = context;
+	struct sk_diag diag = {""};
+	struct sk_window window = sk_image_window(image);
+
+	int err = sk_image_check(image, n_bytes, &engine->mover.kind, &diag);
+	if (!err)
+		err = sk_engine_check_policy(engine, &window.policy, &diag);
+	struct sk_session *session =
+		err ? NULL : sk_session_create(&engine->pool, uid, name, &engine->options.policy);
+	if (session && sk_image_apply(image, sk_clock_ns(), session) < 0) {
+		sk_session_destroy(session);
+		session = NULL;
+	}
+	if (!session) {
+		if (!engine->kept.n_unusable++)
+			snprintf(engine->kept.reason, sizeof engine->kept.reason,
+				 "%u-%s.kv: %.400s", (unsigned)uid, name,
+				 err ? diag.text : "not enough memory");
+		return;
+	}
+	if (!session->has_ttl)
+		session->ttl_ns = engine->options.session_ttl_ns;
+	session->is_stored = true;
+	session->stored_bytes = n_bytes;
+	sk_list_append(&engine->sessions, &session->node);
+	sk_engine_watch_session(engine, session);
+	engine->kept.n_found++;
+}
+
+int sk_engine_open_store(struct sk_engine *engine)
+{
+	return engine->options.store ? sk_store_scan(engine->options.store, found, engine) : 0;
+}
+
+void sk_engine_keep_all(struct sk_engine *engine)
+{
+	if (!engine->options.store || engine->is_dead)
+		return;
+	sk_list_for_each (node, &engine->sessions) {
+		struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (!is_idle(session) || session->is_stored || !session->window.next)
+			continue;
+		struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_OUT, session);
+		if (move) {
+			move->to_disk = true;
+			sk_mover_run(&engine->mover, move);
+		}
+		if (!move || move->error < 0) {
+			if (!engine->kept.n_lost++)
+				snprintf(engine->kept.reason, sizeof engine->kept.reason, "%.500s",
+					 move ? move->diag.text : "not enough memory");
+		} else {
+			sk_pages_drop(&session->pages);
+			session->is_stored = true;
+			engine->kept.n_kept++;
+		}
+		sk_move_destroy(move);
+	}
+}

@@ -23,6 +23,7 @@ static uint64_t n_connections;
 #endif
 
 static uint64_t engine_queue_timeout_ns = 600000000000;
+static struct sk_store *engine_store; /* NULL: none */
 
 struct client {
 	uint64_t connection;
@@ -43,6 +44,7 @@ static inline int open_engine(void **state)
 		.stall_timeout_ns = ENGINE_STALL_NS,
 		.queue_most = 4,
 		.queue_timeout_ns = engine_queue_timeout_ns,
+		.store = engine_store,
 	};
 	if (sk_model_open(sk_test_model("pythia-books"), &model, &diag) < 0 ||
 	    sk_tokenizer_open(model, &tokenizer, &diag) < 0 ||

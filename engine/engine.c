@@ -69,7 +69,8 @@ static void take_stats(struct sk_engine *engine, struct sk_request *request)
 		stats->n_stored += sk_container_of(node, struct sk_session, node)->is_stored;
 	}
 	for (uint32_t i = 0; i < engine->n_generations; i++)
-		stats->n_paused += sk_generation_waits(engine->generations[i]);
+		stats->n_paused += sk_generation_waits(engine->generations[i]) ||
+				   sk_generation_is_ahead(engine->generations[i]);
 	stats->n_running = engine->n_generations;
 	stats->n_queued = engine->queue.n;
 	stats->n_pages = engine->pool.n_pages;
@@ -167,14 +168,19 @@ static void deliver_waiting(struct sk_engine *engine)
 
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
-		if (!sk_generation_waits(g))
-			continue;
-		bool is_out = sk_generation_deliver(g, now_ns);
-		if (!g->is_detached)
-			sk_ring_writer_publish(g->request->ring);
-		if (!is_out && most_ns && now_ns - g->paused_ns > most_ns)
+		sk_generation_look(g);
+		bool is_waiting = sk_generation_is_ahead(g);
+		if (sk_generation_waits(g)) {
+			is_waiting = !sk_generation_deliver(g, now_ns);
+			if (!g->is_detached)
+				sk_ring_writer_publish(g->request->ring);
+		}
+		if (is_waiting && most_ns && now_ns > g->paused_ns &&
+		    now_ns - g->paused_ns > most_ns) {
+			g->is_stalled = true;
 			sk_generation_end(g, SK_STOP_DISCONNECTED,
 					  "the client stopped reading its tokens");
+		}
 	}
 }
 
@@ -215,9 +221,9 @@ static int sleep_ms(struct sk_engine *engine)
 
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
-		if (!sk_generation_waits(g))
+		if (!sk_generation_waits(g) && !sk_generation_is_ahead(g))
 			continue;
-		if (sk_ring_writer_wait(g->request->ring))
+		if (sk_generation_wait(g))
 			return 0;
 		if (!engine->options.stall_timeout_ns)
 			continue;

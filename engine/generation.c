@@ -55,6 +55,13 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	g->result.reused_tokens = sk_window_live(&session->window);
 	g->result.live_min = UINT64_MAX;
 	g->result.seed = g->sampler.sampling.seed;
+	if (session->name[0] && !g->is_scoring) {
+		g->marks = calloc(1, sizeof *g->marks);
+		if (!g->marks)
+			goto fail;
+		g->marks->given.window = session->window;
+		g->marks->given.last_id = session->last_id;
+	}
 	sk_ids_finish(&request->ids);
 	session->is_busy = true;
 	g->request = request;
@@ -77,8 +84,11 @@ void sk_generation_destroy(struct sk_generation *g)
 	sk_list_remove(&g->node);
 	g->session->is_busy = false;
 	if (g->session->name[0]) {
+		g->session->keep_from = UINT64_MAX;
+		if (!g->session->is_moving)
+			sk_session_trim(g->session);
 		sk_session_settle(g->session);
-		if (!g->is_scoring)
+		if (g->result.generated_tokens)
 			sk_sampler_remember(&g->sampler, &g->session->sampler);
 		g->session->last_used_ns = sk_clock_ns();
 		g->session->n_requests++;
@@ -90,7 +100,84 @@ void sk_generation_destroy(struct sk_generation *g)
 	sk_ids_finish(&g->input);
 	free(g->queue);
 	free(g->rows);
+	free(g->marks);
 	free(g);
+}
+
+/* --- How far the client is --- */
+
+bool sk_generation_is_ahead(const struct sk_generation *g)
+{
+	return g->marks && sk_marks_are_full(g->marks);
+}
+
+void sk_generation_look(struct sk_generation *g)
+{
+	if (!g->marks || !g->prompt_done_ns)
+		return;
+	sk_marks_read(g->marks, sk_ring_writer_n_read(g->request->ring));
+	g->session->keep_from = g->marks->given.window.first;
+	if (sk_generation_waits(g))
+		return;
+	if (!sk_generation_is_ahead(g))
+		g->paused_ns = 0;
+	else if (!g->paused_ns)
+		g->paused_ns = sk_clock_ns();
+}
+
+bool sk_generation_wait(struct sk_generation *g)
+{
+	const struct sk_marks *marks = g->marks;
+	if (sk_generation_waits(g))
+		return sk_ring_writer_wait(g->request->ring);
+	return sk_ring_writer_wait_read(g->request->ring, marks->ahead[marks->at].ring_end);
+}
+
+/* Whether all that was live then is live now. */
+static bool is_still_there(const struct sk_window *then, const struct sk_window *now)
+{
+	return now->first <= then->first || now->first == now->n_sink;
+}
+
+/* The whole prompt is cached. Where the session cannot go back to before it, it can at least to here. */
+static void mark_prompt(struct sk_generation *g)
+{
+	struct sk_mark *given = &g->marks->given;
+	if (!is_still_there(&given->window, &g->session->window)) {
+		given->window = g->session->window;
+		given->last_id = -1;
+	}
+	memcpy(given->random, g->sampler.random, sizeof given->random);
+	g->session->keep_from = given->window.first;
+}
+
+static void roll_back(struct sk_generation *g)
+{
+	struct sk_session *session = g->session;
+	const struct sk_mark *given = &g->marks->given;
+
+	if (session->is_moving) /* nothing of it has run */
+		return;
+	session->window.next = given->window.next;
+	session->window.first = given->window.first;
+	session->window.n_sink = given->window.n_sink;
+	session->last_id = given->last_id;
+	memcpy(g->sampler.random, given->random, sizeof given->random);
+	sk_sampler_unsee(&g->sampler, g->result.generated_tokens - given->n_drawn);
+	g->result.generated_tokens = given->n_drawn;
+}
+
+/* At its end: where the session stays. */
+static void settle_session(struct sk_generation *g)
+{
+	if (!g->marks)
+		return;
+	sk_generation_look(g);
+	if (g->is_stalled)
+		sk_marks_read(g->marks, UINT64_MAX);
+	if (g->prompt_done_ns ? g->is_detached
+			      : is_still_there(&g->marks->given.window, &g->session->window))
+		roll_back(g);
 }
 
 /* --- Running --- */
@@ -107,7 +194,8 @@ bool sk_generation_waits(const struct sk_generation *g)
 
 uint64_t sk_generation_n_wanted(const struct sk_generation *g)
 {
-	if (sk_generation_waits(g) || g->is_ending || g->session->is_moving)
+	if (sk_generation_waits(g) || g->is_ending || g->session->is_moving ||
+	    sk_generation_is_ahead(g))
 		return 0;
 	uint64_t n = n_rows(g) - g->input_at, most = g->request->chunk_tokens;
 	return most && most < n ? most : n;
@@ -186,6 +274,8 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 	if (!g->prompt_done_ns) {
 		g->prompt_done_ns = now_ns;
 		r->prefill_ns = now_ns - g->began_ns;
+		if (g->marks)
+			mark_prompt(g);
 	}
 	return true;
 }
@@ -334,6 +424,9 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 	}
 	g->last_token_ns = now_ns;
 	r->decode_ns = now_ns - g->first_token_ns;
+	g->drawn = (struct sk_mark){
+		.window = g->session->window, .last_id = id, .n_drawn = r->generated_tokens};
+	memcpy(g->drawn.random, g->sampler.random, sizeof g->drawn.random);
 
 	uint8_t piece[SK_DETOKENIZER_MOST];
 	int matched = -1;
@@ -398,6 +491,10 @@ bool sk_generation_deliver(struct sk_generation *g, uint64_t now_ns)
 			g->paused_ns = now_ns;
 		return false;
 	}
+	if (!err && g->marks && g->has_slot && !(g->slot.flags & SK_SLOT_NO_TOKEN)) {
+		g->drawn.ring_end = sk_ring_writer_n_put(g->request->ring);
+		sk_marks_add(g->marks, &g->drawn);
+	}
 	forget_slots(g);
 	g->paused_ns = 0;
 	if (err < 0) { /* a lying cursor: FINISHED tells the loop, which drops the connection */
@@ -419,6 +516,7 @@ struct sk_event *sk_generation_finish(struct sk_generation *g)
 	g->request->finished = NULL;
 	event->connection = g->request->connection;
 	event->request = g->request->id;
+	settle_session(g);
 	if (g->result.live_min == UINT64_MAX)
 		g->result.live_min = g->result.live_max;
 	g->result.position =

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "engine/event.h"
+#include "engine/marks.h"
 #include "engine/sampler.h"
 #include "engine/scoring.h"
 #include "engine/session.h"
@@ -38,11 +39,14 @@ struct sk_generation {
 	bool has_slot;    /* a token, or the end alone */
 	bool is_ending;   /* nothing is to run any more; ends when all is delivered */
 	bool is_detached; /* the client is gone or does not read: deliver nothing */
+	bool is_stalled;  /* it is there: what lies in the ring has been given to it */
 	struct sk_slot slot;
 	uint8_t text[SK_STOPS_MOST_OUT + SK_STOP_MOST_BYTES +
 		     4]; /* a token's, and what the end of the stream frees */
 	size_t n_text_bytes;
-	uint64_t paused_ns; /* since when the ring has no room; 0: it has */
+	uint64_t paused_ns;     /* since when the ring has no room; 0: it has */
+	struct sk_marks *marks; /* of a named session; or NULL */
+	struct sk_mark drawn;   /* of `slot`, where it is a token's */
 
 	struct sk_result result;
 	char reason[512];
@@ -76,6 +80,14 @@ void sk_generation_scored(struct sk_generation *generation, const struct sk_view
 void sk_generation_draw(struct sk_generation *generation, const struct sk_tokenizer *tokenizer,
 			const float *logits, uint64_t context, uint64_t now_ns);
 
+/* Whether its session is as far ahead of its reader as it may be. */
+bool sk_generation_is_ahead(const struct sk_generation *generation);
+/* Sees how far the reader is. Before a step, and before its end. */
+void sk_generation_look(struct sk_generation *generation);
+/* Before sleeping: true where the reader has made room meanwhile, or has come closer; else it will ring. Only where
+ * it waits or is ahead. */
+bool sk_generation_wait(struct sk_generation *generation);
+
 /* Whether anything waits for room in the ring. */
 bool sk_generation_waits(const struct sk_generation *generation);
 /* Puts what waits into the ring. True: it was put, or nothing waited. */
@@ -86,5 +98,6 @@ void sk_generation_end(struct sk_generation *generation, enum sk_stop_reason sto
 		       const char *reason);
 /* Whether all is said: it can be finished and destroyed. */
 bool sk_generation_is_over(const struct sk_generation *generation);
-/* Hands over the FINISHED event with the result. Once. */
+/* Hands over the FINISHED event with the result. Once. A session whose client is gone goes back to the last token that
+ * the client was given; one whose prompt was not evaluated to its end, to where it was before, if that is still there. */
 struct sk_event *sk_generation_finish(struct sk_generation *generation);

@@ -70,6 +70,17 @@ void sk_sampler_saw(struct sk_sampler *sampler, int32_t id)
 		sampler->n_recent++;
 }
 
+void sk_sampler_unsee(struct sk_sampler *sampler, uint64_t n)
+{
+	const uint32_t most = sampler->sampling.repeat_last;
+	if (n > sampler->n_recent)
+		n = sampler->n_recent;
+	if (!n)
+		return;
+	sampler->n_recent -= (uint32_t)n;
+	sampler->recent_next = (uint32_t)((sampler->recent_next + most - n) % most);
+}
+
 /* --- From one generation of a session to the next --- */
 
 int sk_sampler_memory_set(struct sk_sampler_memory *memory, const int32_t *recent,

@@ -47,6 +47,9 @@ void sk_sampler_finish(struct sk_sampler *sampler); /* accepts zeroed ones */
  */
 void sk_sampler_saw(struct sk_sampler *sampler, int32_t id);
 
+/* The last n that it saw were not to be. */
+void sk_sampler_unsee(struct sk_sampler *sampler, uint64_t n);
+
 /* Goes on where the session's last one ended: its recent ids; and its random numbers, where this one was not given a
  * seed. */
 void sk_sampler_resume(struct sk_sampler *sampler, const struct sk_sampler_memory *memory);

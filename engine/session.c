@@ -1,5 +1,6 @@
 #include "engine/session.h"
 #include "base/clock.h"
+#include "engine/marks.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@ struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char
 	session->uid = uid;
 	snprintf(session->name, sizeof session->name, "%s", name);
 	session->last_id = -1;
+	session->keep_from = UINT64_MAX;
 	session->begun_ns = session->last_used_ns = sk_clock_ns();
 	sk_window_init(&session->window, policy);
 	sk_pages_init(&session->pages, pool, uid);
@@ -63,6 +65,12 @@ void sk_session_reset(struct sk_session *session)
 	session->last_id = -1;
 }
 
+uint32_t sk_session_n_kept(const struct sk_policy *policy)
+{
+	return policy->mode == SK_MODE_DENSE ? 0
+					     : (SK_MARKS_MOST + policy->slack) / SK_PAGE_TOKENS + 1;
+}
+
 int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens,
 		       uint32_t *ret_n_pages)
 {
@@ -84,6 +92,8 @@ int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_
 	 * longer, by a page at most beyond what its share is rounded to. */
 	bool is_mixed = window->n_sink != n_sink && window->first > window->n_sink;
 	uint32_t n_pages = sk_pages_needed(n_sink, most) + is_mixed;
+	if (session->name[0] && reachable > most)
+		n_pages += sk_session_n_kept(&window->policy);
 	uint32_t n_held = sk_pages_count(&session->pages);
 	if (session->is_stored && !n_held)
 		n_held = (uint32_t)sk_pages_wanted(window->n_sink, window->first, window->next);
@@ -100,6 +110,11 @@ uint32_t sk_session_n_pages(const struct sk_session *session)
 {
 	const struct sk_pages *pages = &session->pages;
 	return sk_pages_alone(pages) + (uint32_t)pages->n_promised;
+}
+
+static uint64_t kept_first(const struct sk_session *session, uint64_t first)
+{
+	return session->keep_from < first ? session->keep_from : first;
 }
 
 int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n,
@@ -123,7 +138,8 @@ int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t 
 	int err = sk_pages_own(pages, rows[0].entry);
 	if (err < 0)
 		return err;
-	err = sk_pages_cover(pages, rows[n - 1].n_sink, rows[0].first, window.next);
+	err = sk_pages_cover(pages, rows[n - 1].n_sink, kept_first(session, rows[0].first),
+			     window.next);
 	if (err < 0)
 		return err;
 
@@ -144,6 +160,6 @@ void sk_session_trim(struct sk_session *session)
 {
 	/* Drops only, or takes sinks from pages that are held: nothing here can want for memory but
 	 * the sink table's growth, and then the next step's cover tries again. */
-	(void)sk_pages_cover(&session->pages, session->window.n_sink, session->window.first,
-			     session->window.next);
+	(void)sk_pages_cover(&session->pages, session->window.n_sink,
+			     kept_first(session, session->window.first), session->window.next);
 }

@@ -19,6 +19,9 @@ struct sk_session {
 	struct sk_window window;
 	struct sk_pages pages;
 	uint64_t origin; /* text position of entry 0 */
+	uint64_t
+		keep_from; /* entries from here on are kept though the window has dropped them (marks.h);
+			     * UINT64_MAX: none */
 	int32_t last_id; /* drawn, not yet in the cache; -1: none */
 	bool is_busy;    /* a request runs on it */
 	struct sk_sampler_memory sampler;
@@ -62,5 +65,8 @@ uint32_t sk_session_n_pages(const struct sk_session *session);
  * session is as it was. */
 int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n,
 		       struct sk_row *rows, struct sk_view *views, struct sk_span *ret_span);
+/* Pages beyond sk_pages_needed() that a named session of this policy may keep for its client. */
+uint32_t sk_session_n_kept(const struct sk_policy *policy);
+
 /* After the step: gives back the pages that only the step's earlier rows saw. */
 void sk_session_trim(struct sk_session *session);

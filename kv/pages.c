@@ -218,6 +218,8 @@ int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint
 		return err;
 	drop_sinks(pages, n_pages_of(n_sink));
 	drop_window(pages, first / SK_PAGE_TOKENS);
+	while (pages->n_window && pages->page0 + pages->n_window > wanted_end)
+		release(pages, window_of(pages)[--pages->n_window]);
 	if (pages->has_shared)
 		settle(pages);
 	return 0;

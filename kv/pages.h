@@ -43,8 +43,8 @@ uint64_t sk_pages_wanted(uint64_t n_sink, uint64_t first, uint64_t next);
  * back. 0 or -ENOSPC. */
 int sk_pages_promise(struct sk_pages *pages, uint32_t n_most);
 
-/* Holds exactly the pages of the entries [0, n_sink) and [first, end): releases what is outside,
- * acquires what is new at the window's end. New sinks must lie in pages that the window holds.
+/* Holds exactly the pages of the entries [0, n_sink) and [first, end): releases what is outside (at the
+ * end too, where a session is rolled back), acquires what is new at the window's end. New sinks must lie in pages that the window holds.
  * -ENOMEM, -ENOSPC (more than was reserved): then what is held still covers what it did, and nothing
  * new is held. */
 int sk_pages_cover(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t end);

@@ -93,11 +93,16 @@ int sk_ring_writer_put(struct sk_ring_writer *writer, const struct sk_slot *slot
 		       size_t n_bytes);
 /* Makes what was put visible, and rings the reader's doorbell if it waits. */
 void sk_ring_writer_publish(struct sk_ring_writer *writer);
+/* Slots put since the ring was made, and those of them that the reader says it has taken. */
+uint64_t sk_ring_writer_n_put(const struct sk_ring_writer *writer);
+uint64_t sk_ring_writer_n_read(struct sk_ring_writer *writer);
 /* Asks to be rung (see above) when there is room for what the last put had no room for, or for a
  * slot. True: there is already (or the cursor is impossible, as the next put will tell), do not
  * wait. A ring may come early: try, wait again. Publish first: a reader that sees nothing reads
  * nothing. */
 bool sk_ring_writer_wait(struct sk_ring_writer *writer);
+/* The same, for when the reader has taken n_read slots in all. */
+bool sk_ring_writer_wait_read(struct sk_ring_writer *writer, uint64_t n_read);
 
 /* --- Reader: the client. One thread. --- */
 

@@ -167,14 +167,39 @@ void sk_ring_writer_publish(struct sk_ring_writer *w)
 		sk_doorbell_ring(w->reader_bell[1]);
 }
 
-bool sk_ring_writer_wait(struct sk_ring_writer *w)
+uint64_t sk_ring_writer_n_put(const struct sk_ring_writer *w)
+{
+	return w->head;
+}
+
+uint64_t sk_ring_writer_n_read(struct sk_ring_writer *w)
+{
+	(void)look(w); /* of a broken ring, what was read before */
+	return w->tail;
+}
+
+static void begin_waiting(struct sk_ring_writer *w)
 {
 	if (w->is_waiting)
 		sk_doorbell_drain(w->writer_bell[0]);
 	w->is_waiting = true;
 	atomic_store(&w->slots->waiting, 1);
+}
+
+bool sk_ring_writer_wait(struct sk_ring_writer *w)
+{
+	begin_waiting(w);
 	/* A broken ring has no room to wait for: the next put says so. */
 	if (look(w) == 0 && known_room(w) < (w->n_wanted ? w->n_wanted : 1))
+		return false;
+	stop_waiting(w);
+	return true;
+}
+
+bool sk_ring_writer_wait_read(struct sk_ring_writer *w, uint64_t n_read)
+{
+	begin_waiting(w);
+	if (look(w) == 0 && w->tail < n_read)
 		return false;
 	stop_waiting(w);
 	return true;

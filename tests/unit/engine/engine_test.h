@@ -19,7 +19,7 @@ static uint64_t n_connections;
 #define ENGINE_KV_BYTES (64 << 20)
 #endif
 #ifndef ENGINE_STALL_NS
-#define ENGINE_STALL_NS 300000000u
+#define ENGINE_STALL_NS UINT64_C(300000000)
 #endif
 
 static uint64_t engine_queue_timeout_ns = 600000000000;
@@ -167,10 +167,26 @@ static inline struct sk_event *run(struct client *client, struct sk_request *req
 {
 	memset(answer, 0, sizeof *answer);
 	sk_engine_submit(engine, request);
-	struct sk_event *event = next_event();
-	assert_int_equal(event->kind, SK_EVENT_FINISHED);
-	drain(client, answer);
-	return event;
+	for (;;) {
+		struct sk_event *event = sk_engine_next_event(engine);
+		if (event && event->kind != SK_EVENT_PROGRESS) {
+			assert_int_equal(event->kind, SK_EVENT_FINISHED);
+			drain(client, answer);
+			return event;
+		}
+		sk_event_destroy(event);
+		drain(client, answer);
+		/* The loop thread would watch the engine's events and the writer's doorbell. */
+		struct pollfd fds[3] = {
+			{.fd = sk_engine_event_fd(engine), .events = POLLIN},
+			{.fd = sk_ring_reader_doorbell(client->reader), .events = POLLIN},
+			{.fd = sk_ring_writer_doorbell(client->writer), .events = POLLIN},
+		};
+		if (!event && !sk_ring_reader_wait(client->reader))
+			assert_true(poll(fds, 3, 600000) > 0);
+		if (fds[2].revents)
+			sk_engine_nudge(engine);
+	}
 }
 
 static inline struct sk_stats stats(void)

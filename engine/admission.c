@@ -271,6 +271,8 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		sk_engine_begin_move(engine, fetch);
 	sk_queue_charge(&engine->scheduler, request->user, sk_session_n_pages(session) - n_held,
 			!engine->queue.n || request->place == 1);
+	if (generation->marks && may_take)
+		sk_session_reserve_kept(session);
 	generation->user = request->user;
 	engine->generations[engine->n_generations++] = generation;
 	client->n_running++;

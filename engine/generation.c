@@ -85,7 +85,7 @@ void sk_generation_destroy(struct sk_generation *g)
 	g->session->is_busy = false;
 	if (g->session->name[0]) {
 		g->session->keep_from = UINT64_MAX;
-		if (!g->session->is_moving)
+		if (!g->session->is_moving && !g->session->is_stored)
 			sk_session_trim(g->session);
 		sk_session_settle(g->session);
 		if (g->result.generated_tokens)
@@ -108,7 +108,8 @@ void sk_generation_destroy(struct sk_generation *g)
 
 bool sk_generation_is_ahead(const struct sk_generation *g)
 {
-	return g->marks && sk_marks_are_full(g->marks);
+	return g->marks && g->marks->n &&
+	       (sk_marks_are_full(g->marks) || sk_session_is_crowded(g->session));
 }
 
 void sk_generation_look(struct sk_generation *g)
@@ -199,6 +200,11 @@ uint64_t sk_generation_n_wanted(const struct sk_generation *g)
 		return 0;
 	uint64_t n = n_rows(g) - g->input_at, most = g->request->chunk_tokens;
 	return most && most < n ? most : n;
+}
+
+bool sk_generation_draws_after(const struct sk_generation *g, uint32_t n)
+{
+	return !g->is_scoring && g->input_at + n == n_rows(g);
 }
 
 const int32_t *sk_generation_input(struct sk_generation *g, uint32_t n)

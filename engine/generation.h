@@ -64,6 +64,8 @@ void sk_generation_destroy(struct sk_generation *generation);
 
 /* Tokens that it wants to run now: 0 while paused or ending. */
 uint64_t sk_generation_n_wanted(const struct sk_generation *generation);
+/* Whether a token is drawn from the last of the next n. */
+bool sk_generation_draws_after(const struct sk_generation *generation, uint32_t n);
 /* The next n of them (at most n_wanted and max_rows), valid until the next call. */
 const int32_t *sk_generation_input(struct sk_generation *generation, uint32_t n);
 /* Evaluate: whether the coming step's row `i` scores a token, and which. */

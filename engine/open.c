@@ -46,8 +46,8 @@ static int open_pool(struct sk_engine *engine, struct sk_diag *diag)
 	uint64_t page_bytes = sk_backend_page_bytes(engine->backend);
 	uint64_t n_pages = options->kv_memory_bytes / page_bytes;
 	uint64_t most = sk_policy_most_live(policy, engine->config.n_context);
-	uint64_t least = (uint64_t)n_borrowed(options) +
-			 sk_pages_needed(sk_policy_sinks(policy), most) + sk_session_n_kept(policy);
+	uint64_t least =
+		(uint64_t)n_borrowed(options) + sk_pages_needed(sk_policy_sinks(policy), most);
 
 	if (n_pages > UINT32_MAX / 2)
 		n_pages = UINT32_MAX / 2;

@@ -65,10 +65,9 @@ void sk_session_reset(struct sk_session *session)
 	session->last_id = -1;
 }
 
-uint32_t sk_session_n_kept(const struct sk_policy *policy)
+static uint64_t kept_first(const struct sk_session *session, uint64_t first)
 {
-	return policy->mode == SK_MODE_DENSE ? 0
-					     : (SK_MARKS_MOST + policy->slack) / SK_PAGE_TOKENS + 1;
+	return session->keep_from < first ? session->keep_from : first;
 }
 
 int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens,
@@ -92,13 +91,26 @@ int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_
 	 * longer, by a page at most beyond what its share is rounded to. */
 	bool is_mixed = window->n_sink != n_sink && window->first > window->n_sink;
 	uint32_t n_pages = sk_pages_needed(n_sink, most) + is_mixed;
-	if (session->name[0] && reachable > most)
-		n_pages += sk_session_n_kept(&window->policy);
 	uint32_t n_held = sk_pages_count(&session->pages);
 	if (session->is_stored && !n_held)
 		n_held = (uint32_t)sk_pages_wanted(window->n_sink, window->first, window->next);
 	*ret_n_pages = n_pages > n_held ? n_pages : n_held;
 	return sk_pages_promise(&session->pages, *ret_n_pages);
+}
+
+void sk_session_reserve_kept(struct sk_session *session)
+{
+	const struct sk_policy *policy = &session->window.policy;
+	const uint32_t n = (SK_MARKS_MOST + policy->slack) / SK_PAGE_TOKENS + 1;
+	if (policy->mode != SK_MODE_DENSE)
+		(void)sk_pages_promise(&session->pages, session->pages.n_most + n);
+}
+
+bool sk_session_is_crowded(const struct sk_session *session)
+{
+	const struct sk_window *window = &session->window;
+	return sk_pages_wanted(window->n_sink, kept_first(session, window->first),
+			       window->next + 1) > session->pages.n_most;
 }
 
 void sk_session_settle(struct sk_session *session)
@@ -110,11 +122,6 @@ uint32_t sk_session_n_pages(const struct sk_session *session)
 {
 	const struct sk_pages *pages = &session->pages;
 	return sk_pages_alone(pages) + (uint32_t)pages->n_promised;
-}
-
-static uint64_t kept_first(const struct sk_session *session, uint64_t first)
-{
-	return session->keep_from < first ? session->keep_from : first;
 }
 
 int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n,

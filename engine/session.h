@@ -65,8 +65,11 @@ uint32_t sk_session_n_pages(const struct sk_session *session);
  * session is as it was. */
 int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t n,
 		       struct sk_row *rows, struct sk_view *views, struct sk_span *ret_span);
-/* Pages beyond sk_pages_needed() that a named session of this policy may keep for its client. */
-uint32_t sk_session_n_kept(const struct sk_policy *policy);
+/* Asks for some pages more, for what is kept for a client that reads late. Without them the session waits for its
+ * client earlier. */
+void sk_session_reserve_kept(struct sk_session *session);
+/* Whether the next token's page would be one more than was promised, because of what is kept. */
+bool sk_session_is_crowded(const struct sk_session *session);
 
 /* After the step: gives back the pages that only the step's earlier rows saw. */
 void sk_session_trim(struct sk_session *session);

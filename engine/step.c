@@ -61,7 +61,7 @@ static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch,
 		uint32_t n_pages = sk_pages_distinct(&g->session->pages);
 		g->most_pages = n_pages > g->most_pages ? n_pages : g->most_pages;
 		n_rows += n;
-		if (!g->is_scoring && sk_generation_n_wanted(g) == n) {
+		if (sk_generation_draws_after(g, n)) {
 			engine->logit_of[n_spans] = n_logits;
 			engine->logit_rows[n_logits++] = n_rows - 1;
 		}

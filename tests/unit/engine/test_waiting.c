@@ -208,10 +208,10 @@ static void test_a_session_with_pages_does_not_wait(void **state)
 	fill_beside(1);
 	submit(&client, 2, 1001, N);
 	assert_place(&client, 2, 1);
-	sk_engine_submit(engine, on_session(&client, 3, "full", N));
-	assert_finished(&client, 3, SK_STOP_LIMIT);
-	memset(&a, 0, sizeof a);
-	drain(&client, &a);
+	struct sk_event *event = run(&client, on_session(&client, 3, "full", N), &a);
+	assert_int_equal(event->request, 3);
+	assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+	sk_event_destroy(event);
 	assert_int_equal(a.n_ids, N);
 	assert_int_equal(stats().n_queued, 1);
 	/* But one that is to get them waits, though it wants few and they are free. */

@@ -14,14 +14,16 @@
 /* What no bytes are mapped to: mmap refuses an empty map. */
 static const char no_bytes[1];
 
-int sk_payload_create(const void *bytes, size_t n_bytes, int *ret_fd)
+static int create(void)
 {
-	sk_autoclose int fd = memfd_create("streamkv-payload", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = memfd_create("streamkv-payload", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	return fd < 0 ? -errno : fd;
+}
 
-	if (fd < 0)
-		return -errno;
+static int write_all(int fd, const char *bytes, size_t n_bytes)
+{
 	for (size_t n_written = 0; n_written < n_bytes;) {
-		ssize_t n = write(fd, (const char *)bytes + n_written, n_bytes - n_written);
+		ssize_t n = write(fd, bytes + n_written, n_bytes - n_written);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -30,9 +32,50 @@ int sk_payload_create(const void *bytes, size_t n_bytes, int *ret_fd)
 			return -EIO;
 		n_written += (size_t)n;
 	}
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
-		return -errno;
+	return 0;
+}
+
+static int seal(int fd)
+{
+	int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+	return fcntl(fd, F_ADD_SEALS, seals) < 0 ? -errno : 0;
+}
+
+int sk_payload_create(const void *bytes, size_t n_bytes, int *ret_fd)
+{
+	sk_autoclose int fd = create();
+	int err = fd < 0 ? fd : write_all(fd, bytes, n_bytes);
+
+	if (!err)
+		err = seal(fd);
+	if (!err)
+		*ret_fd = sk_steal_fd(&fd);
+	return err;
+}
+
+int sk_payload_read(int from, int *ret_fd, uint64_t *ret_n_bytes)
+{
+	sk_autoclose int fd = create();
+	char portion[1 << 16];
+	uint64_t n_bytes = 0;
+	int err = fd < 0 ? fd : 0;
+
+	while (!err) {
+		ssize_t n = read(from, portion, sizeof portion);
+		if (n == 0)
+			break;
+		if (n > 0)
+			err = write_all(fd, portion, (size_t)n);
+		else if (errno != EINTR)
+			err = -errno;
+		n_bytes += n > 0 ? (uint64_t)n : 0;
+	}
+	if (!err)
+		err = seal(fd);
+	if (err)
+		return err;
 	*ret_fd = sk_steal_fd(&fd);
+	*ret_n_bytes = n_bytes;
 	return 0;
 }
 

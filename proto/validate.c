@@ -5,6 +5,7 @@
 
 #include "proto/allocator.h"
 #include "proto/inspect.h"
+#include "proto/validate_impl.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -47,8 +48,8 @@ static int unpack(const ProtobufCMessageDescriptor *type, const struct sk_frame 
 	return 0;
 }
 
-static int expect_fds(const struct sk_frame *frame, const char *name, unsigned n_wanted,
-		      struct sk_diag *diag)
+int sk_expect_fds(const struct sk_frame *frame, const char *name, unsigned n_wanted,
+		  struct sk_diag *diag)
 {
 	if (frame->n_fds != n_wanted)
 		return sk_diag_fail(diag, EBADMSG,
@@ -72,25 +73,28 @@ static int client_shape(const Sk__ClientMessage *m, const struct sk_frame *frame
 	case SK__CLIENT_MESSAGE__BODY_GENERATE: {
 		bool out = m->generate->source_case == SK__GENERATE__SOURCE_IN_MEMFD;
 		int r = out ? expect_true(m->generate->in_memfd, "Generate", diag) : 0;
-		return r < 0 ? r : expect_fds(frame, "Generate", out, diag);
+		return r < 0 ? r : sk_expect_fds(frame, "Generate", out, diag);
 	}
 	case SK__CLIENT_MESSAGE__BODY_EVALUATE: {
 		bool out = m->evaluate->source_case == SK__EVALUATE__SOURCE_IN_MEMFD;
 		int r = out ? expect_true(m->evaluate->in_memfd, "Evaluate", diag) : 0;
-		return r < 0 ? r : expect_fds(frame, "Evaluate", out, diag);
+		return r < 0 ? r : sk_expect_fds(frame, "Evaluate", out, diag);
 	}
 	case SK__CLIENT_MESSAGE__BODY_TOKENIZE: {
 		bool out = m->tokenize->source_case == SK__TOKENIZE__SOURCE_IN_MEMFD;
 		int r = out ? expect_true(m->tokenize->in_memfd, "Tokenize", diag) : 0;
-		return r < 0 ? r : expect_fds(frame, "Tokenize", out, diag);
+		return r < 0 ? r : sk_expect_fds(frame, "Tokenize", out, diag);
 	}
 	case SK__CLIENT_MESSAGE__BODY_DETOKENIZE:
-		return expect_fds(frame, "Detokenize", m->detokenize->in_memfd ? 1 : 0, diag);
+		return sk_expect_fds(frame, "Detokenize", m->detokenize->in_memfd ? 1 : 0, diag);
+	case SK__CLIENT_MESSAGE__BODY_SESSION:
+		return sk_expect_fds(frame, "SessionRequest", m->session->in_memfd ? 1 : 0, diag);
 	case SK__CLIENT_MESSAGE__BODY_HELLO:
 	case SK__CLIENT_MESSAGE__BODY_CANCEL:
 	case SK__CLIENT_MESSAGE__BODY_STATUS:
 	case SK__CLIENT_MESSAGE__BODY_MODEL:
-		return expect_fds(frame, "the message", 0, diag);
+	case SK__CLIENT_MESSAGE__BODY_LIST:
+		return sk_expect_fds(frame, "the message", 0, diag);
 	default:
 		return sk_diag_fail(diag, EBADMSG, "the message of request %u is of no known kind",
 				    m->request);
@@ -127,7 +131,7 @@ static int server_shape(const Sk__ServerMessage *m, const struct sk_frame *frame
 	case SK__SERVER_MESSAGE__BODY_WELCOME:
 		if (!m->welcome->policy)
 			return sk_diag_fail(diag, EBADMSG, "Welcome.policy is missing");
-		return expect_fds(frame, "Welcome", 4, diag);
+		return sk_expect_fds(frame, "Welcome", 4, diag);
 	case SK__SERVER_MESSAGE__BODY_IDS: {
 		const Sk__Ids *ids = m->ids;
 		if (ids->in_memfd ? ids->n_ids != 0 : ids->n_ids != ids->count)
@@ -136,7 +140,7 @@ static int server_shape(const Sk__ServerMessage *m, const struct sk_frame *frame
 					    ids->count, ids->n_ids);
 		if (ids->count > SIZE_MAX / sizeof(int32_t))
 			return sk_diag_fail(diag, EBADMSG, "Ids.count is %" PRIu64, ids->count);
-		return expect_fds(frame, "Ids", ids->in_memfd ? 1 : 0, diag);
+		return sk_expect_fds(frame, "Ids", ids->in_memfd ? 1 : 0, diag);
 	}
 	case SK__SERVER_MESSAGE__BODY_TEXT: {
 		const Sk__Text *text = m->text;
@@ -150,17 +154,21 @@ static int server_shape(const Sk__ServerMessage *m, const struct sk_frame *frame
 			return sk_diag_fail(diag, EBADMSG,
 					    "Text.text_bytes is %" PRIu64 ", not the text's",
 					    text->text_bytes);
-		return expect_fds(frame, "Text", out, diag);
+		return sk_expect_fds(frame, "Text", out, diag);
 	}
 	case SK__SERVER_MESSAGE__BODY_MODEL:
 		if (!m->model->policy)
 			return sk_diag_fail(diag, EBADMSG, "Model.policy is missing");
-		return expect_fds(frame, "Model", 0, diag);
+		return sk_expect_fds(frame, "Model", 0, diag);
+	case SK__SERVER_MESSAGE__BODY_SESSION:
+		return sk_expect_session_answer(m->session, frame, diag);
+	case SK__SERVER_MESSAGE__BODY_LISTING:
+		return sk_expect_listing(m->listing, frame, diag);
 	case SK__SERVER_MESSAGE__BODY_PROGRESS:
 	case SK__SERVER_MESSAGE__BODY_FINISHED:
 	case SK__SERVER_MESSAGE__BODY_FAILED:
 	case SK__SERVER_MESSAGE__BODY_STATUS:
-		return expect_fds(frame, "the message", 0, diag);
+		return sk_expect_fds(frame, "the message", 0, diag);
 	default:
 		return sk_diag_fail(diag, EBADMSG, "the message for request %u is of no known kind",
 				    m->request);
@@ -196,14 +204,13 @@ static int check_range(const char *field, double value, double least, double mos
 	return 0;
 }
 
-/* Refuses without quoting: the name may hold anything, and the sentence stays plain. */
-static int check_name(const char *field, const char *name, struct sk_diag *diag)
+int sk_check_name(const char *field, const char *name, struct sk_diag *diag)
 {
 	static const char allowed[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 	size_t n_bytes = strlen(name);
 
-	if (n_bytes > MOST_NAME_BYTES)
+	if (!n_bytes || n_bytes > MOST_NAME_BYTES)
 		return sk_diag_fail(diag, EINVAL, "%s has %zu bytes; 1 to %d are allowed", field,
 				    n_bytes, MOST_NAME_BYTES);
 	size_t n_good = strspn(name, allowed);
@@ -328,9 +335,9 @@ static int check_generate(const Sk__Generate *g, const struct sk_limits *limits,
 				    "Generate.max_tokens is %" PRIu64
 				    "; with endless only 0 is allowed",
 				    g->max_tokens);
-	if (*g->session && (r = check_name("Generate.session", g->session, diag)) < 0)
+	if (*g->session && (r = sk_check_name("Generate.session", g->session, diag)) < 0)
 		return r;
-	if (*g->chat && (r = check_name("Generate.chat", g->chat, diag)) < 0)
+	if (*g->chat && (r = sk_check_name("Generate.chat", g->chat, diag)) < 0)
 		return r;
 	if (g->system.len && !*g->chat)
 		return sk_diag_fail(diag, EINVAL,
@@ -362,7 +369,7 @@ static int check_evaluate(const Sk__Evaluate *e, const struct sk_limits *limits,
 			   e->text_bytes, limits->max_prompt_bytes, diag);
 	if (r < 0)
 		return r;
-	if (*e->session && (r = check_name("Evaluate.session", e->session, diag)) < 0)
+	if (*e->session && (r = sk_check_name("Evaluate.session", e->session, diag)) < 0)
 		return r;
 	if (!e->policy)
 		return 0;
@@ -430,7 +437,10 @@ int sk_client_message_check(const Sk__ClientMessage *m, const struct sk_limits *
 					    m->status->profile_ms);
 		return 0;
 	case SK__CLIENT_MESSAGE__BODY_MODEL:
+	case SK__CLIENT_MESSAGE__BODY_LIST:
 		return 0;
+	case SK__CLIENT_MESSAGE__BODY_SESSION:
+		return sk_check_session_request(m->session, limits, diag);
 	default:
 		return sk_diag_fail(diag, EINVAL, "the message of request %u is of no known kind",
 				    m->request);

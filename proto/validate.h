@@ -15,7 +15,8 @@
 int sk_client_message_unpack(const struct sk_frame *frame, Sk__ClientMessage **ret_message,
 			     struct sk_diag *diag);
 /* The same for what the daemon says, with its sizes checked too: there is no further check of it.
- * Welcome and Model have a policy. Strings may be other than UTF-8 (file names). */
+ * Welcome, Model and every session have a policy; names of sessions are names. Other strings may be other than UTF-8
+ * (file names). */
 int sk_server_message_unpack(const struct sk_frame *frame, Sk__ServerMessage **ret_message,
 			     struct sk_diag *diag);
 
@@ -24,6 +25,7 @@ struct sk_limits {
 	uint64_t max_prompt_bytes;  /* of a prompt, a system turn, a text, a list of ids */
 	uint32_t max_window_tokens; /* sink + window + slack at most */
 	uint32_t max_ring_slots;
+	uint64_t max_saved_bytes; /* of a saved session that is loaded */
 };
 /* Ranges and meaning of an unpacked message: sampling values finite and in range, sink + window +
  * slack within limits, stop strings not empty and at most 16 of 256 bytes, session names

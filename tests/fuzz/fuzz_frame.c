@@ -10,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct sk_limits limits = {
-	.max_prompt_bytes = 1 << 20, .max_window_tokens = 1 << 16, .max_ring_slots = 1 << 16};
+static const struct sk_limits limits = {.max_prompt_bytes = 1 << 20,
+					.max_window_tokens = 1 << 16,
+					.max_ring_slots = 1 << 16,
+					.max_saved_bytes = 1 << 20};
 
 static void demand(int holds)
 {
@@ -115,6 +117,13 @@ size_t sk_fuzz_seed(unsigned index, uint8_t *out, size_t room)
 	Sk__Welcome welcome = SK__WELCOME__INIT;
 	Sk__Finished finished = SK__FINISHED__INIT;
 	Sk__Ids ids = SK__IDS__INIT;
+	Sk__SessionRequest session = SK__SESSION_REQUEST__INIT;
+	Sk__SessionInfo infos[2] = {SK__SESSION_INFO__INIT, SK__SESSION_INFO__INIT};
+	Sk__SessionInfo *sessions[2] = {&infos[0], &infos[1]};
+	Sk__SessionAnswer answer = SK__SESSION_ANSWER__INIT;
+	Sk__RequestInfo running = SK__REQUEST_INFO__INIT, *requests[1] = {&running};
+	Sk__UserInfo user = SK__USER_INFO__INIT, *users[1] = {&user};
+	Sk__Listing listing = SK__LISTING__INIT;
 	ProtobufCBinaryData stops[2] = {{1, (uint8_t *)"\n"}, {3, (uint8_t *)"End"}};
 	int32_t some[] = {0, 1, 300, 50000};
 	size_t n = 2;
@@ -180,6 +189,42 @@ size_t sk_fuzz_seed(unsigned index, uint8_t *out, size_t room)
 		ids.n_ids = ids.count = 4;
 		s.body_case = SK__SERVER_MESSAGE__BODY_IDS;
 		s.ids = &ids;
+		return n + add(out + n, &s.base);
+	case 5:
+		out[1] = 1;
+		c.request = 4;
+		session.verb = SK__SESSION_VERB__SESSION_LOAD;
+		session.name = (char *)"tale";
+		session.in_memfd = session.replace = 1;
+		session.saved_bytes = 5000;
+		c.body_case = SK__CLIENT_MESSAGE__BODY_SESSION;
+		c.session = &session;
+		n += add(out + n, &c.base);
+		s.request = 4;
+		infos[0].policy = infos[1].policy = &policy;
+		infos[0].name = (char *)"tale";
+		answer.session = &infos[0];
+		answer.in_memfd = 1;
+		answer.saved_bytes = 5000;
+		s.body_case = SK__SERVER_MESSAGE__BODY_SESSION;
+		s.session = &answer;
+		return n + add(out + n, &s.base);
+	case 6:
+		s.request = 5;
+		infos[0].policy = infos[1].policy = &policy;
+		infos[1].state = SK__SESSION_STATE__SESSION_STORED;
+		running.state = SK__REQUEST_STATE__REQUEST_QUEUED;
+		running.queue_place = 3;
+		running.session = (char *)"tale";
+		user.uid = 1000;
+		listing.sessions = sessions;
+		listing.n_sessions = 2;
+		listing.requests = requests;
+		listing.users = users;
+		listing.n_requests = listing.n_users = 1;
+		listing.more = 1;
+		s.body_case = SK__SERVER_MESSAGE__BODY_LISTING;
+		s.listing = &listing;
 		return n + add(out + n, &s.base);
 	default:
 		return 0;

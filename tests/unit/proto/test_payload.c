@@ -117,13 +117,56 @@ static void what_is_no_memfd(void **state)
 	close(unsealable);
 }
 
+static void all_that_can_be_read(void **state)
+{
+	(void)state;
+	static uint8_t bytes[300000];
+	char path[] = "/tmp/streamkv-payload-XXXXXX";
+	uint64_t n_bytes = 1;
+	const void *map;
+	int from, fd = -1, ends[2];
+
+	for (size_t i = 0; i < sizeof bytes; i++)
+		bytes[i] = (uint8_t)(i * 13 + (i >> 9));
+	assert_true((from = mkstemp(path)) >= 0);
+	unlink(path);
+	assert_int_equal(sk_payload_read(from, &fd, &n_bytes), 0);
+	assert_int_equal(n_bytes, 0);
+	close(fd);
+	assert_int_equal(write(from, bytes, sizeof bytes), sizeof bytes);
+	assert_int_equal(lseek(from, 1000, SEEK_SET), 1000); /* from where it stands */
+	assert_int_equal(sk_payload_read(from, &fd, &n_bytes), 0);
+	assert_int_equal(n_bytes, sizeof bytes - 1000);
+	assert_int_equal(sk_payload_map(fd, n_bytes, &map, NULL), 0);
+	assert_memory_equal(map, bytes + 1000, n_bytes);
+	assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	sk_payload_unmap(map, n_bytes);
+	close(fd);
+	close(from);
+
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(write(ends[1], "0123456789", 10), 10);
+	close(ends[1]);
+	assert_int_equal(sk_payload_read(ends[0], &fd, &n_bytes), 0);
+	assert_int_equal(n_bytes, 10);
+	close(fd);
+	close(ends[0]);
+
+	fd = -7;
+	from = open("/", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(sk_payload_read(from, &fd, &n_bytes), -EISDIR);
+	close(from);
+	assert_int_equal(sk_payload_read(-1, &fd, &n_bytes), -EBADF);
+	assert_int_equal(fd, -7);
+	assert_int_equal(n_bytes, 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(there_and_back),
-		cmocka_unit_test(seals_that_are_missing),
-		cmocka_unit_test(sizes_that_lie),
-		cmocka_unit_test(what_is_no_memfd),
+		cmocka_unit_test(there_and_back),       cmocka_unit_test(seals_that_are_missing),
+		cmocka_unit_test(sizes_that_lie),       cmocka_unit_test(what_is_no_memfd),
+		cmocka_unit_test(all_that_can_be_read),
 	};
 	return sk_test_run(tests, NULL, NULL);
 }

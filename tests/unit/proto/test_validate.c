@@ -54,8 +54,9 @@ static void put_message(struct bytes *b, const ProtobufCMessageDescriptor *type,
 		if (in_oneof && strncmp(type->name, "sk.Policy", 9) != 0 &&
 		    strncmp(type->name, "sk.Sampling", 11) != 0 && n_members++ != choice)
 			continue;
-		if (!in_oneof && strcmp(f->name, "in_memfd") == 0)
-			continue; /* would contradict `ids` */
+		if (!in_oneof &&
+		    (strcmp(f->name, "in_memfd") == 0 || strcmp(f->name, "saved_bytes") == 0))
+			continue; /* would contradict `ids`; comes with the other alone */
 		switch (f->type) {
 		case PROTOBUF_C_TYPE_MESSAGE: {
 			struct bytes inner = {.n = 0};

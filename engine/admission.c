@@ -13,14 +13,21 @@
 void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
 		      enum sk_stop_reason stop, int error, const char *reason)
 {
-	struct sk_event *event = request->finished;
-	request->finished = NULL;
-	event->connection = request->connection;
-	event->request = request->id;
+	struct sk_event *event = sk_event_answer(request, SK_EVENT_FINISHED);
 	event->error = error;
 	event->result = (struct sk_result){.stop = stop, .prompt_tokens = request->ids.n_ids};
 	snprintf(event->reason, sizeof event->reason, "%s", reason);
 	engine->stats.n_requests++;
+	sk_mailbox_post(&engine->events, &event->node);
+	sk_request_destroy(request);
+}
+
+void sk_engine_fail(struct sk_engine *engine, struct sk_request *request, int error,
+		    const char *reason)
+{
+	struct sk_event *event = sk_event_answer(request, SK_EVENT_FAILED);
+	event->error = error;
+	snprintf(event->reason, sizeof event->reason, "%s", reason);
 	sk_mailbox_post(&engine->events, &event->node);
 	sk_request_destroy(request);
 }

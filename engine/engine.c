@@ -52,11 +52,7 @@ static void cancel_at_worker(struct sk_engine *engine)
 
 static void take_stats(struct sk_engine *engine, struct sk_request *request)
 {
-	struct sk_event *event = request->finished;
-	request->finished = NULL;
-	event->kind = SK_EVENT_STATS;
-	event->connection = request->connection;
-	event->request = request->id;
+	struct sk_event *event = sk_event_answer(request, SK_EVENT_STATS);
 
 	uint64_t until_ns = sk_clock_ns() + request->profile_ns;
 	if (request->profile_ns && until_ns > engine->profile_until_ns)
@@ -86,6 +82,10 @@ static void receive_request(struct sk_engine *engine, struct sk_request *request
 {
 	if (request->kind == SK_REQUEST_STATS) {
 		take_stats(engine, request);
+		return;
+	}
+	if (request->kind == SK_REQUEST_LIST) {
+		sk_engine_list(engine, request);
 		return;
 	}
 	if (request->kind == SK_REQUEST_SESSION) {

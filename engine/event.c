@@ -1,5 +1,7 @@
 #include "engine/event.h"
 
+#include "engine/request.h"
+
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -13,6 +15,16 @@ struct sk_event *sk_event_create(enum sk_event_kind kind, uint64_t connection, u
 	event->connection = connection;
 	event->request = request;
 	event->saved_fd = -1;
+	return event;
+}
+
+struct sk_event *sk_event_answer(struct sk_request *request, enum sk_event_kind kind)
+{
+	struct sk_event *event = request->finished;
+	request->finished = NULL;
+	event->kind = kind;
+	event->connection = request->connection;
+	event->request = request->id;
 	return event;
 }
 

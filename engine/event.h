@@ -126,4 +126,6 @@ struct sk_event {
 };
 
 struct sk_event *sk_event_create(enum sk_event_kind kind, uint64_t connection, uint32_t request);
+/* The one that was allocated ahead with the request, as its answer; the rest is the caller's to fill in. Once. */
+struct sk_event *sk_event_answer(struct sk_request *request, enum sk_event_kind kind);
 void sk_event_destroy(struct sk_event *event);

@@ -64,6 +64,7 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	}
 	sk_ids_finish(&request->ids);
 	session->is_busy = true;
+	session->n_requests++;
 	g->request = request;
 	g->session = session;
 	return g;
@@ -91,8 +92,6 @@ void sk_generation_destroy(struct sk_generation *g)
 		if (g->result.generated_tokens)
 			sk_sampler_remember(&g->sampler, &g->session->sampler);
 		g->session->last_used_ns = sk_clock_ns();
-		g->session->n_requests++;
-		g->session->n_generated += g->result.generated_tokens;
 	} else
 		sk_session_destroy(g->session);
 	sk_request_destroy(g->request);
@@ -518,10 +517,7 @@ bool sk_generation_is_over(const struct sk_generation *g)
 
 struct sk_event *sk_generation_finish(struct sk_generation *g)
 {
-	struct sk_event *event = g->request->finished;
-	g->request->finished = NULL;
-	event->connection = g->request->connection;
-	event->request = g->request->id;
+	struct sk_event *event = sk_event_answer(g->request, SK_EVENT_FINISHED);
 	settle_session(g);
 	if (g->result.live_min == UINT64_MAX)
 		g->result.live_min = g->result.live_max;

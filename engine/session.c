@@ -2,6 +2,8 @@
 #include "base/clock.h"
 #include "engine/marks.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

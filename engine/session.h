@@ -12,6 +12,8 @@
 #include "kv/pages.h"
 #include "kv/window.h"
 
+struct sk_session_info;
+
 struct sk_session {
 	struct sk_list node; /* of the engine's sessions */
 	uid_t uid;

@@ -8,21 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The request's event, as an answer. */
-static struct sk_event *answer_of(struct sk_request *request, enum sk_event_kind kind)
-{
-	struct sk_event *event = request->finished;
-	request->finished = NULL;
-	event->kind = kind;
-	event->connection = request->connection;
-	event->request = request->id;
-	return event;
-}
-
 static void fail(struct sk_engine *engine, struct sk_request *request, int error,
 		 const char *reason)
 {
-	struct sk_event *event = answer_of(request, SK_EVENT_FAILED);
+	struct sk_event *event = sk_event_answer(request, SK_EVENT_FAILED);
 	event->error = error;
 	snprintf(event->reason, sizeof event->reason, "%.511s", reason);
 	sk_mailbox_post(&engine->events, &event->node);
@@ -32,7 +21,7 @@ static void fail(struct sk_engine *engine, struct sk_request *request, int error
 static void answer(struct sk_engine *engine, struct sk_request *request,
 		   const struct sk_session_info *info)
 {
-	struct sk_event *event = answer_of(request, SK_EVENT_SESSION);
+	struct sk_event *event = sk_event_answer(request, SK_EVENT_SESSION);
 	event->session = *info;
 	sk_mailbox_post(&engine->events, &event->node);
 	sk_request_destroy(request);
@@ -308,7 +297,7 @@ void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move)
 	session->last_used_ns = now_ns;
 	sk_engine_watch_session(engine, session);
 	sk_session_describe(session, now_ns, &info);
-	struct sk_event *event = answer_of(move->request, SK_EVENT_SESSION);
+	struct sk_event *event = sk_event_answer(move->request, SK_EVENT_SESSION);
 	event->session = info;
 	event->n_saved_bytes = move->kind == SK_MOVE_SAVE ? move->n_bytes : 0;
 	event->saved_fd = move->fd;

@@ -110,6 +110,9 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 /* Whether it is of use to wait: the session will have its n_pages once those that run now give theirs back. */
 bool sk_engine_may_fit(struct sk_engine *engine, const struct sk_request *request,
 		       uint32_t n_pages);
+/* FAILED, for a request that is neither GENERATE nor EVALUATE; error: -errno. Takes it over. */
+void sk_engine_fail(struct sk_engine *engine, struct sk_request *request, int error,
+		    const char *reason);
 /* Finishes a request that never became a generation. */
 void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
 		      enum sk_stop_reason stop, int error, const char *reason);
@@ -168,6 +171,10 @@ void sk_engine_retry_held(struct sk_engine *engine);
 void sk_engine_fail_held(struct sk_engine *engine);
 /* SAVE's and LOAD's moves. */
 void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move);
+/* --- listing.c --- */
+
+/* Answers a request of kind LIST. Takes it over. */
+void sk_engine_list(struct sk_engine *engine, struct sk_request *request);
 
 /* --- step.c --- */
 

@@ -102,6 +102,19 @@ static void tell_progress(struct sk_engine *engine, struct sk_generation *g, uin
 	sk_mailbox_post(&engine->events, &event->node);
 }
 
+static void count_prompt(struct sk_engine *engine, struct sk_generation *g, uint32_t n)
+{
+	engine->stats.n_prompt_tokens += n;
+	g->user->n_prompt_tokens += n;
+}
+
+static void count_generated(struct sk_engine *engine, struct sk_generation *g, uint64_t n)
+{
+	engine->stats.n_generated_tokens += n;
+	g->user->n_generated_tokens += n;
+	g->session->n_generated += n;
+}
+
 /* Of the time that a step took for attention, one span's part, by the entries that its rows attended to. */
 static uint64_t attention_share(const struct sk_engine *engine, const struct sk_profile *profile,
 				const struct sk_span *span, uint32_t n_rows)
@@ -178,7 +191,7 @@ bool sk_engine_step(struct sk_engine *engine)
 
 		sk_session_trim(g->session);
 		if (was_prompt)
-			engine->stats.n_prompt_tokens += span->n_rows;
+			count_prompt(engine, g, span->n_rows);
 		if (g->request->profile)
 			g->result.attention_ns +=
 				attention_share(engine, &profile, span, batch.n_rows);
@@ -205,7 +218,7 @@ bool sk_engine_step(struct sk_engine *engine)
 			g, engine->tokenizer,
 			sk_forward_logits(&engine->forward, (uint32_t)engine->logit_of[i]),
 			engine->config.n_context, now_ns);
-		engine->stats.n_generated_tokens += g->result.generated_tokens - n_before;
+		count_generated(engine, g, g->result.generated_tokens - n_before);
 		if (!g->is_detached)
 			sk_ring_writer_publish(g->request->ring);
 	}

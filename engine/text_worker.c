@@ -165,11 +165,7 @@ static void work(struct sk_text_worker *worker, struct sk_request *request)
 					 : detokenized(worker->tokenizer, request);
 	if (!event) {
 		/* Without memory for an answer: the one that was allocated ahead says so. */
-		event = request->finished;
-		request->finished = NULL;
-		event->kind = SK_EVENT_FAILED;
-		event->connection = request->connection;
-		event->request = request->id;
+		event = sk_event_answer(request, SK_EVENT_FAILED);
 		event->error = -ENOMEM;
 		strcpy(event->reason, "not enough memory");
 	}

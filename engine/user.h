@@ -14,7 +14,8 @@ struct sk_user {
 	struct sk_list node; /* of the engine's users */
 	uid_t uid;
 	struct sk_tenant tenant;
-	uint32_t n_queued; /* requests that wait for pages */
+	uint32_t n_queued;                            /* requests that wait for pages */
+	uint64_t n_prompt_tokens, n_generated_tokens; /* since the engine began */
 	/* for sk_queue_order(): */
 	struct sk_request *next; /* of its requests the first without a place */
 	struct sk_request *last;

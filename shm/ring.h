@@ -83,6 +83,7 @@ void sk_ring_writer_fds(const struct sk_ring_writer *writer, int ret_fds[4]);
  * while waiting). */
 int sk_ring_writer_doorbell(const struct sk_ring_writer *writer);
 
+uint32_t sk_ring_writer_n_slots(const struct sk_ring_writer *writer);
 /* Slots that can be written now, or -EPROTO where the reader's cursor is impossible. */
 int64_t sk_ring_writer_room(struct sk_ring_writer *writer);
 /* Writes one token with its text, cut over as many slots as it takes (slot->text is ignored; `slot`

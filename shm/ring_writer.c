@@ -108,6 +108,11 @@ static void stop_waiting(struct sk_ring_writer *w)
 	sk_doorbell_drain(w->writer_bell[0]);
 }
 
+uint32_t sk_ring_writer_n_slots(const struct sk_ring_writer *w)
+{
+	return w->n_slots;
+}
+
 int64_t sk_ring_writer_room(struct sk_ring_writer *w)
 {
 	int r = look(w);

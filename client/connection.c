@@ -136,10 +136,14 @@ int streamkv_call(struct streamkv *kv, Sk__ClientMessage *message, const int *fd
 				     "a stream of this connection runs; close it first, or use "
 				     "another connection");
 	int err = streamkv_send(kv, message, fds, n_fds, error);
-	if (err < 0)
-		return err;
+	return err < 0 ? err : streamkv_answer(kv, message->request, frame, ret_message, error);
+}
+
+int streamkv_answer(struct streamkv *kv, uint32_t request, struct sk_frame *frame,
+		    Sk__ServerMessage **ret_message, struct streamkv_error *error)
+{
 	for (;;) {
-		err = streamkv_receive(kv, frame, ret_message, error);
+		int err = streamkv_receive(kv, frame, ret_message, error);
 		if (err < 0)
 			return err;
 		if (err == 0) {
@@ -149,8 +153,7 @@ int streamkv_call(struct streamkv *kv, Sk__ClientMessage *message, const int *fd
 			continue;
 		}
 		Sk__ServerMessage *answer = *ret_message;
-		if (answer->request !=
-		    message->request) { /* of a stream that was closed before its end */
+		if (answer->request != request) { /* of a stream that was closed before its end */
 			sk__server_message__free_unpacked(answer, NULL);
 			sk_frame_finish(frame);
 			continue;
@@ -163,6 +166,14 @@ int streamkv_call(struct streamkv *kv, Sk__ClientMessage *message, const int *fd
 		sk_frame_finish(frame);
 		return err;
 	}
+}
+
+int streamkv_unexpected(struct streamkv *kv, Sk__ServerMessage *answer, struct sk_frame *frame,
+			struct streamkv_error *error)
+{
+	sk__server_message__free_unpacked(answer, NULL);
+	sk_frame_finish(frame);
+	return broken(kv, EPROTO, "the daemon answers something else than was asked", error);
 }
 
 /* --- Connecting --- */
@@ -312,11 +323,8 @@ static int show(struct streamkv *kv, Sk__ClientMessage *message, int wanted,
 	if (err < 0)
 		return err;
 	sk_frame_finish(&frame);
-	if ((int)answer->body_case != wanted) {
-		sk__server_message__free_unpacked(answer, NULL);
-		return broken(kv, EPROTO, "the daemon answers something else than was asked",
-			      error);
-	}
+	if ((int)answer->body_case != wanted)
+		return streamkv_unexpected(kv, answer, &frame, error);
 	if (kv->shown)
 		sk__server_message__free_unpacked(kv->shown, NULL);
 	kv->shown = answer;
@@ -353,6 +361,7 @@ int streamkv_profile(struct streamkv *kv, uint32_t milliseconds, struct streamkv
 		.running = from->running,
 		.paused = from->paused,
 		.queued = from->queued,
+		.stored = from->stored,
 		.page_tokens = from->page_tokens,
 		.pages_total = from->pages_total,
 		.pages_used = from->pages_used,

@@ -54,6 +54,14 @@ int streamkv_receive(struct streamkv *kv, struct sk_frame *frame, Sk__ServerMess
 int streamkv_call(struct streamkv *kv, Sk__ClientMessage *message, const int *fds, unsigned n_fds,
 		  struct sk_frame *frame, Sk__ServerMessage **ret_message,
 		  struct streamkv_error *error);
+/* The next answer to a request that has been sent. */
+int streamkv_answer(struct streamkv *kv, uint32_t request, struct sk_frame *frame,
+		    Sk__ServerMessage **ret_message, struct streamkv_error *error);
+/* Frees an answer that is none to what was asked: the connection is broken. */
+int streamkv_unexpected(struct streamkv *kv, Sk__ServerMessage *answer, struct sk_frame *frame,
+			struct streamkv_error *error);
+/* session.c */
+void streamkv_fill_session(struct streamkv_session *to, const Sk__SessionInfo *from);
 void streamkv_fill_policy(struct streamkv_policy *to, const Sk__Policy *from);
 /* The stream outlives its connection: it can only be closed. */
 void streamkv_stream_detach(struct streamkv_stream *stream);

@@ -196,6 +196,105 @@ int streamkv_tokenize(struct streamkv *kv, const void *text, size_t n_bytes, boo
 int streamkv_detokenize(struct streamkv *kv, const int32_t *ids, size_t n_ids, void **ret_text,
 			size_t *ret_n_bytes, struct streamkv_error *error);
 
+/* --- Sessions by name --- */
+
+enum streamkv_session_state {
+	STREAMKV_SESSION_IDLE,
+	STREAMKV_SESSION_RUNNING, /* a request runs on it */
+	STREAMKV_SESSION_STORED,  /* outside the daemon's pool: its next request brings it back */
+	STREAMKV_SESSION_MOVING,  /* on its way out or back */
+};
+const char *streamkv_session_state_name(int state); /* "idle"; "unknown" of what is none */
+
+struct streamkv_session {
+	char name[65]; /* empty: a request's own */
+	uint32_t uid;
+	enum streamkv_session_state state;
+	struct streamkv_policy policy;
+	uint64_t position;            /* text position of the next token */
+	uint64_t live;                /* entries cached */
+	uint64_t pages, shared_pages; /* that it holds; of those, together with other sessions */
+	uint64_t stored_bytes;        /* outside the pool */
+	uint64_t age_ns;              /* since it began */
+	uint64_t idle_ns;             /* since its last request ended; 0: one runs */
+	uint64_t ttl_ms;              /* gone when idle for so long; 0: kept for ever */
+	uint64_t requests, generated_tokens; /* that ran on it; that they drew */
+};
+
+/* Of one's own user's sessions alone. -ENOENT where there is none of that name, -EBUSY where a request runs on it, -EEXIST
+ * where one is there already and `replace` is not set; whatever fails changes nothing. *ret_session, which may be
+ * NULL, is the session as it is then (a fork's: the new one). */
+int streamkv_session_show(struct streamkv *kv, const char *name,
+			  struct streamkv_session *ret_session, struct streamkv_error *error);
+/* `to` becomes a session that goes on from the same place. */
+int streamkv_session_fork(struct streamkv *kv, const char *name, const char *to, bool replace,
+			  struct streamkv_session *ret_session, struct streamkv_error *error);
+/* Empties it; its policy stays. */
+int streamkv_session_reset(struct streamkv *kv, const char *name,
+			   struct streamkv_session *ret_session, struct streamkv_error *error);
+/* *ret_session: as it was. */
+int streamkv_session_delete(struct streamkv *kv, const char *name,
+			    struct streamkv_session *ret_session, struct streamkv_error *error);
+/* The whole session as bytes: *ret_fd is a memfd of the caller's, sealed against change, which holds *ret_n_bytes. */
+int streamkv_session_save(struct streamkv *kv, const char *name, int *ret_fd, uint64_t *ret_n_bytes,
+			  struct streamkv_session *ret_session, struct streamkv_error *error);
+/* Makes the session from what streamkv_session_save() gave, in a memfd that is sealed against shrinking and writing and
+ * stays the caller's: that one, or streamkv_saved_read()'s. */
+int streamkv_session_load(struct streamkv *kv, const char *name, int fd, uint64_t n_bytes,
+			  bool replace, struct streamkv_session *ret_session,
+			  struct streamkv_error *error);
+/* Such a memfd, of the caller's, with all that can be read from `from` (a file, a pipe) until its end. -ENOMEM, or what
+ * reading failed with. Asks no daemon. */
+int streamkv_saved_read(int from, int *ret_fd, uint64_t *ret_n_bytes, struct streamkv_error *error);
+
+#define STREAMKV_KEEP_DEFAULT UINT64_MAX
+/* How long it is kept after its last request: ttl_ms, 0 for ever, or as the daemon keeps others. */
+int streamkv_session_keep(struct streamkv *kv, const char *name, uint64_t ttl_ms,
+			  struct streamkv_session *ret_session, struct streamkv_error *error);
+
+/* --- What there is --- */
+
+enum streamkv_request_state {
+	STREAMKV_REQUEST_TOKENIZING,
+	STREAMKV_REQUEST_QUEUED, /* waits for room in the KV cache */
+	STREAMKV_REQUEST_PROMPT, /* prefill */
+	STREAMKV_REQUEST_DECODE,
+	STREAMKV_REQUEST_PAUSED,   /* waits for its reader */
+	STREAMKV_REQUEST_FETCHING, /* its session comes back into the pool */
+};
+const char *streamkv_request_state_name(int state);
+
+struct streamkv_request {
+	uint32_t uid, pid; /* of the client */
+	uint32_t request;  /* as its connection numbers it */
+	enum streamkv_request_state state;
+	bool evaluates;   /* else it generates */
+	char session[65]; /* empty: one of its own */
+	uint64_t prompt_tokens, evaluated_tokens, generated_tokens;
+	uint64_t live;                  /* entries of its session */
+	uint64_t age_ns;                /* since it came */
+	uint32_t queue_place;           /* from 1; 0: it does not wait */
+	uint32_t ring_fill, ring_slots; /* of its connection's ring: that wait for their reader */
+};
+
+struct streamkv_user {
+	uint32_t uid, weight, sessions, running, queued;
+	uint64_t pages;                           /* that its sessions hold */
+	uint64_t prompt_tokens, generated_tokens; /* since the daemon's start */
+};
+
+struct streamkv_list {
+	struct streamkv_session *sessions;
+	struct streamkv_request *requests;
+	struct streamkv_user *users;
+	size_t n_sessions, n_requests, n_users;
+};
+/* What there is now: of one's own user; of every user where root or the daemon's own asks. Freed with
+ * streamkv_list_free(), which may be called for a zeroed one. */
+int streamkv_list(struct streamkv *kv, struct streamkv_list *ret_list,
+		  struct streamkv_error *error);
+void streamkv_list_free(struct streamkv_list *list);
+
 /* --- The daemon --- */
 
 #define STREAMKV_MOST_OPERATIONS 16
@@ -205,6 +304,7 @@ struct streamkv_status {
 		*backend; /* live as long as the connection, until the next call */
 	uint64_t uptime_ns;
 	uint32_t pid, connections, sessions, running, paused, queued, page_tokens;
+	uint32_t stored; /* of the sessions, outside the pool */
 	uint64_t pages_total, pages_used, page_bytes, weight_bytes, scratch_bytes;
 	uint64_t steps, prompt_tokens, generated_tokens, requests;
 	/* Since the daemon's start, of the steps that were timed because somebody asked for it: */

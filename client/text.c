@@ -50,14 +50,6 @@ static int share(struct streamkv *kv, const void *bytes, size_t n_bytes, int *re
 		       : 0;
 }
 
-static int unexpected(Sk__ServerMessage *answer, struct sk_frame *frame,
-		      struct streamkv_error *error)
-{
-	sk__server_message__free_unpacked(answer, NULL);
-	sk_frame_finish(frame);
-	return streamkv_fail(error, EPROTO, "the daemon answers something else than was asked");
-}
-
 int streamkv_tokenize(struct streamkv *kv, const void *text, size_t n_bytes, bool plain,
 		      bool add_bos, int32_t **ret_ids, size_t *ret_n_ids,
 		      struct streamkv_error *error)
@@ -89,7 +81,7 @@ int streamkv_tokenize(struct streamkv *kv, const void *text, size_t n_bytes, boo
 	if (err < 0)
 		return err;
 	if (answer->body_case != SK__SERVER_MESSAGE__BODY_IDS)
-		return unexpected(answer, &frame, error);
+		return streamkv_unexpected(kv, answer, &frame, error);
 	const Sk__Ids *ids = answer->ids;
 	void *copy;
 	err = copy_answer(ids->ids, ids->count * sizeof(int32_t), ids->in_memfd, &frame, &copy,
@@ -131,7 +123,7 @@ int streamkv_detokenize(struct streamkv *kv, const int32_t *ids, size_t n_ids, v
 	if (err < 0)
 		return err;
 	if (answer->body_case != SK__SERVER_MESSAGE__BODY_TEXT)
-		return unexpected(answer, &frame, error);
+		return streamkv_unexpected(kv, answer, &frame, error);
 	const Sk__Text *text = answer->text;
 	bool in_memfd = text->source_case == SK__TEXT__SOURCE_IN_MEMFD;
 	size_t n_bytes = in_memfd                                     ? text->text_bytes

@@ -10,15 +10,15 @@
 
 #define INLINE_BYTES (256u << 10) /* more goes beside the frame */
 
-static int send_message(struct sk_connection *connection, Sk__ServerMessage *message,
-			const int *fds, unsigned n_fds)
+int sk_answer_send(struct sk_connection *connection, Sk__ServerMessage *message, const int *fds,
+		   unsigned n_fds)
 {
 	return sk_channel_send(connection->channel, &message->base, fds, n_fds);
 }
 
 static const char server_name[] = "streamkvd " SK_VERSION;
 
-static void fill_policy(Sk__Policy *to, const struct sk_policy *from)
+void sk_answer_fill_policy(Sk__Policy *to, const struct sk_policy *from)
 {
 	static const Sk__Mode modes[] = {
 		[SK_MODE_STREAMING] = SK__MODE__MODE_STREAMING,
@@ -44,7 +44,7 @@ int sk_answer_welcome(struct sk_connection *connection, uint32_t n_slots)
 	Sk__Policy policy;
 	int fds[4];
 
-	fill_policy(&policy, sk_engine_policy(server->engine));
+	sk_answer_fill_policy(&policy, sk_engine_policy(server->engine));
 	welcome.version = 1;
 	welcome.ring_slots = n_slots;
 	welcome.max_prompt_bytes = server->limits.max_prompt_bytes;
@@ -55,7 +55,7 @@ int sk_answer_welcome(struct sk_connection *connection, uint32_t n_slots)
 	message.body_case = SK__SERVER_MESSAGE__BODY_WELCOME;
 	message.welcome = &welcome;
 	sk_ring_writer_fds(connection->ring, fds);
-	return send_message(connection, &message, fds, 4);
+	return sk_answer_send(connection, &message, fds, 4);
 }
 
 int sk_answer_progress(struct sk_connection *connection, const struct sk_event *event)
@@ -69,7 +69,7 @@ int sk_answer_progress(struct sk_connection *connection, const struct sk_event *
 	message.request = event->request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_PROGRESS;
 	message.progress = &progress;
-	return send_message(connection, &message, NULL, 0);
+	return sk_answer_send(connection, &message, NULL, 0);
 }
 
 int sk_answer_finished(struct sk_connection *connection, const struct sk_event *event,
@@ -102,7 +102,7 @@ int sk_answer_finished(struct sk_connection *connection, const struct sk_event *
 	finished.attention_ns = from->attention_ns;
 	Sk__Policy policy;
 	if (from->has_policy) {
-		fill_policy(&policy, &from->policy);
+		sk_answer_fill_policy(&policy, &from->policy);
 		finished.policy = &policy;
 	}
 	finished.error = from->stop == SK_STOP_REFUSED ? -event->error : 0;
@@ -113,7 +113,7 @@ int sk_answer_finished(struct sk_connection *connection, const struct sk_event *
 	message.request = event->request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_FINISHED;
 	message.finished = &finished;
-	return send_message(connection, &message, NULL, 0);
+	return sk_answer_send(connection, &message, NULL, 0);
 }
 
 int sk_answer_ids(struct sk_connection *connection, const struct sk_event *event)
@@ -135,7 +135,7 @@ int sk_answer_ids(struct sk_connection *connection, const struct sk_event *event
 	message.request = event->request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_IDS;
 	message.ids = &ids;
-	return send_message(connection, &message, &fd, fd >= 0);
+	return sk_answer_send(connection, &message, &fd, fd >= 0);
 }
 
 int sk_answer_text(struct sk_connection *connection, const struct sk_event *event)
@@ -159,7 +159,7 @@ int sk_answer_text(struct sk_connection *connection, const struct sk_event *even
 	message.request = event->request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_TEXT;
 	message.text = &text;
-	return send_message(connection, &message, &fd, fd >= 0);
+	return sk_answer_send(connection, &message, &fd, fd >= 0);
 }
 
 int sk_answer_status(struct sk_connection *connection, const struct sk_event *event)
@@ -178,6 +178,7 @@ int sk_answer_status(struct sk_connection *connection, const struct sk_event *ev
 	status.running = stats->n_running;
 	status.paused = stats->n_paused;
 	status.queued = stats->n_queued;
+	status.stored = stats->n_stored;
 	status.pages_total = stats->n_pages;
 	status.pages_used = stats->n_pages_used;
 	status.page_bytes = stats->page_bytes;
@@ -205,7 +206,7 @@ int sk_answer_status(struct sk_connection *connection, const struct sk_event *ev
 	message.request = event->request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_STATUS;
 	message.status = &status;
-	return send_message(connection, &message, NULL, 0);
+	return sk_answer_send(connection, &message, NULL, 0);
 }
 
 /* What a token is multiplied with on its way: every layer's matrices and the output's. */
@@ -227,7 +228,7 @@ int sk_answer_model(struct sk_connection *connection, uint32_t request)
 	Sk__Model model = SK__MODEL__INIT;
 	Sk__Policy policy;
 
-	fill_policy(&policy, sk_engine_policy(server->engine));
+	sk_answer_fill_policy(&policy, sk_engine_policy(server->engine));
 	model.name = (char *)config->name;
 	model.path = (char *)sk_model_path(server->model);
 	model.architecture = config->arch == SK_ARCH_NEOX ? "gpt_neox" : "llama";
@@ -252,7 +253,7 @@ int sk_answer_model(struct sk_connection *connection, uint32_t request)
 	message.request = request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_MODEL;
 	message.model = &model;
-	return send_message(connection, &message, NULL, 0);
+	return sk_answer_send(connection, &message, NULL, 0);
 }
 
 int sk_answer_failed(struct sk_connection *connection, uint32_t request, int error,
@@ -266,5 +267,5 @@ int sk_answer_failed(struct sk_connection *connection, uint32_t request, int err
 	message.request = request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_FAILED;
 	message.failed = &failed;
-	return send_message(connection, &message, NULL, 0);
+	return sk_answer_send(connection, &message, NULL, 0);
 }

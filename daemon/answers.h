@@ -14,6 +14,14 @@ int sk_answer_finished(struct sk_connection *connection, const struct sk_event *
 int sk_answer_ids(struct sk_connection *connection, const struct sk_event *event);
 int sk_answer_text(struct sk_connection *connection, const struct sk_event *event);
 int sk_answer_status(struct sk_connection *connection, const struct sk_event *event);
+int sk_answer_session(struct sk_connection *connection, const struct sk_event *event);
+int sk_answer_listing(struct sk_connection *connection, const struct sk_event *event);
 int sk_answer_model(struct sk_connection *connection, uint32_t request);
 int sk_answer_failed(struct sk_connection *connection, uint32_t request, int error,
 		     const char *reason);
+
+/* --- What the files of answers share --- */
+
+int sk_answer_send(struct sk_connection *connection, Sk__ServerMessage *message, const int *fds,
+		   unsigned n_fds);
+void sk_answer_fill_policy(Sk__Policy *to, const struct sk_policy *from);

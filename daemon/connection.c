@@ -196,19 +196,8 @@ static bool submit(struct sk_connection *connection, const Sk__ClientMessage *me
 {
 	struct sk_diag diag = {.text = "not enough memory"};
 	struct sk_request *request = NULL;
-	int err = 0;
-
-	if (message->body_case == SK__CLIENT_MESSAGE__BODY_STATUS) {
-		request = sk_request_create(SK_REQUEST_STATS);
-		if (request) {
-			request->profile_ns = message->status->profile_ms * UINT64_C(1000000);
-			request->connection = connection->name;
-			request->id = message->request;
-		}
-	} else {
-		err = sk_request_of(connection, message, frame, &request, &diag);
-	}
-	if (!request || !note_request(connection, message->request, request)) {
+	int err = sk_request_of(connection, message, frame, &request, &diag);
+	if (err < 0 || !note_request(connection, message->request, request)) {
 		sk_request_destroy(request);
 		return refuse(connection, message->request, err ? err : ENOMEM, diag.text);
 	}
@@ -369,6 +358,10 @@ static int answer(struct sk_connection *connection, const struct sk_event *event
 		return sk_answer_text(connection, event);
 	case SK_EVENT_STATS:
 		return sk_answer_status(connection, event);
+	case SK_EVENT_SESSION:
+		return sk_answer_session(connection, event);
+	case SK_EVENT_LISTING:
+		return sk_answer_listing(connection, event);
 	case SK_EVENT_FAILED:
 		return sk_answer_failed(connection, event->request, event->error, event->reason);
 	default:

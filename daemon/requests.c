@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 static void release_copy(const void *input, uint64_t n_bytes)
 {
@@ -183,6 +184,25 @@ static int fill_evaluate(const struct sk_connection *connection, struct sk_reque
 			 from->source_case == SK__EVALUATE__SOURCE_TEXT ? from->text.len : 0, diag);
 }
 
+static int fill_session(struct sk_request *request, const Sk__SessionRequest *from,
+			struct sk_frame *frame, struct sk_diag *diag)
+{
+	request->verb =
+		(enum sk_session_verb)from->verb; /* engine/request.h keeps the values alike */
+	strcpy(request->session, from->name);
+	strcpy(request->to, from->to);
+	request->replace = from->replace;
+	request->has_ttl = from->has_ttl_case == SK__SESSION_REQUEST__HAS_TTL_TTL_MS;
+	request->ttl_ns = request->has_ttl ? from->ttl_ms * UINT64_C(1000000) : 0;
+	return from->in_memfd ? take_map(request, frame, from->saved_bytes, diag) : 0;
+}
+
+/* Everybody's are shown to those who could see them anyway. */
+static bool sees_all(uid_t uid)
+{
+	return uid == 0 || uid == geteuid();
+}
+
 static int fill(const struct sk_connection *connection, struct sk_request *request,
 		const Sk__ClientMessage *message, struct sk_frame *frame, struct sk_diag *diag)
 {
@@ -207,25 +227,49 @@ static int fill(const struct sk_connection *connection, struct sk_request *reque
 			return take_map(request, frame, from->count * sizeof(int32_t), diag);
 		return take_copy(request, from->ids, from->n_ids * sizeof *from->ids, diag);
 	}
+	case SK__CLIENT_MESSAGE__BODY_STATUS:
+		request->profile_ns = message->status->profile_ms * UINT64_C(1000000);
+		return 0;
+	case SK__CLIENT_MESSAGE__BODY_SESSION:
+		return fill_session(request, message->session, frame, diag);
+	case SK__CLIENT_MESSAGE__BODY_LIST:
+		request->sees_all = sees_all(connection->uid);
+		return 0;
 	default:
 		return -EINVAL;
+	}
+}
+
+static enum sk_request_kind kind_of(const Sk__ClientMessage *message)
+{
+	switch (message->body_case) {
+	case SK__CLIENT_MESSAGE__BODY_GENERATE:
+		return SK_REQUEST_GENERATE;
+	case SK__CLIENT_MESSAGE__BODY_EVALUATE:
+		return SK_REQUEST_EVALUATE;
+	case SK__CLIENT_MESSAGE__BODY_TOKENIZE:
+		return SK_REQUEST_TOKENIZE;
+	case SK__CLIENT_MESSAGE__BODY_DETOKENIZE:
+		return SK_REQUEST_DETOKENIZE;
+	case SK__CLIENT_MESSAGE__BODY_SESSION:
+		return SK_REQUEST_SESSION;
+	case SK__CLIENT_MESSAGE__BODY_LIST:
+		return SK_REQUEST_LIST;
+	default:
+		return SK_REQUEST_STATS;
 	}
 }
 
 int sk_request_of(const struct sk_connection *connection, const Sk__ClientMessage *message,
 		  struct sk_frame *frame, struct sk_request **ret_request, struct sk_diag *diag)
 {
-	enum sk_request_kind kind =
-		message->body_case == SK__CLIENT_MESSAGE__BODY_GENERATE   ? SK_REQUEST_GENERATE
-		: message->body_case == SK__CLIENT_MESSAGE__BODY_EVALUATE ? SK_REQUEST_EVALUATE
-		: message->body_case == SK__CLIENT_MESSAGE__BODY_TOKENIZE ? SK_REQUEST_TOKENIZE
-									  : SK_REQUEST_DETOKENIZE;
-	struct sk_request *request = sk_request_create(kind);
+	struct sk_request *request = sk_request_create(kind_of(message));
 	if (!request)
 		return sk_diag_fail(diag, ENOMEM, "not enough memory for the request");
 	request->connection = connection->name;
 	request->id = message->request;
 	request->uid = connection->uid;
+	request->pid = connection->pid;
 	request->arrived_ns = sk_clock_ns();
 	int err = fill(connection, request, message, frame, diag);
 	if (err < 0) {

@@ -4,7 +4,7 @@
 #include "daemon/connection.h"
 #include "proto/streamkv.pb-c.h"
 
-/* Builds the request for a Generate, Tokenize or Detokenize; takes the memfd out of `frame` where
+/* Builds the request for a message that the engine answers; takes the memfd out of `frame` where
  * there is one. -ENOMEM, -EBADMSG (the memfd), each with a sentence. */
 int sk_request_of(const struct sk_connection *connection, const Sk__ClientMessage *message,
 		  struct sk_frame *frame, struct sk_request **ret_request, struct sk_diag *diag);

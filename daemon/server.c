@@ -11,6 +11,8 @@
 #include <sys/socket.h>
 #include <sysexits.h>
 
+#define MOST_SAVED_BESIDE (16u << 20) /* bytes of a saved session beside its keys and values */
+
 /* --- Clients --- */
 
 /* At the limit, further clients wait in the backlog. */
@@ -137,6 +139,7 @@ int sk_server_init(struct sk_server *server, struct sk_diag *diag)
 		.max_window_tokens =
 			1u << 30, /* what the model and the pool allow is the engine's to say */
 		.max_ring_slots = SK_RING_MOST_SLOTS,
+		.max_saved_bytes = server->options->kv_memory + MOST_SAVED_BESIDE,
 	};
 	server->base = event_base_new();
 	if (server->base) {

@@ -1,5 +1,7 @@
 #include "base/options.h"
 
+#include "base/duration.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -99,6 +101,22 @@ static int set_float(const struct sk_option *option, void *opts, const char *val
 	return bad(option, value, where, diag, allowed);
 }
 
+static int set_duration(const struct sk_option *option, void *opts, const char *value,
+			const char *where, struct sk_diag *diag)
+{
+	char allowed[200], least[SK_DURATION_BYTES], most[SK_DURATION_BYTES];
+	uint64_t max = option->max ? option->max : SK_DURATION_MOST_NS, ns;
+
+	if (sk_duration_parse(value, &ns) && ns >= option->min && ns <= max) {
+		*(uint64_t *)field(option, opts) = ns;
+		return 0;
+	}
+	snprintf(allowed, sizeof allowed,
+		 "allowed is a time like 500ms, 90s, 10m, 2h or 7d, from %s to %s",
+		 sk_duration_print(option->min, least), sk_duration_print(max, most));
+	return bad(option, value, where, diag, allowed);
+}
+
 static int set_choice(const struct sk_option *option, void *opts, const char *value,
 		      const char *where, struct sk_diag *diag)
 {
@@ -137,6 +155,8 @@ static int set(const struct sk_option *option, void *opts, const char *value, co
 		return set_number(option, opts, value, where, diag);
 	case SK_OPTION_FLOAT:
 		return set_float(option, opts, value, where, diag);
+	case SK_OPTION_DURATION:
+		return set_duration(option, opts, value, where, diag);
 	case SK_OPTION_CHOICE:
 		return set_choice(option, opts, value, where, diag);
 	case SK_OPTION_LIST: {

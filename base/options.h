@@ -20,13 +20,14 @@
 #include <stdio.h>
 
 enum sk_option_kind {
-	SK_OPTION_FLAG,   /* bool; no value */
-	SK_OPTION_STRING, /* const char * */
-	SK_OPTION_UINT,   /* uint64_t, min..max */
-	SK_OPTION_BYTES,  /* uint64_t, min..max; K, M, G, T are powers of 1024 */
-	SK_OPTION_FLOAT,  /* double, fmin..fmax */
-	SK_OPTION_CHOICE, /* int: the index into `choices` */
-	SK_OPTION_LIST,   /* struct sk_option_list: may be given again */
+	SK_OPTION_FLAG,     /* bool; no value */
+	SK_OPTION_STRING,   /* const char * */
+	SK_OPTION_UINT,     /* uint64_t, min..max */
+	SK_OPTION_BYTES,    /* uint64_t, min..max; K, M, G, T are powers of 1024 */
+	SK_OPTION_FLOAT,    /* double, fmin..fmax */
+	SK_OPTION_DURATION, /* uint64_t, nanoseconds, min..max (base/duration.h) */
+	SK_OPTION_CHOICE,   /* int: the index into `choices` */
+	SK_OPTION_LIST,     /* struct sk_option_list: may be given again */
 };
 
 struct sk_option {

@@ -11,6 +11,7 @@ struct opts {
 	const char *name;
 	uint64_t count, size;
 	double heat;
+	uint64_t pause;
 	int colour;
 	struct sk_option_list stops;
 };
@@ -26,6 +27,8 @@ static const struct sk_option table[] = {
 	{"size", 's', SK_OPTION_BYTES, AT(size), "SIZE", "1K", .min = 1, .help = "How big."},
 	{"heat", 't', SK_OPTION_FLOAT, AT(heat), "T", "0.5", .fmin = 0, .fmax = 2,
 	 .help = "How hot."},
+	{"pause", 0, SK_OPTION_DURATION, AT(pause), "TIME", "2s", .min = 100000000,
+	 .max = UINT64_C(3600000000000), .help = "How long to wait."},
 	{"colour", 0, SK_OPTION_CHOICE, AT(colour), NULL, "green", .choices = colours,
 	 .help = "Which."},
 	{"stop", 0, SK_OPTION_LIST, AT(stops), "TEXT", .help = "Where to end."},
@@ -63,6 +66,7 @@ static void test_defaults(void **state)
 	assert_int_equal(opts.count, 7);
 	assert_int_equal(opts.size, 1024);
 	assert_true(opts.heat == 0.5);
+	assert_int_equal(opts.pause, 2000000000);
 	assert_int_equal(opts.colour, 1);
 	assert_int_equal(opts.stops.n_items, 0);
 	assert_int_equal(n_rest, 0);
@@ -90,6 +94,8 @@ static void test_every_spelling(void **state)
 			 0); /* the last one stands */
 	assert_int_equal(opts.count, 13);
 	assert_string_equal(opts.name, "");
+	assert_int_equal(PARSE("--pause", "1.5m"), 0);
+	assert_int_equal(opts.pause, UINT64_C(90000000000));
 	assert_int_equal(PARSE("--stop", "a", "--stop=b"), 0);
 	assert_int_equal(opts.stops.n_items, 2);
 	assert_string_equal(opts.stops.items[0], "a");
@@ -156,6 +162,9 @@ static void test_faults_are_sentences(void **state)
 		{{"--heat", "inf"}, "inf"},
 		{{"--heat", "2.5"}, "2.5"},
 		{{"--heat", ""}, "--heat"},
+		{{"--pause", "0"}, "like 500ms, 90s, 10m, 2h or 7d, from 0.1s to 60m"},
+		{{"--pause", "61m"}, "61m"},
+		{{"--pause", "1w"}, "1w"},
 		{{"--colour", "blue"}, "blue"},
 		{{"--fast=maybe"}, "maybe"},
 	};
@@ -230,6 +239,7 @@ static void test_help_tells_everything(void **state)
 					    "-s, --size SIZE",
 					    "--colour red|green",
 					    "--stop TEXT",
+					    "--pause TIME",
 					    "How many. Default: 7.",
 					    "Two.",
 					    "some thing x",

@@ -212,13 +212,15 @@ int sk_check_cache(int mode, const struct sk_cache_opts *cache)
 	return 0;
 }
 
-int sk_check_session(const char *name)
+int sk_check_session(const char *what, const char *name)
 {
 	static const char allowed[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 	if (name && (!name[0] || strlen(name) > 64 || name[strspn(name, allowed)]))
-		return sk_said(EX_USAGE, "--session: a name is 1 to 64 letters (without accents), "
-					 "digits, '.', '_' and '-'");
+		return sk_said(EX_USAGE,
+			       "%s: a name is 1 to 64 letters (without accents), digits, '.', '_' "
+			       "and '-'",
+			       what);
 	return 0;
 }
 

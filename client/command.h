@@ -16,7 +16,8 @@ struct sk_command {
 };
 
 extern const struct sk_command sk_command_generate, sk_command_tokenize, sk_command_detokenize,
-	sk_command_status, sk_command_model, sk_command_ppl, sk_command_compare;
+	sk_command_status, sk_command_model, sk_command_ppl, sk_command_compare,
+	sk_command_sessions, sk_command_ps, sk_command_top;
 
 extern const char sk_command_exits[]; /* the exit codes, for help */
 
@@ -70,8 +71,8 @@ struct sk_cache_opts {
 /* What the table cannot: numbers whose default lies beyond their bound, sinks in window mode (enum of
  * struct streamkv_policy). 0, or the exit code. */
 int sk_check_cache(int mode, const struct sk_cache_opts *cache);
-/* 0, or the exit code; NULL is fine. */
-int sk_check_session(const char *name);
+/* 0, or the exit code after saying, of `what`, how a session may be named; NULL is fine. */
+int sk_check_session(const char *what, const char *name);
 struct streamkv_policy sk_policy_of(int mode, const struct sk_cache_opts *cache);
 
 double sk_now_s(void); /* seconds of the monotonic clock */

@@ -360,7 +360,7 @@ static int run(const void *from, int n_rest, char **rest)
 		return sk_said(EX_USAGE, "--endless and --max-tokens: give one of them");
 	exit_code = sk_check_cache(opts->mode, &opts->cache);
 	if (!exit_code)
-		exit_code = sk_check_session(opts->session);
+		exit_code = sk_check_session("--session", opts->session);
 	/* Input first: in a pipeline of two the second must not hold a place while it waits for the first. */
 	if (!exit_code)
 		exit_code = sk_read_input(n_rest, rest, &input);

@@ -8,7 +8,8 @@
 
 static const struct sk_command *const commands[] = {
 	&sk_command_generate, &sk_command_tokenize, &sk_command_detokenize, &sk_command_ppl,
-	&sk_command_compare,  &sk_command_status,   &sk_command_model,
+	&sk_command_compare,  &sk_command_sessions, &sk_command_ps,         &sk_command_top,
+	&sk_command_status,   &sk_command_model,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -88,9 +89,8 @@ int main(int argc, char **argv)
 	const char *name = argc > 1 ? argv[1] : NULL;
 
 	if (!name)
-		return sk_said(EX_USAGE, "a command is wanted: generate, ppl, compare, tokenize, "
-					 "detokenize, status or model; "
-					 "see streamkv-client --help");
+		return sk_said(EX_USAGE, "a command is wanted: generate, sessions, ps, top, status "
+					 "and more; see streamkv-client --help");
 	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
 		return show_overview();
 	if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)

@@ -210,7 +210,7 @@ static int run(const void *from, int n_rest, char **rest)
 	int exit_code =
 		sk_check_cache(opts->baseline ? STREAMKV_DEFAULT : opts->mode, &opts->cache);
 	if (!exit_code)
-		exit_code = sk_check_session(opts->session);
+		exit_code = sk_check_session("--session", opts->session);
 	if (exit_code)
 		return exit_code;
 	exit_code = sk_read_file(file, &text);

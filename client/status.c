@@ -56,6 +56,7 @@ static int print_json(const struct streamkv_status *s, bool profile)
 		{"uptime_ns", s->uptime_ns},
 		{"connections", s->connections},
 		{"sessions", s->sessions},
+		{"stored", s->stored},
 		{"running", s->running},
 		{"paused", s->paused},
 		{"queued", s->queued},
@@ -110,17 +111,18 @@ static int print_text(const struct streamkv_status *s, bool profile)
 		text, sizeof text,
 		"server       %s, process %u, up %.0f s\n"
 		"model        %s on %s, %.0f MB of weights, %.0f MB of scratch\n"
-		"clients      %u connected, %u sessions, %u requests running, %u of them paused, "
-		"%u queued\n"
+		"clients      %u connected, %u requests running, %u of them paused, %u queued\n"
+		"sessions     %u, %u of them stored\n"
 		"KV cache     %llu of %llu pages of %u tokens in use, %.0f of %.0f MB\n"
 		"since start  %llu requests, %llu prompt tokens, %llu generated tokens, %llu "
 		"steps\n",
 		s->server, s->pid, (double)s->uptime_ns * 1e-9, s->model, s->backend,
 		(double)s->weight_bytes / 1e6, (double)s->scratch_bytes / 1e6, s->connections,
-		s->sessions, s->running, s->paused, s->queued, (unsigned long long)s->pages_used,
-		(unsigned long long)s->pages_total, s->page_tokens, used, total,
-		(unsigned long long)s->requests, (unsigned long long)s->prompt_tokens,
-		(unsigned long long)s->generated_tokens, (unsigned long long)s->steps);
+		s->running, s->paused, s->queued, s->sessions, s->stored,
+		(unsigned long long)s->pages_used, (unsigned long long)s->pages_total,
+		s->page_tokens, used, total, (unsigned long long)s->requests,
+		(unsigned long long)s->prompt_tokens, (unsigned long long)s->generated_tokens,
+		(unsigned long long)s->steps);
 	int err = sk_write_out(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
 	return err || !profile ? err : print_profile(s);
 }

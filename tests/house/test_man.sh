@@ -13,7 +13,7 @@ fault()
 	status=1
 }
 
-for page in streamkvd.8 streamkv-client.1 streamkv-client-{generate,ppl,compare,tokenize,detokenize,status,model}.1; do
+for page in streamkvd.8 streamkv-client.1 streamkv-client-{generate,sessions,ps,top,ppl,compare,tokenize,detokenize,status,model}.1; do
 	file=$1/man/$page
 	if [ ! -s "$file" ]; then
 		fault "$file is not there"

@@ -87,8 +87,10 @@ add_request(struct listing *listing, const struct sk_request *request, enum sk_r
 
 static enum sk_request_state state_of(const struct sk_generation *g)
 {
-	if (sk_generation_waits(g))
+	if (sk_generation_waits(g) || sk_generation_is_ahead(g))
 		return SK_REQUEST_PAUSED;
+	if (g->session->is_moving)
+		return SK_REQUEST_FETCHING;
 	return g->prompt_done_ns ? SK_REQUEST_DECODE : SK_REQUEST_PROMPT;
 }
 

@@ -139,9 +139,6 @@ static int begin(struct streamkv *kv, const void *text, size_t n_bytes, const vo
 {
 	int fd = -1;
 
-	if (kv->stream)
-		return streamkv_fail(error, EBUSY,
-				     "a stream of this connection runs already; close it first");
 	if (n_bytes > kv->welcome.max_prompt_bytes)
 		return streamkv_fail(error, EMSGSIZE,
 				     "the text has %zu bytes, the daemon takes %llu (--max-prompt)",
@@ -166,7 +163,7 @@ static int begin(struct streamkv *kv, const void *text, size_t n_bytes, const vo
 		free(stream);
 		return err;
 	}
-	kv->stream = stream;
+	sk_list_append(&kv->streams, &stream->node);
 	*ret_stream = stream;
 	return 0;
 }

@@ -131,10 +131,6 @@ int streamkv_call(struct streamkv *kv, Sk__ClientMessage *message, const int *fd
 		  struct sk_frame *frame, Sk__ServerMessage **ret_message,
 		  struct streamkv_error *error)
 {
-	if (kv->stream)
-		return streamkv_fail(error, EBUSY,
-				     "a stream of this connection runs; close it first, or use "
-				     "another connection");
 	int err = streamkv_send(kv, message, fds, n_fds, error);
 	return err < 0 ? err : streamkv_answer(kv, message->request, frame, ret_message, error);
 }
@@ -153,9 +149,9 @@ int streamkv_answer(struct streamkv *kv, uint32_t request, struct sk_frame *fram
 			continue;
 		}
 		Sk__ServerMessage *answer = *ret_message;
-		if (answer->request != request) { /* of a stream that was closed before its end */
-			sk__server_message__free_unpacked(answer, NULL);
+		if (answer->request != request) {
 			sk_frame_finish(frame);
+			streamkv_hand_on(kv, answer);
 			continue;
 		}
 		if (answer->body_case != SK__SERVER_MESSAGE__BODY_FAILED)
@@ -237,7 +233,8 @@ static uint64_t now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static int greet(struct streamkv *kv, int timeout_ms, struct streamkv_error *error)
+static int greet(struct streamkv *kv, uint32_t ring_slots, int timeout_ms,
+		 struct streamkv_error *error)
 {
 	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
 	Sk__ServerMessage *answer;
@@ -247,6 +244,7 @@ static int greet(struct streamkv *kv, int timeout_ms, struct streamkv_error *err
 	int err;
 
 	hello.version = 1;
+	hello.ring_slots = ring_slots;
 	hello.client = "libstreamkv " SK_VERSION;
 	message.body_case = SK__CLIENT_MESSAGE__BODY_HELLO;
 	message.hello = &hello;
@@ -267,6 +265,12 @@ static int greet(struct streamkv *kv, int timeout_ms, struct streamkv_error *err
 int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **ret_kv,
 		     struct streamkv_error *error)
 {
+	return streamkv_connect_ring(socket_path, 0, timeout_ms, ret_kv, error);
+}
+
+int streamkv_connect_ring(const char *socket_path, uint32_t ring_slots, int timeout_ms,
+			  struct streamkv **ret_kv, struct streamkv_error *error)
+{
 	int fd = open_socket(socket_path ? socket_path : streamkv_default_socket(), error);
 	if (fd < 0)
 		return fd;
@@ -275,12 +279,13 @@ int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **
 		close(fd);
 		return streamkv_fail(error, ENOMEM, "not enough memory");
 	}
+	sk_list_init(&kv->streams);
 	int err = sk_channel_create(fd, &kv->channel);
 	if (err < 0) {
 		free(kv);
 		return streamkv_fail(error, -err, "%s", strerror(-err));
 	}
-	err = greet(kv, timeout_ms, error);
+	err = greet(kv, ring_slots, timeout_ms, error);
 	if (err < 0) {
 		streamkv_close(kv);
 		return err;
@@ -293,8 +298,8 @@ void streamkv_close(struct streamkv *kv)
 {
 	if (!kv)
 		return;
-	if (kv->stream)
-		streamkv_stream_detach(kv->stream);
+	for (struct sk_list *node; (node = sk_list_pop(&kv->streams));)
+		sk_container_of(node, struct streamkv_stream, node)->kv = NULL;
 	sk_channel_destroy(kv->channel);
 	sk_ring_reader_destroy(kv->ring);
 	if (kv->welcome_message)

@@ -1,6 +1,7 @@
 /* A connection's insides, for the files of libstreamkv. */
 #pragma once
 
+#include "base/list.h"
 #include "client/streamkv.h"
 #include "proto/channel.h"
 #include "proto/validate.h"
@@ -12,23 +13,35 @@ struct streamkv {
 	uint32_t last_request;
 	Sk__ServerMessage *welcome_message; /* what `welcome` points into */
 	struct streamkv_welcome welcome;
-	Sk__ServerMessage *shown;       /* what the last status or model points into */
-	struct streamkv_stream *stream; /* the one that runs, or NULL */
+	Sk__ServerMessage *shown; /* what the last status or model points into */
+	struct sk_list streams;   /* all that are not closed */
 	bool is_broken;
 };
 
+/* A slot, and when the daemon put it into the ring (its 32 bits of time, made whole). */
+struct streamkv_slot {
+	struct sk_slot slot;
+	uint64_t put_ns;
+};
+
 struct streamkv_stream {
+	struct sk_list node;
 	struct streamkv *kv;
+	void *context;
 	uint32_t request;
 	bool is_last;     /* the ring has nothing more of it */
 	bool is_finished; /* and this is how it ended: */
+	bool is_told;     /* as the caller knows */
 	struct streamkv_result result;
-	Sk__ServerMessage *finished; /* what result points into */
+	Sk__ServerMessage *finished; /* what result points into; or a Failed */
+	/* Slots that came while another stream was read: */
+	struct streamkv_slot *queue;
+	size_t queue_at, n_queue, queue_allocated;
 	char *stop_string;
 	uint64_t prompt_tokens, evaluated_tokens;
 	uint32_t queue_place;
 	uint64_t n_tokens;
-	double seconds;
+	uint64_t first_put_ns;
 	struct streamkv_step step;
 	uint8_t *text;
 	size_t n_text, text_allocated;
@@ -50,7 +63,7 @@ int streamkv_wait(struct streamkv *kv, int ring_fd, int timeout_ms, struct strea
 int streamkv_receive(struct streamkv *kv, struct sk_frame *frame, Sk__ServerMessage **ret_message,
 		     struct streamkv_error *error);
 /* Sends a request and waits for its one answer, with the frame for its descriptors. A Failed is an
- * error. */
+ * error. What comes for streams meanwhile is theirs. */
 int streamkv_call(struct streamkv *kv, Sk__ClientMessage *message, const int *fds, unsigned n_fds,
 		  struct sk_frame *frame, Sk__ServerMessage **ret_message,
 		  struct streamkv_error *error);
@@ -63,6 +76,23 @@ int streamkv_unexpected(struct streamkv *kv, Sk__ServerMessage *answer, struct s
 /* session.c */
 void streamkv_fill_session(struct streamkv_session *to, const Sk__SessionInfo *from);
 void streamkv_fill_policy(struct streamkv_policy *to, const Sk__Policy *from);
-/* The stream outlives its connection: it can only be closed. */
-void streamkv_stream_detach(struct streamkv_stream *stream);
 uint32_t streamkv_next_request(struct streamkv *kv);
+
+/* --- streams.c: whose what comes is --- */
+
+/* Takes `message` over and gives it to its stream; one of a stream that was closed is freed. */
+void streamkv_hand_on(struct streamkv *kv, Sk__ServerMessage *message);
+/* Gives all messages that have come to their streams: 0, or the fault that ends the connection. */
+int streamkv_take_messages(struct streamkv *kv, struct streamkv_error *error);
+/* The stream's next slot; those of others that lie before it go into their queues. 1, 0 none, -EPROTO, -ENOMEM. */
+int streamkv_take_slot(struct streamkv_stream *stream, struct streamkv_slot *ret_slot);
+
+/* --- stream.c: what it makes of it --- */
+
+/* Progress, the end, a refusal; takes `message` over. */
+void streamkv_stream_take(struct streamkv_stream *stream, Sk__ServerMessage *message);
+/* A whole token: 1, 0 none, or an error. */
+int streamkv_stream_token(struct streamkv_stream *stream, struct streamkv_token *ret_token,
+			  struct streamkv_error *error);
+/* Of one that is finished, and whose slots have all been taken: what streamkv_next() returns. */
+int streamkv_stream_end(struct streamkv_stream *stream, struct streamkv_error *error);

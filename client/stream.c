@@ -36,15 +36,19 @@ static int keep_text(struct streamkv_stream *stream, const struct sk_slot *slot)
 	return 0;
 }
 
-static void fill_token(struct streamkv_stream *stream, const struct sk_slot *slot,
+static void fill_token(struct streamkv_stream *stream, const struct streamkv_slot *from,
 		       struct streamkv_token *token)
 {
+	const struct sk_slot *slot = &from->slot;
+
 	stream->n_text = 0;
-	stream->seconds += (double)slot->since_us * 1e-6;
+	if (!stream->first_put_ns)
+		stream->first_put_ns = from->put_ns;
 	*token = (struct streamkv_token){
 		.id = slot->flags & SK_SLOT_NO_TOKEN ? -1 : slot->id,
 		.logprob = slot->logprob,
-		.seconds = stream->seconds,
+		.seconds = (double)(int64_t)(from->put_ns - stream->first_put_ns) * 1e-9,
+		.handed_ns = from->put_ns,
 		.position = stream->n_tokens,
 		.live = slot->live,
 		.evicted = slot->evicted,
@@ -75,30 +79,31 @@ static void take_step(struct streamkv_stream *stream, struct streamkv_token *tok
 	token->step = &stream->step;
 }
 
-/* A whole token out of the ring: 1, or 0 where there is none. Its slots were published together. */
-static int take_token(struct streamkv_stream *stream, struct streamkv_token *token,
-		      struct streamkv_error *error)
+/* Its slots were published together. */
+int streamkv_stream_token(struct streamkv_stream *stream, struct streamkv_token *token,
+			  struct streamkv_error *error)
 {
-	struct sk_slot slot;
+	struct streamkv_slot from;
 	int got;
 
-	while ((got = sk_ring_reader_next(stream->kv->ring, &slot)) == 1) {
-		if (slot.request != stream->request)
-			continue; /* of a stream that was closed before its end */
+	while ((got = streamkv_take_slot(stream, &from)) == 1) {
+		const struct sk_slot *slot = &from.slot;
 		stream->queue_place = 0;
-		if (!(slot.flags & SK_SLOT_CONTINUES))
-			fill_token(stream, &slot, token);
-		if (keep_text(stream, &slot) < 0)
+		if (!(slot->flags & SK_SLOT_CONTINUES))
+			fill_token(stream, &from, token);
+		if (keep_text(stream, slot) < 0)
 			return streamkv_fail(error, ENOMEM, "not enough memory");
-		if (slot.flags & SK_SLOT_MORE)
+		if (slot->flags & SK_SLOT_MORE)
 			continue;
-		stream->is_last = slot.flags & SK_SLOT_LAST;
-		if (slot.flags & SK_SLOT_STEP)
+		stream->is_last = slot->flags & SK_SLOT_LAST;
+		if (slot->flags & SK_SLOT_STEP)
 			take_step(stream, token);
 		token->text = stream->text;
 		token->n_text_bytes = stream->n_text;
 		return 1;
 	}
+	if (got == -ENOMEM)
+		return streamkv_fail(error, ENOMEM, "not enough memory");
 	return got < 0 ? streamkv_fail(error, EPROTO,
 				       "the daemon's token ring is not of this protocol")
 		       : 0;
@@ -108,8 +113,6 @@ static void finish(struct streamkv_stream *stream, Sk__ServerMessage *message)
 {
 	const Sk__Finished *from = message->finished;
 
-	stream->finished = message;
-	stream->is_finished = true;
 	stream->stop_string = strndup(from->stop_string.data ? (char *)from->stop_string.data : "",
 				      from->stop_string.len);
 	stream->result = (struct streamkv_result){
@@ -142,44 +145,41 @@ static void finish(struct streamkv_stream *stream, Sk__ServerMessage *message)
 		streamkv_fill_policy(&stream->result.policy, from->policy);
 }
 
-/* Takes what the socket has brought: progress, the end, a refusal. */
-static int take_messages(struct streamkv_stream *stream, struct streamkv_error *error)
+void streamkv_stream_take(struct streamkv_stream *stream, Sk__ServerMessage *message)
 {
-	struct sk_frame frame;
-	Sk__ServerMessage *message;
-	int got;
+	bool is_finished = message->body_case == SK__SERVER_MESSAGE__BODY_FINISHED,
+	     is_failed = message->body_case == SK__SERVER_MESSAGE__BODY_FAILED;
 
-	while ((got = streamkv_receive(stream->kv, &frame, &message, error)) == 1) {
-		sk_frame_finish(&frame);
-		if (message->request != stream->request) {
-			sk__server_message__free_unpacked(message, NULL);
-			continue;
-		}
-		if (message->body_case == SK__SERVER_MESSAGE__BODY_FINISHED &&
-		    !stream->is_finished) {
-			finish(stream, message);
-			return 0;
-		}
-		if (message->body_case == SK__SERVER_MESSAGE__BODY_PROGRESS) {
-			stream->prompt_tokens = message->progress->prompt_tokens;
-			stream->evaluated_tokens = message->progress->evaluated_tokens;
-			stream->queue_place = message->progress->queue_place;
-		}
-		int err = 0;
-		if (message->body_case == SK__SERVER_MESSAGE__BODY_FAILED) {
-			err = streamkv_fail(
-				error, message->failed->error > 0 ? message->failed->error : EIO,
-				"%s", message->failed->reason);
-			stream->is_last = stream->is_finished = true;
-			stream->result.stop = STREAMKV_STOP_REFUSED;
-			stream->result.error = err;
-			stream->result.reason = stream->result.stop_string = "";
-		}
-		sk__server_message__free_unpacked(message, NULL);
-		if (err < 0)
-			return err;
+	if (message->body_case == SK__SERVER_MESSAGE__BODY_PROGRESS) {
+		stream->prompt_tokens = message->progress->prompt_tokens;
+		stream->evaluated_tokens = message->progress->evaluated_tokens;
+		stream->queue_place = message->progress->queue_place;
 	}
-	return got;
+	if (stream->is_finished || (!is_finished && !is_failed)) {
+		sk__server_message__free_unpacked(message, NULL);
+		return;
+	}
+	stream->finished = message;
+	stream->is_finished = true;
+	if (is_finished) {
+		finish(stream, message);
+		return;
+	}
+	stream->is_last = true;
+	stream->result.stop = STREAMKV_STOP_REFUSED;
+	stream->result.error = message->failed->error > 0 ? -message->failed->error : -EIO;
+	stream->result.reason = stream->result.stop_string = "";
+}
+
+int streamkv_stream_end(struct streamkv_stream *stream, struct streamkv_error *error)
+{
+	const Sk__ServerMessage *message = stream->finished;
+	bool is_news = !stream->is_told;
+
+	stream->is_told = true;
+	return message->body_case == SK__SERVER_MESSAGE__BODY_FAILED && is_news
+		       ? streamkv_fail(error, -stream->result.error, "%s", message->failed->reason)
+		       : 0;
 }
 
 int streamkv_next(struct streamkv_stream *stream, int timeout_ms, struct streamkv_token *ret_token,
@@ -190,21 +190,23 @@ int streamkv_next(struct streamkv_stream *stream, int timeout_ms, struct streamk
 	if (!kv)
 		return streamkv_fail(error, ECONNRESET, "the connection was closed");
 	for (;;) {
-		int got = stream->is_last ? 0 : take_token(stream, ret_token, error);
+		int got = stream->is_last ? 0 : streamkv_stream_token(stream, ret_token, error);
 		if (got != 0)
 			return got;
 		/* Finished comes after the ring's last slot; where there is none (refused,
 		 * disconnected), it is the end. */
 		if (stream->is_finished)
-			return 0;
+			return streamkv_stream_end(stream, error);
 		bool has_slot = !stream->is_last && sk_ring_reader_wait(kv->ring);
 		if (has_slot)
 			continue;
-		got = take_messages(stream, error);
-		if (got < 0) {
+		got = streamkv_take_messages(kv, error);
+		if (got < 0 && !stream->is_finished) {
 			/* What the daemon had still written is read before its end is told. */
 			struct streamkv_error ignored;
-			int rest = stream->is_last ? 0 : take_token(stream, ret_token, &ignored);
+			int rest = stream->is_last
+					   ? 0
+					   : streamkv_stream_token(stream, ret_token, &ignored);
 			return rest == 1 ? 1 : got;
 		}
 		if (stream->is_finished)
@@ -246,9 +248,14 @@ const struct streamkv_result *streamkv_result(const struct streamkv_stream *stre
 	return &stream->result;
 }
 
-void streamkv_stream_detach(struct streamkv_stream *stream)
+void streamkv_set_context(struct streamkv_stream *stream, void *context)
 {
-	stream->kv = NULL;
+	stream->context = context;
+}
+
+void *streamkv_context(const struct streamkv_stream *stream)
+{
+	return stream->context;
 }
 
 void streamkv_stream_close(struct streamkv_stream *stream)
@@ -258,11 +265,12 @@ void streamkv_stream_close(struct streamkv_stream *stream)
 	if (stream->kv) {
 		if (!stream->is_finished && !stream->kv->is_broken)
 			(void)streamkv_cancel(stream, NULL);
-		stream->kv->stream = NULL;
+		sk_list_remove(&stream->node);
 	}
 	if (stream->finished)
 		sk__server_message__free_unpacked(stream->finished, NULL);
 	free(stream->stop_string);
+	free(stream->queue);
 	free(stream->text);
 	free(stream);
 }

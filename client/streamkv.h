@@ -21,6 +21,7 @@
  */
 #pragma once
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,10 @@ const char *streamkv_default_socket(void);
  * `timeout_ms` (-1: for ever). */
 int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **ret_kv,
 		     struct streamkv_error *error);
+/* The same with a ring of so many slots, a power of two from 256 to 1048576, instead of the daemon's default (0). A token
+ * takes a slot, a long one more: so far streams run ahead of their reader, then they pause. */
+int streamkv_connect_ring(const char *socket_path, uint32_t ring_slots, int timeout_ms,
+			  struct streamkv **ret_kv, struct streamkv_error *error);
 void streamkv_close(struct streamkv *kv); /* a stream that is left over only needs its close */
 
 struct streamkv_policy {
@@ -107,7 +112,9 @@ struct streamkv_step {
 struct streamkv_token {
 	int32_t id; /* -1: no token, but text that had been held back, or a step */
 	float logprob;
-	double seconds;    /* since the stream's first token, by the daemon's clock */
+	double seconds; /* from the stream's first token to handed_ns */
+	uint64_t
+		handed_ns; /* by CLOCK_MONOTONIC, in whole microseconds: when the daemon put it into the ring */
 	uint64_t position; /* of this token after the prompt, or in the evaluated text: 0, 1, ... */
 	uint32_t live;     /* entries cached before the step that evaluates it */
 	uint32_t evicted;  /* entries dropped by that step */
@@ -150,6 +157,7 @@ struct streamkv_result {
 		policy; /* that the session had; -1 and DEFAULT where it never began */
 };
 
+/* Several streams of a connection may run at once; the daemon refuses the 17th. */
 int streamkv_generate(struct streamkv *kv, const struct streamkv_generate *ask,
 		      struct streamkv_stream **ret_stream, struct streamkv_error *error);
 /* The next token: 1, or 0 at the end (then streamkv_result() is whole), -ETIMEDOUT, -EINTR (a
@@ -165,6 +173,20 @@ uint32_t streamkv_queue_place(const struct streamkv_stream *stream);
 int streamkv_cancel(struct streamkv_stream *stream, struct streamkv_error *error);
 const struct streamkv_result *streamkv_result(const struct streamkv_stream *stream);
 void streamkv_stream_close(struct streamkv_stream *stream); /* cancels if it still runs */
+
+/* Whatever the caller wants to find again at a stream; NULL at first. */
+void streamkv_set_context(struct streamkv_stream *stream, void *context);
+void *streamkv_context(const struct streamkv_stream *stream);
+
+/* --- Many streams in one thread --- */
+
+/* As streamkv_next(), of whichever stream of the connection has something: *ret_stream tells whose. Each one's end is
+ * told once; then -ENOENT where none is left. A fault of one stream names it, of the connection NULL. Tokens of others
+ * that come while one stream is read by streamkv_next() wait in this process' memory, in order. */
+int streamkv_next_any(struct streamkv *kv, int timeout_ms, struct streamkv_stream **ret_stream,
+		      struct streamkv_token *ret_token, struct streamkv_error *error);
+/* What poll() or an event loop waits for, before every wait. True: do not wait, there is something now. */
+bool streamkv_poll_fds(struct streamkv *kv, struct pollfd ret_fds[2]);
 
 /* --- Evaluate --- */
 

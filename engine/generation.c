@@ -1,6 +1,8 @@
 #include "engine/generation.h"
 #include "base/clock.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -285,18 +287,11 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 	return true;
 }
 
-static uint32_t since_last_us(const struct sk_generation *g, uint64_t now_ns)
-{
-	uint64_t us = g->last_token_ns ? (now_ns - g->last_token_ns) / 1000 : 0;
-	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
-}
-
 void sk_generation_scored(struct sk_generation *g, const struct sk_view *views, uint32_t n,
 			  const float *scores, uint64_t now_ns)
 {
 	struct sk_result *r = &g->result;
 	uint64_t row = g->input_at - n;
-	uint32_t since_us = since_last_us(g, now_ns);
 
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t target = sk_scoring_target(&g->scoring, row + i);
@@ -312,14 +307,11 @@ void sk_generation_scored(struct sk_generation *g, const struct sk_view *views, 
 			.request = g->request->id,
 			.id = g->input.ids[target],
 			.logprob = score,
-			.since_us = since_us,
 			.live = (uint32_t)views[i].live,
 			.evicted = n_evicted > UINT16_MAX ? UINT16_MAX : (uint16_t)n_evicted,
 		};
-		since_us = 0;
 		r->scored_tokens++;
 	}
-	g->last_token_ns = now_ns;
 	/* Scored, and not cached yet: what comes next goes on from it. */
 	if (!g->scoring.block)
 		g->session->last_id = g->input.ids[g->input_at];
@@ -418,7 +410,6 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 		.request = request->id,
 		.id = id,
 		.logprob = logprob,
-		.since_us = since_last_us(g, now_ns),
 		.live = view.live > UINT32_MAX ? UINT32_MAX : (uint32_t)view.live,
 		.evicted = view.n_evicted > UINT16_MAX ? UINT16_MAX : (uint16_t)view.n_evicted,
 		.flags = sk_tokenizer_is_special(tokenizer, id) ? SK_SLOT_SPECIAL : 0,
@@ -427,7 +418,6 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 		g->first_token_ns = now_ns;
 		r->first_token_ns = now_ns - request->arrived_ns;
 	}
-	g->last_token_ns = now_ns;
 	r->decode_ns = now_ns - g->first_token_ns;
 	g->drawn = (struct sk_mark){
 		.window = g->session->window, .last_id = id, .n_drawn = r->generated_tokens};
@@ -474,13 +464,16 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 static int put_all(struct sk_generation *g)
 {
 	struct sk_ring_writer *ring = g->request->ring;
+	uint32_t put_us = (uint32_t)(sk_clock_ns() / 1000);
 	int err = 0;
 
 	while (!err && g->queue_at < g->n_queue) {
-		const struct sk_slot *slot = &g->queue[g->queue_at];
+		struct sk_slot *slot = &g->queue[g->queue_at];
+		slot->put_us = put_us;
 		err = sk_ring_writer_put(ring, slot, slot->text, slot->n_text_bytes);
 		g->queue_at += !err;
 	}
+	g->slot.put_us = put_us;
 	return !err && g->has_slot ? sk_ring_writer_put(ring, &g->slot, g->text, g->n_text_bytes)
 				   : err;
 }

@@ -50,7 +50,7 @@ struct sk_generation {
 
 	struct sk_result result;
 	char reason[512];
-	uint64_t began_ns, prompt_done_ns, first_token_ns, last_token_ns, progress_ns;
+	uint64_t began_ns, prompt_done_ns, first_token_ns, progress_ns;
 	uint32_t most_pages;
 };
 

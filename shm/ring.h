@@ -57,10 +57,10 @@ struct sk_slot_step {
 struct sk_slot {
 	uint32_t request;
 	int32_t id;
-	float logprob;     /* of the token under the model, before sampling changes; natural log */
-	uint32_t since_us; /* since the slot before in this request; saturates */
-	uint32_t live;     /* entries cached before the step that evaluates this token */
-	uint16_t evicted;  /* entries dropped by that step; saturates */
+	float logprob;    /* of the token under the model, before sampling changes; natural log */
+	uint32_t put_us;  /* when it was put, by CLOCK_MONOTONIC in microseconds: the low 32 bits */
+	uint32_t live;    /* entries cached before the step that evaluates this token */
+	uint16_t evicted; /* entries dropped by that step; saturates */
 	uint8_t flags;
 	uint8_t n_text_bytes; /* <= SK_SLOT_TEXT_BYTES */
 	uint8_t text[SK_SLOT_TEXT_BYTES];

@@ -42,7 +42,7 @@ static inline struct sk_slot traffic_slot(uint64_t i, uint64_t n_tokens)
 		.request = (uint32_t)(1 + i % 7),
 		.id = (int32_t)(i & INT32_MAX),
 		.logprob = -(float)(hash % 1000),
-		.since_us = (uint32_t)hash,
+		.put_us = (uint32_t)hash,
 		.live = (uint32_t)(hash >> 8),
 		.evicted = (uint16_t)(hash >> 16),
 		.flags = (uint8_t)((hash >> 40 & 1 ? SK_SLOT_SPECIAL : 0) |
@@ -135,7 +135,7 @@ static inline int traffic_read(struct sk_ring_reader *reader, uint64_t n_tokens,
 		struct sk_slot expected = traffic_slot(i, n_tokens);
 		size_t n_expected = traffic_text(i, expected_text);
 		if (first.request != expected.request || first.id != expected.id ||
-		    first.logprob != expected.logprob || first.since_us != expected.since_us ||
+		    first.logprob != expected.logprob || first.put_us != expected.put_us ||
 		    first.live != expected.live || first.evicted != expected.evicted ||
 		    (first.flags & SK_SLOT_SPECIAL) != (expected.flags & SK_SLOT_SPECIAL) ||
 		    (slot.flags & SK_SLOT_LAST) != (expected.flags & SK_SLOT_LAST) ||

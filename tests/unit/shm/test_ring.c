@@ -110,7 +110,7 @@ static int put(struct rig *rig, uint64_t token, size_t n_bytes, uint8_t flags)
 	struct sk_slot slot = {.request = 3,
 			       .id = (int32_t)token,
 			       .logprob = -1.5f,
-			       .since_us = 9,
+			       .put_us = 9,
 			       .live = 100,
 			       .evicted = 2,
 			       .flags = flags,
@@ -154,7 +154,7 @@ static void expect_token(struct rig *rig, uint64_t token, size_t n_bytes, uint8_
 		assert_int_equal(!!(slot.flags & SK_SLOT_CONTINUES), piece > 0);
 		if (piece == 0) {
 			assert_true(slot.logprob == -1.5f);
-			assert_int_equal(slot.since_us, 9);
+			assert_int_equal(slot.put_us, 9);
 			assert_int_equal(slot.live, 100);
 			assert_int_equal(slot.evicted, 2);
 		}

@@ -16,7 +16,7 @@ struct sk_command {
 };
 
 extern const struct sk_command sk_command_generate, sk_command_tokenize, sk_command_detokenize,
-	sk_command_status, sk_command_model, sk_command_ppl, sk_command_compare,
+	sk_command_status, sk_command_model, sk_command_ppl, sk_command_compare, sk_command_bench,
 	sk_command_sessions, sk_command_ps, sk_command_top;
 
 extern const char sk_command_exits[]; /* the exit codes, for help */

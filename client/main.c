@@ -8,8 +8,8 @@
 
 static const struct sk_command *const commands[] = {
 	&sk_command_generate, &sk_command_tokenize, &sk_command_detokenize, &sk_command_ppl,
-	&sk_command_compare,  &sk_command_sessions, &sk_command_ps,         &sk_command_top,
-	&sk_command_status,   &sk_command_model,
+	&sk_command_compare,  &sk_command_bench,    &sk_command_sessions,   &sk_command_ps,
+	&sk_command_top,      &sk_command_status,   &sk_command_model,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

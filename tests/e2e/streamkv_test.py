@@ -94,8 +94,8 @@ class Daemon:
         return subprocess.run(self.command(*arguments), input=stdin, capture_output=True, **options)
 
     def start(self, *arguments, **options):
-        return Program(self.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                       **options)
+        options.setdefault("stderr", subprocess.PIPE)
+        return Program(self.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **options)
 
     def status(self):
         return json.loads(self.run("status", "--json").stdout)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_REQUESTS 8   /* of each place, where neither their number nor a time is given */
+#define DEFAULT_REQUESTS 8   /* a client, where neither their number nor a time is given */
 #define SLOW_MS          100 /* between a slow reader's tokens */
 
 struct opts {
@@ -30,7 +30,7 @@ static const struct sk_option options[] = {
 		 "which is the most, in an open one."},
 	{"requests", 'n', SK_OPTION_UINT, AT(requests), "N",
 	 .help = "Requests in all. 0 is all of a trace, else as many as come in --seconds, else 8 "
-		 "for each that runs at once."},
+		 "a client."},
 	{"seconds", 0, SK_OPTION_FLOAT, AT(seconds), "S", "0", .fmax = 1e7,
 	 .help = "Send none after so many seconds; 0 is no bound. Those that run are waited for."},
 	{"rate", 'r', SK_OPTION_STRING, AT(rate), "R",
@@ -204,8 +204,7 @@ static int fill_workload(const struct opts *opts, struct sk_bench *bench)
 	}
 	w->most = opts->requests || opts->trace || opts->seconds > 0
 			  ? opts->requests
-			  : (uint64_t)DEFAULT_REQUESTS * bench->tenants.n_tenants *
-				    (w->is_open ? 1 : bench->tenants.n_places);
+			  : (uint64_t)DEFAULT_REQUESTS * bench->tenants.n_tenants;
 	return exit_code;
 }
 

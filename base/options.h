@@ -61,6 +61,9 @@ struct sk_command_help {
 	const char *text;     /* paragraphs, divided by empty lines */
 	const char *examples; /* lines "command\n    what it does", or NULL */
 	const char *exits;    /* lines "code  meaning", or NULL */
+	/* Of a program whose configuration file has sections with options of their own, else NULL: */
+	const char *sections; /* paragraphs about them */
+	const struct sk_option *section_table;
 };
 
 /* Sets every default. A default that does not parse is a fault of the table: -EINVAL and a

@@ -29,7 +29,8 @@ static void wrap(FILE *out, const char *text, int indent, int column)
 	fputc('\n', out);
 }
 
-static void option_words(const struct sk_option *option, char *head, size_t n)
+/* "-s, --sink N"; in a configuration file "sink = N". */
+static void option_words(const struct sk_option *option, bool in_file, char *head, size_t n)
 {
 	char names[256];
 	const char *value = option->value_name;
@@ -39,6 +40,10 @@ static void option_words(const struct sk_option *option, char *head, size_t n)
 			at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? "|" : "",
 					       option->choices[i]);
 		value = names;
+	}
+	if (in_file) {
+		snprintf(head, n, "%s = %s", option->name, value ? value : "yes|no");
+		return;
 	}
 	char letter[8] = "";
 	if (option->letter)
@@ -53,17 +58,13 @@ static bool tells_default(const struct sk_option *option)
 	       strcmp(text, SK_OPTION_UNSET_TEXT) != 0;
 }
 
-void sk_options_help(FILE *out, const struct sk_command_help *help, const struct sk_option *table)
+static void help_options(FILE *out, const struct sk_option *table, bool in_file)
 {
-	fprintf(out, "%s: %s\n\nusage: %s [options]%s%s\n\n", help->name, help->summary, help->name,
-		help->synopsis[0] ? " " : "", help->synopsis);
-	wrap(out, help->text, 0, 0);
-	fprintf(out, "\noptions:\n");
 	for (const struct sk_option *option = table; option->name; option++) {
 		char head[400], text[1200];
 		if (!option->help)
 			continue;
-		option_words(option, head, sizeof head);
+		option_words(option, in_file, head, sizeof head);
 		int column = fprintf(out, "  %s", head);
 		if (column > 26)
 			fprintf(out, "\n%28s", "");
@@ -74,7 +75,22 @@ void sk_options_help(FILE *out, const struct sk_command_help *help, const struct
 			 tell ? option->default_text : "", tell ? "." : "");
 		wrap(out, text, 28, 28);
 	}
+}
+
+void sk_options_help(FILE *out, const struct sk_command_help *help, const struct sk_option *table)
+{
+	fprintf(out, "%s: %s\n\nusage: %s [options]%s%s\n\n", help->name, help->summary, help->name,
+		help->synopsis[0] ? " " : "", help->synopsis);
+	wrap(out, help->text, 0, 0);
+	fprintf(out, "\noptions:\n");
+	help_options(out, table, false);
 	fprintf(out, "  -h, --help                This text.\n");
+	if (help->sections) {
+		fprintf(out, "\nin the configuration file:\n");
+		wrap(out, help->sections, 0, 0);
+		fprintf(out, "\n");
+		help_options(out, help->section_table, true);
+	}
 	if (help->examples)
 		fprintf(out, "\nexamples:\n%s", help->examples);
 	if (help->exits)
@@ -108,6 +124,41 @@ static void verbatim(FILE *out, const char *heading, const char *text)
 	fprintf(out, ".fi\n");
 }
 
+static void troff_paragraphs(FILE *out, const char *text)
+{
+	while (*text) {
+		const char *end = strstr(text, "\n\n");
+		size_t n = end ? (size_t)(end - text) : strlen(text);
+		char *paragraph = strndup(text, n);
+		if (!paragraph)
+			return;
+		troff(out, paragraph);
+		free(paragraph);
+		fprintf(out, end ? "\n.PP\n" : "\n");
+		text += n + (end ? 2 : 0);
+	}
+}
+
+static void troff_options(FILE *out, const struct sk_option *table, bool in_file)
+{
+	for (const struct sk_option *option = table; option->name; option++) {
+		char head[400];
+		if (!option->help)
+			continue;
+		option_words(option, in_file, head, sizeof head);
+		fprintf(out, ".TP\n.B ");
+		troff(out, head);
+		fprintf(out, "\n");
+		troff(out, option->help);
+		if (tells_default(option)) {
+			fprintf(out, " Default: ");
+			troff(out, option->default_text);
+			fprintf(out, ".");
+		}
+		fprintf(out, "\n");
+	}
+}
+
 void sk_options_man(FILE *out, const struct sk_command_help *help, const struct sk_option *table,
 		    int section)
 {
@@ -124,33 +175,13 @@ void sk_options_man(FILE *out, const struct sk_command_help *help, const struct 
 	fprintf(out, "\n[options] ");
 	troff(out, help->synopsis);
 	fprintf(out, "\n.SH DESCRIPTION\n");
-	for (const char *text = help->text; *text;) {
-		const char *end = strstr(text, "\n\n");
-		size_t n = end ? (size_t)(end - text) : strlen(text);
-		char *paragraph = strndup(text, n);
-		if (!paragraph)
-			return;
-		troff(out, paragraph);
-		free(paragraph);
-		fprintf(out, end ? "\n.PP\n" : "\n");
-		text += n + (end ? 2 : 0);
-	}
+	troff_paragraphs(out, help->text);
 	fprintf(out, ".SH OPTIONS\n");
-	for (const struct sk_option *option = table; option->name; option++) {
-		char head[400];
-		if (!option->help)
-			continue;
-		option_words(option, head, sizeof head);
-		fprintf(out, ".TP\n.B ");
-		troff(out, head);
-		fprintf(out, "\n");
-		troff(out, option->help);
-		if (tells_default(option)) {
-			fprintf(out, " Default: ");
-			troff(out, option->default_text);
-			fprintf(out, ".");
-		}
-		fprintf(out, "\n");
+	troff_options(out, table, false);
+	if (help->sections) {
+		fprintf(out, ".SH CONFIGURATION FILE\n");
+		troff_paragraphs(out, help->sections);
+		troff_options(out, help->section_table, true);
 	}
 	verbatim(out, "EXAMPLES", help->examples);
 	verbatim(out, "EXIT STATUS", help->exits);

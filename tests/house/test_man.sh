@@ -31,5 +31,6 @@ done
 # Every option that --help shows is in the page.
 while read -r option; do
 	grep -qF -- "${option//-/\\-}" "$1/man/streamkvd.8" || fault "streamkvd.8 lacks $option"
-done < <("$1/bin/streamkvd" --help | grep -oE '^ +(-., )?--[a-z-]+' | grep -oE -- '--[a-z-]+' | grep -v -- --help)
+done < <("$1/bin/streamkvd" --help | grep -oE '^ +(-., )?--[a-z-]+' | grep -oE -- '--[a-z-]+' | grep -v -- --help
+	"$1/bin/streamkvd" --help | grep -oE '^  [a-z-]+ = ')
 exit $status

@@ -213,6 +213,8 @@ static void test_a_configuration_line(void **state)
 
 static char *printed(bool as_man)
 {
+	static const struct sk_option section[] = {
+		{"shade", 0, SK_OPTION_UINT, 0, "N", "3", .help = "How dark."}, {0}};
 	static const struct sk_command_help page = {
 		.name = "some thing",
 		.synopsis = "[X]",
@@ -220,6 +222,8 @@ static char *printed(bool as_man)
 		.text = "One.\n\nTwo.",
 		.examples = "  some thing x\n",
 		.exits = "   0  well\n",
+		.sections = "Three.\n\nFour.",
+		.section_table = section,
 	};
 	static char text[8192];
 	FILE *file = fmemopen(text, sizeof text, "w");
@@ -245,7 +249,10 @@ static void test_help_tells_everything(void **state)
 					    "some thing x",
 					    "   0  well",
 					    "does it",
-					    "-h, --help"};
+					    "-h, --help",
+					    "Four.",
+					    "shade = N",
+					    "How dark. Default: 3."};
 	(void)state;
 	const char *text = printed(false);
 	for (unsigned i = 0; i < sizeof words / sizeof *words; i++) {
@@ -260,6 +267,8 @@ static void test_help_tells_everything(void **state)
 	}
 	text = printed(true);
 	assert_ptr_equal(strstr(text, ".TH some-thing 1"), text);
+	assert_non_null(strstr(text, "Four."));
+	assert_non_null(strstr(text, "shade = N\nHow dark. Default: 3."));
 	for (const struct sk_option *option = table; option->name; option++) {
 		char name[64];
 		snprintf(name, sizeof name, "\\-\\-%s", option->name);

@@ -15,7 +15,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum sk_scarce { SK_SCARCE_TOKENS, SK_SCARCE_PLACES, SK_SCARCE_PAGES, SK_N_SCARCE };
+enum sk_scarce {
+	SK_SCARCE_TOKENS,
+	SK_SCARCE_PLACES,
+	SK_SCARCE_PAGES,
+	SK_SCARCE_ALLOWANCE, /* a user's own (allowance.h): between its sessions alone */
+	SK_N_SCARCE
+};
 
 /* What a user or a session has had, in SK_ONE_HAD for a token, place or page, by weight. Zeroed at first. */
 #define SK_ONE_HAD 65536u

@@ -213,6 +213,10 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		return err;
 	bool is_new = !session, had_bos = false;
 	if (is_new) {
+		if (request->session[0])
+			err = sk_engine_may_begin_session(engine, request->user, diag);
+		if (err < 0)
+			return err;
 		session = sk_session_create(&engine->pool, request->uid, request->session,
 					    &engine->options.policy);
 		if (!session)
@@ -239,6 +243,12 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	}
 	if (!err)
 		err = reserve_pages(engine, request, session, ret_n_pages, diag);
+	if (!err ||
+	    err == -ENOSPC) { /* one's own limit comes first: nobody else's pages help there */
+		int own = sk_engine_may_have_pages(engine, request->user, session, *ret_n_pages,
+						   diag);
+		err = own ? own : err;
+	}
 	if (!err && !may_take && sk_session_n_pages(session) > n_held + SMALL)
 		err = -ENOSPC;
 	if (!err && session->is_stored && !session->is_moving) {
@@ -277,7 +287,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	if (fetch)
 		sk_engine_begin_move(engine, fetch);
 	sk_queue_charge(&engine->scheduler, request->user, sk_session_n_pages(session) - n_held,
-			!engine->queue.n || request->place == 1);
+			may_take);
 	if (generation->marks && may_take)
 		sk_session_reserve_kept(session);
 	generation->user = request->user;

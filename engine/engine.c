@@ -213,8 +213,8 @@ static bool reap(struct sk_engine *engine)
 	return true;
 }
 
-/* How long to sleep when nobody wants to run: until a letter comes, or the first stalled reader's
- * time is up. 0: a reader has made room meanwhile. */
+/* How long to sleep when nobody may run: until a letter comes, the first stalled reader's time is up, or a user has
+ * allowance again. 0: a reader has made room meanwhile. */
 static int sleep_ms(struct sk_engine *engine)
 {
 	uint64_t now_ns = sk_clock_ns(), least_ns = UINT64_MAX;
@@ -242,6 +242,13 @@ static int sleep_ms(struct sk_engine *engine)
 	}
 	if (engine->next_end_ns != UINT64_MAX) {
 		uint64_t left_ns = engine->next_end_ns > now_ns ? engine->next_end_ns - now_ns : 0;
+		least_ns = left_ns < least_ns ? left_ns : least_ns;
+	}
+	sk_list_for_each (node, &engine->users) {
+		const struct sk_user *user = sk_container_of(node, struct sk_user, node);
+		if (!user->resumes_ns)
+			continue;
+		uint64_t left_ns = user->resumes_ns > now_ns ? user->resumes_ns - now_ns : 0;
 		least_ns = left_ns < least_ns ? left_ns : least_ns;
 	}
 	if (least_ns == UINT64_MAX)

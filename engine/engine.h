@@ -15,6 +15,7 @@
 #include "backend/backend.h"
 #include "base/diag.h"
 #include "engine/event.h"
+#include "engine/limits.h"
 #include "engine/request.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
@@ -40,6 +41,7 @@ struct sk_engine_options {
 	struct sk_store
 		*store; /* where idle sessions go, and all named ones at the end; outlives the
 				    * engine. NULL: nowhere */
+	struct sk_limits_table limits; /* of users; copied */
 	/* Told while weights are packed, on the calling thread; may be NULL. */
 	void (*progress)(void *context, uint64_t n_bytes_done, uint64_t n_bytes_total);
 	void *progress_context;

@@ -67,6 +67,21 @@ static int open_pool(struct sk_engine *engine, struct sk_diag *diag)
 	return sk_pool_promise(&engine->pool, n_borrowed(options));
 }
 
+/* The caller's may go. */
+static int copy_limits(struct sk_engine *engine, const struct sk_limits_table *limits,
+		       struct sk_diag *diag)
+{
+	engine->options.limits.named = NULL;
+	if (!limits->n_named)
+		return 0;
+	size_t n_bytes = limits->n_named * sizeof *limits->named;
+	engine->options.limits.named = malloc(n_bytes);
+	if (!engine->options.limits.named)
+		return sk_diag_fail(diag, ENOMEM, "not enough memory");
+	memcpy(engine->options.limits.named, limits->named, n_bytes);
+	return 0;
+}
+
 static int alloc_step(struct sk_engine *engine, struct sk_diag *diag)
 {
 	uint32_t n_tokens = engine->options.step_tokens, n_sessions = engine->options.max_batch;
@@ -129,8 +144,8 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	sk_list_init(&engine->users);
 	sk_queue_init(&engine->queue);
 
-	int err = 0;
-	if (engine->n_ids > engine->config.n_vocab)
+	int err = copy_limits(engine, &options->limits, diag);
+	if (!err && engine->n_ids > engine->config.n_vocab)
 		err = sk_diag_fail(diag, EINVAL,
 				   "%s: the tokenizer has %u tokens, the model only %u",
 				   sk_model_path(model), engine->n_ids, engine->config.n_vocab);
@@ -182,6 +197,7 @@ void sk_engine_destroy(struct sk_engine *engine)
 	sk_list_for_each (node, &engine->clients)
 		sk_engine_destroy_client(sk_container_of(node, struct sk_engine_client, node));
 	sk_users_finish(&engine->users);
+	free(engine->options.limits.named);
 	if (engine->events.letters.next) {
 		for (struct sk_event *event; (event = sk_engine_next_event(engine));)
 			sk_event_destroy(event);

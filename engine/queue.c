@@ -37,6 +37,8 @@ static uint64_t had(const struct sk_user *user, const struct sk_scheduler *sched
 
 static bool comes_before(const struct sk_user *a, const struct sk_user *b)
 {
+	if (a->is_held != b->is_held)
+		return b->is_held;
 	return a->would_have != b->would_have ? a->would_have < b->would_have
 					      : a->next->queued_ns < b->next->queued_ns;
 }
@@ -68,13 +70,23 @@ struct sk_request *sk_queue_order(struct sk_queue *queue, struct sk_list *users,
 			if (user->next && (!next || comes_before(user, next)))
 				next = user;
 		}
-		if (place == 1)
+		if (place == 1 && !next->is_held)
 			first = next->next;
 		next->next->place = place;
 		next->would_have += price(next, next->next->n_pages);
 		next->next = next->next->after;
 	}
 	return first;
+}
+
+bool sk_queue_is_waiting(const struct sk_list *users)
+{
+	sk_list_for_each (node, users) {
+		const struct sk_user *user = sk_container_of(node, struct sk_user, node);
+		if (user->n_queued && !user->is_held)
+			return true;
+	}
+	return false;
 }
 
 struct sk_request *sk_queue_victim(const struct sk_queue *queue, const struct sk_user *user)

@@ -34,8 +34,12 @@ static int check_free(struct sk_engine *engine, const struct sk_request *request
 		      struct sk_diag *diag)
 {
 	const struct sk_session *there = sk_engine_find_session(engine, request->uid, name);
-	if (!there)
-		return 0;
+	if (!there) {
+		const struct sk_user *user =
+			sk_user_of(&engine->users, &engine->options.limits, request->uid);
+		return user ? sk_engine_may_begin_session(engine, user, diag)
+			    : sk_diag_fail(diag, ENOMEM, "not enough memory");
+	}
 	if (!request->replace)
 		return sk_diag_fail(diag, EEXIST,
 				    "there is a session '%s' already; delete it first, or ask for "

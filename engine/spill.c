@@ -22,26 +22,33 @@ bool sk_engine_can_spill(const struct sk_engine *engine)
 	       (!engine->spill_failed_ns || sk_clock_ns() - engine->spill_failed_ns > TRY_AGAIN_NS);
 }
 
+static bool is_leaving(const struct sk_session *session)
+{
+	return session->is_moving && !session->is_stored && !session->is_busy;
+}
+
 /* The pages that the moves under way will give back. */
 static uint32_t n_leaving(const struct sk_engine *engine)
 {
 	uint32_t n = 0;
 	sk_list_for_each (node, &engine->sessions) {
 		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
-		if (session->is_moving && !session->is_stored && !session->is_busy)
+		if (is_leaving(session))
 			n += sk_session_n_pages(session);
 	}
 	return n;
 }
 
-/* Of those that hold pages of their own, the one that was used longest ago; but not `spared`. */
+/* Of those that hold pages of their own, the one that was used longest ago; but not `spared`. `uid`: of that user's, if
+ * it is not NULL. */
 static struct sk_session *least_used(const struct sk_engine *engine,
-				     const struct sk_session *spared)
+				     const struct sk_session *spared, const uid_t *uid)
 {
 	struct sk_session *least = NULL;
 	sk_list_for_each (node, &engine->sessions) {
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
 		if (is_idle(session) && session != spared && sk_session_n_pages(session) &&
+		    (!uid || session->uid == *uid) &&
 		    (!least || session->last_used_ns < least->last_used_ns))
 			least = session;
 	}
@@ -81,12 +88,35 @@ void sk_engine_spill_for(struct sk_engine *engine, const struct sk_request *requ
 	if (!sk_engine_can_spill(engine))
 		return;
 	while (n_coming < n_missing) {
-		struct sk_session *session = least_used(engine, own);
+		struct sk_session *session = least_used(engine, own, NULL);
 		struct sk_move *move =
 			session ? sk_engine_move_of(engine, SK_MOVE_OUT, session) : NULL;
 		if (!move)
 			return;
 		n_coming += sk_session_n_pages(session);
+		sk_engine_begin_move(engine, move);
+	}
+}
+
+void sk_engine_spill_own(struct sk_engine *engine, const struct sk_request *request)
+{
+	const uint64_t most =
+		request->user->limits->kv_bytes / sk_backend_page_bytes(engine->backend);
+	struct sk_session *own = sk_engine_find_session(engine, request->uid, request->session);
+	uint64_t n_held = request->n_pages;
+
+	sk_list_for_each (node, &engine->sessions) {
+		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (session->uid == request->uid && session != own && !is_leaving(session))
+			n_held += sk_session_n_pages(session);
+	}
+	while (n_held > most && sk_engine_can_spill(engine)) {
+		struct sk_session *session = least_used(engine, own, &request->uid);
+		struct sk_move *move =
+			session ? sk_engine_move_of(engine, SK_MOVE_OUT, session) : NULL;
+		if (!move)
+			return;
+		n_held -= sk_session_n_pages(session);
 		sk_engine_begin_move(engine, move);
 	}
 }

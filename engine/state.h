@@ -1,6 +1,6 @@
 /* The engine's insides, for the files of this room that share them: open.c (making one), engine.c (the
  * thread), clients.c (whose requests they are), waiting.c (who begins and who waits), admission.c (from a
- * request to a generation), step.c (a step). Everything here is the engine thread's once it runs, except what
+ * request to a generation), limits.c (what a user may have), step.c (a step). Everything here is the engine thread's once it runs, except what
  * says otherwise.
  */
 #pragma once
@@ -102,8 +102,8 @@ void sk_engine_destroy_client(struct sk_engine_client *client);
 /* --- admission.c --- */
 
 /* Begins the generation of a request whose prompt is tokens: 0. -ENOSPC where it has to wait for pages, or where it wants
- * many and may not take them now (*ret_n_pages: how many its session then has); -errno and a sentence where it is
- * refused. Then nothing has changed. */
+ * many and may not take them now (*ret_n_pages: how many its session then has); -EAGAIN where it has to wait for those of
+ * its user's own running requests; -errno and a sentence where it is refused. Then nothing has changed. */
 int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		  struct sk_engine_client *client, bool may_take, uint32_t *ret_n_pages,
 		  struct sk_diag *diag);
@@ -125,6 +125,17 @@ enum sk_chat_place sk_engine_chat_place(const struct sk_engine *engine,
 int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_policy *policy,
 			   struct sk_diag *diag);
 
+/* --- limits.c --- */
+
+/* Whether the user may have one more named session: 0, or -EDQUOT and a sentence. */
+int sk_engine_may_begin_session(const struct sk_engine *engine, const struct sk_user *user,
+				struct sk_diag *diag);
+/* Whether that session of the user's may have n_pages in all, beside its other sessions: 0; -EAGAIN once its running
+ * requests give theirs back; or -EDQUOT and a sentence. */
+int sk_engine_may_have_pages(const struct sk_engine *engine, const struct sk_user *user,
+			     const struct sk_session *session, uint32_t n_pages,
+			     struct sk_diag *diag);
+
 /* --- waiting.c --- */
 
 /* A request whose prompt is tokens: begins its generation, queues it, or finishes it as refused. Takes it
@@ -145,6 +156,8 @@ void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns);
 bool sk_engine_can_spill(const struct sk_engine *engine);
 /* Sends idle sessions to the store, so that the request's pages will be there once the moves have ended. */
 void sk_engine_spill_for(struct sk_engine *engine, const struct sk_request *request);
+/* The same of its own user's, where it is their limit that it would pass. */
+void sk_engine_spill_own(struct sk_engine *engine, const struct sk_request *request);
 /* A move of what the session holds; NULL without memory. */
 struct sk_move *sk_engine_move_of(struct sk_engine *engine, enum sk_move_kind kind,
 				  struct sk_session *session);

@@ -130,6 +130,25 @@ static uint64_t attention_share(const struct sk_engine *engine, const struct sk_
 			  all);
 }
 
+static void cut_to_allowances(struct sk_engine *engine, uint64_t now_ns)
+{
+	sk_list_for_each (node, &engine->users) {
+		struct sk_user *user = sk_container_of(node, struct sk_user, node);
+		user->resumes_ns = sk_allowance_cut(&user->allowance, &user->tenant, engine->wants,
+						    engine->n_generations,
+						    engine->options.step_tokens, now_ns);
+	}
+}
+
+static void take_from_allowances(struct sk_engine *engine, uint64_t now_ns)
+{
+	sk_list_for_each (node, &engine->users) {
+		struct sk_user *user = sk_container_of(node, struct sk_user, node);
+		sk_allowance_take(&user->allowance, &user->tenant, engine->wants,
+				  engine->n_generations, now_ns);
+	}
+}
+
 bool sk_engine_step(struct sk_engine *engine)
 {
 	struct sk_schedule_limits limits = {
@@ -139,19 +158,21 @@ bool sk_engine_step(struct sk_engine *engine)
 		.free_tokens = FREE_TOKENS,
 	};
 
+	uint64_t begun_ns = sk_clock_ns();
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
 		engine->wants[i] = (struct sk_want){.tenant = &g->user->tenant,
 						    .share = &g->session->share,
 						    .n_tokens = sk_generation_n_wanted(g)};
 	}
+	cut_to_allowances(engine, begun_ns);
 	if (engine->is_dead ||
 	    !sk_schedule(&engine->scheduler, engine->wants, engine->n_generations, &limits))
 		return false;
+	take_from_allowances(engine, begun_ns);
 
 	struct sk_batch batch;
 	uint32_t n_logits, n_scores;
-	uint64_t begun_ns = sk_clock_ns();
 	uint32_t n_spans = lay_out(engine, &batch, &n_logits, &n_scores, begun_ns);
 	if (!n_spans)
 		return true;

@@ -2,7 +2,15 @@
 
 #include <stdlib.h>
 
-struct sk_user *sk_user_of(struct sk_list *users, uid_t uid)
+static const struct sk_user_limits *limits_of(const struct sk_limits_table *limits, uid_t uid)
+{
+	for (size_t i = 0; i < limits->n_named; i++)
+		if (limits->named[i].uid == uid)
+			return &limits->named[i];
+	return &limits->others;
+}
+
+struct sk_user *sk_user_of(struct sk_list *users, const struct sk_limits_table *limits, uid_t uid)
 {
 	sk_list_for_each (node, users) {
 		struct sk_user *user = sk_container_of(node, struct sk_user, node);
@@ -13,7 +21,9 @@ struct sk_user *sk_user_of(struct sk_list *users, uid_t uid)
 	if (!user)
 		return NULL;
 	user->uid = uid;
-	user->tenant.weight = 1;
+	user->limits = limits_of(limits, uid);
+	user->tenant.weight = user->limits->weight ? (uint32_t)user->limits->weight : 1;
+	user->allowance.per_second = user->limits->tokens_per_second;
 	sk_list_append(users, &user->node);
 	return user;
 }

@@ -4,17 +4,22 @@
 #pragma once
 
 #include "base/list.h"
-#include "engine/scheduler.h"
+#include "engine/allowance.h"
+#include "engine/limits.h"
 
-#include <sys/types.h>
+#include <stdbool.h>
 
 struct sk_request;
 
 struct sk_user {
 	struct sk_list node; /* of the engine's users */
 	uid_t uid;
+	const struct sk_user_limits *limits; /* the engine's */
 	struct sk_tenant tenant;
-	uint32_t n_queued;                            /* requests that wait for pages */
+	struct sk_allowance allowance;
+	uint64_t resumes_ns; /* it has no allowance for any of its requests until then; 0: it has */
+	uint32_t n_queued;   /* requests that wait for pages */
+	bool is_held; /* and the first of them, for pages of its own alone: as serving the queue found it */
 	uint64_t n_prompt_tokens, n_generated_tokens; /* since the engine began */
 	/* for sk_queue_order(): */
 	struct sk_request *next; /* of its requests the first without a place */
@@ -23,6 +28,6 @@ struct sk_user {
 };
 
 /* The user of that uid, who is remembered as long as the engine lives: neither what one has had nor what one's sessions
- * have had may be forgotten with one's last request. NULL without memory. */
-struct sk_user *sk_user_of(struct sk_list *users, uid_t uid);
+ * have had may be forgotten with one's last request. The limits must stay as long. NULL without memory. */
+struct sk_user *sk_user_of(struct sk_list *users, const struct sk_limits_table *limits, uid_t uid);
 void sk_users_finish(struct sk_list *users);

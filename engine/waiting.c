@@ -50,6 +50,8 @@ void sk_engine_serve_queue(struct sk_engine *engine)
 	struct sk_request *request;
 	struct sk_diag diag;
 
+	sk_list_for_each (node, &engine->users)
+		sk_container_of(node, struct sk_user, node)->is_held = false;
 	while ((request = sk_queue_order(&engine->queue, &engine->users, &engine->scheduler))) {
 		struct sk_engine_client *client =
 			sk_engine_find_client(engine, request->connection);
@@ -57,6 +59,11 @@ void sk_engine_serve_queue(struct sk_engine *engine)
 		if (err == -ENOSPC && sk_engine_may_fit(engine, request, request->n_pages)) {
 			sk_engine_spill_for(engine, request);
 			break;
+		}
+		if (err == -EAGAIN) { /* nor do its user's others: they keep their order */
+			sk_engine_spill_own(engine, request);
+			request->user->is_held = true;
+			continue;
 		}
 		if (err < 0) {
 			refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
@@ -73,13 +80,22 @@ static void wait_in_line(struct sk_engine *engine, struct sk_request *request,
 			 struct sk_engine_client *client, uint32_t n_pages)
 {
 	char reason[128];
+	const struct sk_user *user = request->user;
 
+	if (user->limits->max_queued && user->n_queued >= user->limits->max_queued) {
+		snprintf(reason, sizeof reason,
+			 "no room in the KV cache now, and your limit of %u waiting request%s is "
+			 "reached; try again when one is through",
+			 user->n_queued, user->n_queued == 1 ? "" : "s");
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
+		return;
+	}
 	if (engine->queue.n >= engine->options.queue_most) {
 		snprintf(
 			reason, sizeof reason,
 			"the KV cache is full, and so is the queue of %u requests that wait for it",
 			engine->queue.n);
-		struct sk_request *victim = sk_queue_victim(&engine->queue, request->user);
+		struct sk_request *victim = sk_queue_victim(&engine->queue, user);
 		if (!victim) {
 			sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
 			return;
@@ -109,14 +125,15 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 				 request->diag.text);
 		return;
 	}
-	request->user = sk_user_of(&engine->users, request->uid);
+	request->user = sk_user_of(&engine->users, &engine->options.limits, request->uid);
 	if (!request->user) {
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOMEM, diag.text);
 		return;
 	}
 	/* A session that has its pages goes on past those who wait for some: so it gives them back the sooner. */
-	int err = sk_engine_try(engine, request, client, !engine->queue.n, &n_pages, &diag);
-	if (err == -ENOSPC && sk_engine_may_fit(engine, request, n_pages))
+	bool may_take = !request->user->n_queued && !sk_queue_is_waiting(&engine->users);
+	int err = sk_engine_try(engine, request, client, may_take, &n_pages, &diag);
+	if (err == -EAGAIN || (err == -ENOSPC && sk_engine_may_fit(engine, request, n_pages)))
 		wait_in_line(engine, request, client, n_pages);
 	else if (err < 0)
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
@@ -150,14 +167,15 @@ void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns)
 
 	if (!most_ns || !engine->queue.n) /* as at nearly every step */
 		return;
-	snprintf(reason, sizeof reason,
-		 "no room in the KV cache within %.3g s; try again, or ask "
-		 "for a smaller window",
-		 (double)most_ns * 1e-9);
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (now_ns - request->queued_ns >= most_ns)
-			refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
+		if (now_ns - request->queued_ns < most_ns)
+			continue;
+		snprintf(reason, sizeof reason,
+			 "no room in %s within %.3g s; try again, or ask for a smaller window",
+			 request->user->is_held ? "your part of the KV cache" : "the KV cache",
+			 (double)most_ns * 1e-9);
+		refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
 	}
 	if (engine->queue.n < n_before)
 		sk_engine_serve_queue(engine);

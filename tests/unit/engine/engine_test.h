@@ -24,6 +24,7 @@ static uint64_t n_connections;
 
 static uint64_t engine_queue_timeout_ns = 600000000000;
 static struct sk_store *engine_store; /* NULL: none */
+static struct sk_limits_table engine_limits;
 
 struct client {
 	uint64_t connection;
@@ -45,6 +46,7 @@ static inline int open_engine(void **state)
 		.queue_most = 4,
 		.queue_timeout_ns = engine_queue_timeout_ns,
 		.store = engine_store,
+		.limits = engine_limits,
 	};
 	if (sk_model_open(sk_test_model("pythia-books"), &model, &diag) < 0 ||
 	    sk_tokenizer_open(model, &tokenizer, &diag) < 0 ||

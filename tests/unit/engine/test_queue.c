@@ -120,6 +120,33 @@ static void test_going_past_costs(void **state)
 	assert_int_equal(serve(), 0);
 }
 
+/* Who waits for pages of his own alone comes last, and does not stand in anybody's way; the order of others stays. */
+static void test_who_is_held_comes_last(void **state)
+{
+	(void)state;
+	assert_false(sk_queue_is_waiting(&everybody));
+	add(0, 0, 2);
+	add(1, 1, 4);
+	add(2, 0, 2);
+	add(3, 2, 4);
+	assert_true(sk_queue_is_waiting(&everybody));
+	users[0].is_held = true;
+	assert_ptr_equal(sk_queue_order(&queue, &everybody, &scheduler), requests[1]);
+	const int expected[] = {1, 3, 0, 2};
+	for (uint32_t i = 0; i < 4; i++)
+		assert_int_equal(requests[expected[i]]->place, i + 1);
+	assert_int_equal(serve(), 1);
+	assert_true(sk_queue_is_waiting(&everybody));
+	assert_int_equal(serve(), 3);
+	assert_false(sk_queue_is_waiting(&everybody));
+	assert_null(sk_queue_order(&queue, &everybody, &scheduler));
+	assert_int_equal(requests[0]->place, 1);
+	users[0].is_held = false;
+	assert_true(sk_queue_is_waiting(&everybody));
+	assert_int_equal(serve(), 0);
+	assert_int_equal(serve(), 2);
+}
+
 static void test_who_makes_room(void **state)
 {
 	(void)state;
@@ -149,6 +176,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_users_take_turns, begin, finish),
 		cmocka_unit_test_setup_teardown(test_pages_are_shared_by_weight, begin, finish),
 		cmocka_unit_test_setup_teardown(test_going_past_costs, begin, finish),
+		cmocka_unit_test_setup_teardown(test_who_is_held_comes_last, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_makes_room, begin, finish),
 	};
 	return sk_test_run(tests, NULL, NULL);

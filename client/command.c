@@ -23,6 +23,7 @@ const char sk_command_exits[] =
 	"  74  output cannot be written\n"
 	"  75  the daemon refused (its caches are full, the session is busy), or died: try again\n"
 	"  76  what answers is no streamkvd, or of another version\n"
+	"  77  the administrator's limit for you is reached, and does not pass by itself\n"
 	" 130  ended by Ctrl-C, after what had been generated was printed (143: by SIGTERM)\n"
 	" 141  the reader of standard output has gone (as the shell shows SIGPIPE)\n";
 
@@ -58,6 +59,8 @@ int sk_exit_code_of(int err)
 	case -EMSGSIZE:
 	case -EOVERFLOW:
 		return EX_DATAERR;
+	case -EDQUOT:
+		return EX_NOPERM;
 	default:
 		return EX_TEMPFAIL;
 	}

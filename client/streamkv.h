@@ -143,7 +143,8 @@ const char *streamkv_mode_name(int mode); /* "streaming"; "unknown" of what is n
 struct streamkv_result {
 	enum streamkv_stop stop;
 	const char *reason; /* a sentence, or "" */
-	int error;          /* with REFUSED: -errno of the cause. -EBUSY, -ENOSPC: try again */
+	int error; /* with REFUSED: -errno of the cause. -EBUSY, -ENOSPC: try again; -EDQUOT: the
+			     * administrator's limit for the user, which does not pass by itself */
 	const char *stop_string;
 	uint64_t prompt_tokens, evaluated_tokens, reused_tokens, generated_tokens, evicted_tokens,
 		evictions;

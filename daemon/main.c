@@ -151,6 +151,7 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 		.queue_timeout_ns = (uint64_t)(options->queue_timeout * 1e9),
 		.session_ttl_ns = (uint64_t)(options->session_ttl * 1e9),
 		.store = daemon->store,
+		.limits = options->limits,
 		.progress = sk_progress_show,
 		.progress_context = &progress,
 	};

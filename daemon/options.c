@@ -102,6 +102,29 @@ const struct sk_option sk_daemon_option_table[] = {
 	{0},
 };
 
+#undef AT
+#define AT(member) offsetof(struct sk_user_limits, member)
+
+const struct sk_option sk_user_option_table[] = {
+	{"weight", 0, SK_OPTION_UINT, AT(weight), "N", "1", .min = 1, .max = 1000,
+	 .help = "The user's share of whatever users are short of: tokens of a step, places in it, "
+		 "room in the KV cache. Beside a user of weight 1, one of weight 3 gets three "
+		 "times as much."},
+	{"max-sessions", 0, SK_OPTION_UINT, AT(max_sessions), "N", "0", .max = 1000000,
+	 .help = "Named sessions that the user may have. 0: any number."},
+	{"max-queued", 0, SK_OPTION_UINT, AT(max_queued), "N", "0", .max = 4096,
+	 .help = "Requests of the user that may wait for room in the KV cache; further ones are "
+		 "refused. 0: as many as --queue has places."},
+	{"kv-memory", 0, SK_OPTION_BYTES, AT(kv_bytes), "SIZE", "0",
+	 .help = "Memory for the KV caches of all the user's sessions together. A request that "
+		 "would need more waits for the user's own, and nobody waits behind it. 0: all "
+		 "that there is."},
+	{"tokens-per-second", 0, SK_OPTION_UINT, AT(tokens_per_second), "N", "0", .max = 1u << 30,
+	 .help = "Tokens that the model runs for the user in a second, prompts included; what is "
+		 "left of a second is kept for one more. 0: no limit."},
+	{0},
+};
+
 const struct sk_command_help sk_daemon_help = {
 	.name = "streamkvd",
 	.synopsis = "",
@@ -127,6 +150,12 @@ const struct sk_command_help sk_daemon_help = {
 		 "  71  the system refused something (memory, descriptors)\n"
 		 "  73  the socket could not be made\n"
 		 "  78  the configuration file is wrong\n",
+	.sections =
+		"Options stand in the configuration file as name = value, without dashes, before "
+		"any section or under [streamkvd]. What follows is for users: a section "
+		"[user NAME] or [user UID] for one of them, and [user *] for those who have none. "
+		"What a user's section leaves out is as [user *] says it.",
+	.section_table = sk_user_option_table,
 };
 
 const char *sk_daemon_state_dir(const struct sk_daemon_options *options)

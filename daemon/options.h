@@ -1,7 +1,9 @@
-/* The daemon's options: one table for argv, the configuration file, --help and the man page. */
+/* The daemon's options: one table for argv, the configuration file, --help and the man page; and one for what the file
+ * says of users. */
 #pragma once
 
 #include "base/options.h"
+#include "engine/limits.h"
 
 struct sk_daemon_options {
 	const char *model, *socket, *config, *instructions, *state_dir;
@@ -10,6 +12,7 @@ struct sk_daemon_options {
 	uint64_t max_tokens, max_prompt, max_connections, ring_slots, socket_mode, queue;
 	double stall_timeout, hello_timeout, queue_timeout, session_ttl;
 	bool version, man, check_config;
+	struct sk_limits_table limits; /* from the configuration file alone */
 };
 
 enum { SK_BACKEND_AUTO, SK_BACKEND_CUDA, SK_BACKEND_CPU };
@@ -17,11 +20,12 @@ enum { SK_ACTIVATIONS_ROUNDED, SK_ACTIVATIONS_EXACT };
 enum { SK_KV_CHOICE_AUTO, SK_KV_CHOICE_F32, SK_KV_CHOICE_F16 };
 
 extern const struct sk_option sk_daemon_option_table[];
+extern const struct sk_option sk_user_option_table[]; /* of struct sk_user_limits */
 extern const struct sk_command_help sk_daemon_help;
 
-/* Reads a configuration file (INI: "name = value" lines, sections are passed over) into the
- * options. Its strings are kept until the program ends. -ENOENT where there is none, -EINVAL and a
- * sentence with file and line. */
+/* Reads a configuration file into the options: lines "name = value", the daemon's at first or under [streamkvd], a
+ * user's under [user NAME], [user UID] or [user *], which says what the others leave out. What it points to is kept until
+ * the program ends. -ENOENT where there is none, -EINVAL and a sentence with file and line. */
 int sk_daemon_read_config(const char *path, struct sk_daemon_options *options,
 			  struct sk_diag *diag);
 

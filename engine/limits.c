@@ -28,7 +28,8 @@ int sk_engine_may_have_pages(const struct sk_engine *engine, const struct sk_use
 			     struct sk_diag *diag)
 {
 	const uint64_t most = user->limits->kv_bytes / sk_backend_page_bytes(engine->backend);
-	uint64_t n_idle = 0, n_busy = 0; /* idle ones that can be spilled give theirs back as well */
+	uint64_t n_idle = 0,
+		 n_busy = 0; /* idle ones that can be spilled give theirs back as well */
 	const bool can_spill = sk_engine_can_spill(engine);
 
 	if (!user->limits->kv_bytes)

@@ -36,6 +36,10 @@ class Service(unittest.TestCase):
 
     def test_configuration(self):
         good = self.path("good", "model = %s\nsink = 8\nkv-memory = 64M\nmode = window\n" % MODEL)
+        users = self.path("users", "  model = %s\n[user root]\n  weight = 1000\n  kv-memory = 1G\n[user *]\nmax-sessions=3\n"
+                          "max-queued = 4\ntokens-per-second = 0\n[ user 5 ]\n[streamkvd]\nsink = 8\n" % MODEL)
+        done = run("--config", users, "--check-config")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
         for form in (["--config", good], ["--config=" + good], ["-c", good], ["-c" + good]):
             done = run(*form, "--check-config")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
@@ -45,6 +49,18 @@ class Service(unittest.TestCase):
             ("this is no line\nnonsense = 3\n", ":1: this is no line"),
             ("nonsense = 3\nthis is no line\n", ":1: there is no option"),
             ("windwo = 3\n", "did you mean window?"),
+            ("sink = 8\n[users]\n", ":2: there is no section [users]; allowed are [streamkvd], [user NAME]"),
+            ("[user 5\n", ":1: this is no line"),
+            ("[user nobody-has-this-name]\n", ":1: there is no user 'nobody-has-this-name'"),
+            ("[user 4294967295]\n", ":1: there is no user '4294967295'"),
+            ("[user *]\n\n[user *]\n", ":3: '*' has a section already"),
+            ("[user root]\n[user 0]\n", ":2: '0' has a section already"),
+            ("[user 5]\nweight = 0\n", ":2: weight: '0' is not allowed; allowed is a whole number from 1 to 1000"),
+            ("[user 5]\n  weight = 1\n  max-session = 1\n", ":3: there is no option max-session; did you mean max-sessions?"),
+            ("[user 5]\nsink = 1\n", ":2: sink is an option of the daemon"),
+            ("weight = 3\n", ":1: weight is an option of users"),
+            ("[user 5]\nkv-memory = lots\n", ":2: kv-memory: 'lots' is not allowed"),
+            ("sink = 8\nmodel = %s\n" % ("x" * 300), ":2: the line is longer than"),
         ]:
             bad = self.path("bad", text)
             self.assert_says(run("--config", bad, "--model", MODEL, "--check-config"), 78, words)

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SMALL 1 /* pages that a session may grow by without waiting its turn */
-
 void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
 		      enum sk_stop_reason stop, int error, const char *reason)
 {
@@ -81,32 +79,58 @@ enum sk_chat_place sk_engine_chat_place(const struct sk_engine *engine,
 									: SK_CHAT_IS_OPEN;
 }
 
-/* Where a session goes on, a BOS would be a token in the middle. True: there was one. */
-static bool drop_bos(struct sk_engine *engine, struct sk_request *request)
+static const char *what_of(const struct sk_request *request)
 {
-	struct sk_ids *ids = &request->ids;
-	if (!(request->encode_flags & SK_ENCODE_BOS) || !ids->n_ids ||
-	    ids->ids[0] != sk_tokenizer_bos(engine->tokenizer))
-		return false;
-	memmove(ids->ids, ids->ids + 1, --ids->n_ids * sizeof *ids->ids);
-	return true;
+	return request->kind == SK_REQUEST_EVALUATE ? "text" : "prompt";
 }
 
-static void put_bos_back(struct sk_engine *engine, struct sk_request *request)
+int sk_engine_check_ids(const struct sk_engine *engine, const struct sk_request *request,
+			struct sk_diag *diag)
+{
+	const struct sk_ids *ids = &request->ids;
+	for (size_t i = 0; i < ids->n_ids; i++) {
+		if (ids->ids[i] < 0 || (uint32_t)ids->ids[i] >= engine->config.n_vocab)
+			return sk_diag_fail(
+				diag, EINVAL, "the %s has the token id %d, the model knows 0 to %u",
+				what_of(request), ids->ids[i], engine->config.n_vocab - 1);
+	}
+	return 0;
+}
+
+/* What of a request's ids goes into its session. Where that goes on, a BOS would be a token in the middle. */
+struct input {
+	bool has_bos; /* which is left out */
+	uint64_t n_ids;
+};
+
+static struct input input_of(const struct sk_engine *engine, const struct sk_request *request,
+			     const struct sk_session *session)
+{
+	const struct sk_ids *ids = &request->ids;
+	struct input input = {.n_ids = ids->n_ids};
+	input.has_bos = session->window.next && (request->encode_flags & SK_ENCODE_BOS) &&
+			ids->n_ids && ids->ids[0] == sk_tokenizer_bos(engine->tokenizer);
+	input.n_ids -= input.has_bos;
+	if (request->kind == SK_REQUEST_EVALUATE && input.n_ids > request->max_tokens)
+		input.n_ids = request->max_tokens;
+	return input;
+}
+
+static void cut_to_input(struct sk_request *request, const struct input *input)
 {
 	struct sk_ids *ids = &request->ids;
-	memmove(ids->ids + 1, ids->ids, ids->n_ids++ * sizeof *ids->ids);
-	ids->ids[0] = sk_tokenizer_bos(engine->tokenizer);
+	if (input->has_bos)
+		memmove(ids->ids, ids->ids + 1, input->n_ids * sizeof *ids->ids);
+	ids->n_ids = input->n_ids;
 }
 
 static int check_prompt(struct sk_engine *engine, struct sk_request *request,
-			struct sk_session *session, struct sk_diag *diag)
+			struct sk_session *session, uint64_t n_ids, struct sk_diag *diag)
 {
 	const struct sk_window *window = &session->window;
-	const struct sk_ids *ids = &request->ids;
 	bool is_text = request->kind == SK_REQUEST_EVALUATE;
-	const char *what = is_text ? "text" : "prompt";
-	uint64_t n_input = ids->n_ids + (session->last_id >= 0);
+	const char *what = what_of(request);
+	uint64_t n_input = n_ids + (session->last_id >= 0);
 
 	if (!n_input)
 		return is_text ? sk_diag_fail(diag, EINVAL,
@@ -119,12 +143,6 @@ static int check_prompt(struct sk_engine *engine, struct sk_request *request,
 			diag, EINVAL,
 			"the text is one token, and there is none before it to predict it from: a "
 			"longer text is needed, or a session whose last text came to its end");
-	for (size_t i = 0; i < ids->n_ids; i++) {
-		if (ids->ids[i] < 0 || (uint32_t)ids->ids[i] >= engine->config.n_vocab)
-			return sk_diag_fail(diag, EINVAL,
-					    "the %s has the token id %d, the model knows 0 to %u",
-					    what, ids->ids[i], engine->config.n_vocab - 1);
-	}
 	uint64_t live = sk_window_live(window), n_run = n_input - is_text;
 	if (window->policy.mode == SK_MODE_DENSE && live + n_run > engine->config.n_context)
 		return sk_diag_fail(
@@ -138,9 +156,10 @@ static int check_prompt(struct sk_engine *engine, struct sk_request *request,
 }
 
 static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
-			 struct sk_session *session, uint32_t *ret_n_pages, struct sk_diag *diag)
+			 struct sk_session *session, uint64_t n_ids, uint32_t *ret_n_pages,
+			 struct sk_diag *diag)
 {
-	uint64_t n_input = request->ids.n_ids + 1, n_tokens = n_input;
+	uint64_t n_input = n_ids + 1, n_tokens = n_input;
 
 	if (request->kind == SK_REQUEST_GENERATE) /* what is evaluated is all there already */
 		n_tokens = n_input > UINT64_MAX - request->max_tokens
@@ -153,6 +172,21 @@ static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
 				    "for a smaller window, or give the daemon more --kv-memory",
 				    *ret_n_pages, engine->pool.n_free - engine->pool.n_promised);
 	return 0;
+}
+
+/* Pages that a session which has n_held, under that policy until now, may come to have without waiting its turn: no more
+ * than those. But one that has grown to its window, and whose pages come and go with the places at which that begins and
+ * ends and with its slack, may have as many as it ever needs. */
+static uint32_t may_have(const struct sk_engine *engine, const struct sk_policy *policy,
+			 uint32_t n_held)
+{
+	const uint64_t n_sink = sk_policy_sinks(policy),
+		       most = sk_policy_most_live(policy, engine->config.n_context);
+	const uint32_t n_most = sk_pages_needed(n_sink, most),
+		       n_least = policy->mode == SK_MODE_DENSE
+					 ? n_most
+					 : sk_pages_needed(n_sink, sk_policy_capacity(policy));
+	return n_held && n_held < n_most && n_held + 2 >= n_least ? n_most : n_held;
 }
 
 bool sk_engine_may_fit(struct sk_engine *engine, const struct sk_request *request, uint32_t n_pages)
@@ -211,7 +245,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	int err = find_session(engine, request, &session, diag);
 	if (err < 0)
 		return err;
-	bool is_new = !session, had_bos = false;
+	bool is_new = !session;
 	if (is_new) {
 		if (request->session[0])
 			err = sk_engine_may_begin_session(engine, request->user, diag);
@@ -222,12 +256,8 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		if (!session)
 			return sk_diag_fail(diag, ENOMEM, "not enough memory");
 		session->ttl_ns = engine->options.session_ttl_ns;
-	} else if (session->window.next) {
-		had_bos = drop_bos(engine, request);
 	}
-	const size_t n_ids = request->ids.n_ids;
-	if (request->kind == SK_REQUEST_EVALUATE && request->ids.n_ids > request->max_tokens)
-		request->ids.n_ids = request->max_tokens;
+	const struct input input = input_of(engine, request, session);
 
 	/* A refusal leaves a session that exists as it was. */
 	struct sk_window window = session->window;
@@ -239,17 +269,18 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	err = sk_engine_check_policy(engine, &policy, diag);
 	if (!err) {
 		sk_window_set_policy(&session->window, &policy);
-		err = check_prompt(engine, request, session, diag);
+		err = check_prompt(engine, request, session, input.n_ids, diag);
 	}
 	if (!err)
-		err = reserve_pages(engine, request, session, ret_n_pages, diag);
+		err = reserve_pages(engine, request, session, input.n_ids, ret_n_pages, diag);
 	if (!err ||
 	    err == -ENOSPC) { /* one's own limit comes first: nobody else's pages help there */
 		int own = sk_engine_may_have_pages(engine, request->user, session, *ret_n_pages,
 						   diag);
 		err = own ? own : err;
 	}
-	if (!err && !may_take && sk_session_n_pages(session) > n_held + SMALL)
+	if (!err && !may_take &&
+	    sk_session_n_pages(session) > may_have(engine, &window.policy, n_held))
 		err = -ENOSPC;
 	if (!err && session->is_stored && !session->is_moving) {
 		session->stored_window = window;
@@ -257,7 +288,8 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		if (err < 0)
 			err = sk_diag_fail(diag, ENOMEM, "not enough memory");
 	}
-	if (!err) {
+	if (!err) { /* nothing before this takes time that grows with the prompt */
+		cut_to_input(request, &input);
 		err = make_room(engine);
 		if (!err)
 			generation = sk_generation_create(request, session, engine->tokenizer,
@@ -277,17 +309,12 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 			session->window = window;
 			sk_session_settle(session);
 		}
-		request->ids.n_ids = n_ids;
-		if (had_bos)
-			put_bos_back(engine, request);
 		return err;
 	}
 	if (is_new)
 		sk_list_append(&engine->sessions, &session->node);
 	if (fetch)
 		sk_engine_begin_move(engine, fetch);
-	sk_queue_charge(&engine->scheduler, request->user, sk_session_n_pages(session) - n_held,
-			may_take);
 	if (generation->marks && may_take)
 		sk_session_reserve_kept(session);
 	generation->user = request->user;

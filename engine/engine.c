@@ -231,13 +231,9 @@ static int sleep_ms(struct sk_engine *engine)
 		uint64_t left_ns = end_ns > now_ns ? end_ns - now_ns : 0;
 		least_ns = left_ns < least_ns ? left_ns : least_ns;
 	}
-	const uint64_t queue_ns = engine->options.queue_timeout_ns;
-	if (queue_ns &&
-	    !sk_list_is_empty(&engine->queue.requests)) { /* the first has waited longest */
-		uint64_t end_ns = queue_ns + sk_container_of(engine->queue.requests.next,
-							     struct sk_request, queued)
-						     ->queued_ns;
-		uint64_t left_ns = end_ns > now_ns ? end_ns - now_ns : 0;
+	const uint64_t queue_ns = sk_engine_queue_until(engine);
+	if (queue_ns < UINT64_MAX) {
+		uint64_t left_ns = queue_ns > now_ns ? queue_ns - now_ns : 0;
 		least_ns = left_ns < least_ns ? left_ns : least_ns;
 	}
 	if (engine->next_end_ns != UINT64_MAX) {

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_WINDOW 1020
+#define DEFAULT_WINDOW   1020
+#define MOST_PATIENCE_NS 15000000000u
 
 /* Pages that a step can borrow beyond what its sessions were promised (kv/pages.h). */
 static uint32_t n_borrowed(const struct sk_engine_options *options)
@@ -19,6 +20,14 @@ static uint32_t n_logits(const struct sk_engine_options *options)
 {
 	uint32_t n = options->step_tokens < 64 ? options->step_tokens : 64;
 	return options->max_batch > n ? options->max_batch : n;
+}
+
+/* For how long free pages are kept for a request that needs more (queue.h): the others have to wait for it, and are to be
+ * served in their time as well. */
+static uint64_t patience_ns(const struct sk_engine_options *options)
+{
+	const uint64_t part_ns = options->queue_timeout_ns / 4;
+	return part_ns && part_ns < MOST_PATIENCE_NS ? part_ns : MOST_PATIENCE_NS;
 }
 
 static int settle_policy(struct sk_engine *engine, struct sk_diag *diag)
@@ -142,7 +151,7 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	sk_list_init(&engine->held);
 	engine->next_end_ns = UINT64_MAX;
 	sk_list_init(&engine->users);
-	sk_queue_init(&engine->queue);
+	sk_queue_init(&engine->queue, patience_ns(options));
 
 	int err = copy_limits(engine, &options->limits, diag);
 	if (!err && engine->n_ids > engine->config.n_vocab)

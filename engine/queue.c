@@ -2,81 +2,117 @@
 
 #include "engine/user.h"
 
-void sk_queue_init(struct sk_queue *queue)
+#include <math.h>
+
+/* For how many times the patience one waits at most because one had much, or is waited for because one had little. */
+#define MOST_AHEAD  3
+#define MOST_BEHIND 1
+
+void sk_queue_init(struct sk_queue *queue, uint64_t patience_ns)
 {
+	*queue = (struct sk_queue){.patience_ns = patience_ns};
 	sk_list_init(&queue->requests);
-	queue->n = 0;
 }
 
 void sk_queue_add(struct sk_queue *queue, struct sk_request *request)
 {
+	if (!queue->n) /* nobody has waited until now */
+		queue->counted_ns = request->queued_ns;
 	sk_list_append(&queue->requests, &request->queued);
 	request->user->n_queued++;
 	queue->n++;
 }
 
+static double by_weight(const struct sk_user *user, double n)
+{
+	return n / user->tenant.weight;
+}
+
+static void keep_no_more(struct sk_queue *queue)
+{
+	struct sk_request *first = queue->first;
+	if (!first)
+		return;
+	first->kept_ns += queue->counted_ns - queue->first_ns;
+	first->user->ahead += by_weight(first->user, queue->kept);
+	queue->first = NULL;
+	queue->kept = 0;
+}
+
 void sk_queue_remove(struct sk_queue *queue, struct sk_request *request)
 {
+	if (queue->first == request)
+		keep_no_more(queue);
 	sk_list_remove(&request->queued);
 	request->user->n_queued--;
 	queue->n--;
 }
 
-static uint64_t price(const struct sk_user *user, uint32_t n_pages)
+static double seconds(uint64_t ns)
 {
-	return (uint64_t)n_pages * SK_ONE_HAD / user->tenant.weight;
+	return (double)ns * 1e-9;
 }
 
-/* What the user has had of pages, who is in want of them now. */
-static uint64_t had(const struct sk_user *user, const struct sk_scheduler *scheduler)
+void sk_queue_count(struct sk_queue *queue, struct sk_list *users, uint32_t n_free, uint64_t now_ns)
 {
-	uint64_t had = user->tenant.share.had[SK_SCARCE_PAGES],
-		 least = scheduler->least[SK_SCARCE_PAGES];
-	return had > least ? had : least;
+	const double s = seconds(now_ns - queue->counted_ns);
+	double least = INFINITY, weights = 0, n_pages = n_free, share;
+
+	queue->counted_ns = now_ns;
+	if (queue->first)
+		queue->kept += s * fmin(n_free, queue->first->n_pages);
+	sk_list_for_each (node, users) {
+		struct sk_user *user = sk_container_of(node, struct sk_user, node);
+		user->ahead += by_weight(user, user->n_pages * s);
+		n_pages += user->n_pages;
+		if (user->n_queued || user->n_pages)
+			weights += user->tenant.weight;
+		if (user->n_queued)
+			least = fmin(least, user->ahead);
+	}
+	/* Where nobody waits nothing is scarce, and what one has had more than another is forgotten. */
+	share = queue->n ? seconds(queue->patience_ns) * n_pages / weights : 0;
+	sk_list_for_each (node, users) {
+		struct sk_user *user = sk_container_of(node, struct sk_user, node);
+		const double behind = user->n_pages ? -MOST_BEHIND * share : 0;
+		user->ahead = fmin(fmax(user->ahead - least, behind), MOST_AHEAD * share);
+	}
 }
 
-static bool comes_before(const struct sk_user *a, const struct sk_user *b)
+static bool comes_before(const struct sk_request *a, const struct sk_request *b)
 {
-	if (a->is_held != b->is_held)
-		return b->is_held;
-	return a->would_have != b->would_have ? a->would_have < b->would_have
-					      : a->next->queued_ns < b->next->queued_ns;
+	return a->ahead != b->ahead ? a->ahead < b->ahead : a->queued_ns < b->queued_ns;
 }
 
-struct sk_request *sk_queue_order(struct sk_queue *queue, struct sk_list *users,
-				  const struct sk_scheduler *scheduler)
+void sk_queue_order(struct sk_queue *queue, struct sk_list *users)
 {
-	struct sk_request *first = NULL;
+	const double patience_s = seconds(queue->patience_ns);
+	struct sk_list ordered = SK_LIST_INIT(ordered);
+	uint32_t place = 0;
 
 	sk_list_for_each (node, users) {
 		struct sk_user *user = sk_container_of(node, struct sk_user, node);
-		user->next = NULL;
-		user->would_have = had(user, scheduler);
+		user->would_be = user->ahead + by_weight(user, user->n_pages * patience_s);
 	}
+	/* Each where its user would be by then. They mostly are in order already. */
 	sk_list_for_each (node, &queue->requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
 		struct sk_user *user = request->user;
-		request->after = NULL;
-		if (user->next)
-			user->last->after = request;
-		else
-			user->next = request;
-		user->last = request;
+		struct sk_list *before = ordered.prev;
+		request->ahead = user->is_held                               ? INFINITY
+				 : request == queue->first && !user->n_pages ? -INFINITY
+									     : user->would_be;
+		user->would_be += by_weight(user, request->n_pages * patience_s);
+		while (before != &ordered &&
+		       comes_before(request, sk_container_of(before, struct sk_request, queued)))
+			before = before->prev;
+		sk_list_remove(node);
+		sk_list_append(before->next, node);
 	}
-	for (uint32_t place = 1; place <= queue->n; place++) {
-		struct sk_user *next = NULL;
-		sk_list_for_each (node, users) {
-			struct sk_user *user = sk_container_of(node, struct sk_user, node);
-			if (user->next && (!next || comes_before(user, next)))
-				next = user;
-		}
-		if (place == 1 && !next->is_held)
-			first = next->next;
-		next->next->place = place;
-		next->would_have += price(next, next->next->n_pages);
-		next->next = next->next->after;
+	for (struct sk_list *node; (node = sk_list_pop(&ordered));) {
+		sk_list_append(&queue->requests, node);
+		sk_container_of(node, struct sk_request, queued)->place = ++place;
 	}
-	return first;
 }
 
 bool sk_queue_is_waiting(const struct sk_list *users)
@@ -89,28 +125,33 @@ bool sk_queue_is_waiting(const struct sk_list *users)
 	return false;
 }
 
-struct sk_request *sk_queue_victim(const struct sk_queue *queue, const struct sk_user *user)
+bool sk_queue_keeps(struct sk_queue *queue, struct sk_request *request)
+{
+	if (queue->first != request && request->kept_ns < queue->patience_ns) {
+		keep_no_more(queue);
+		queue->first = request;
+		queue->first_ns = queue->counted_ns;
+	}
+	if (queue->counted_ns >= sk_queue_keeps_until(queue))
+		keep_no_more(queue);
+	return queue->first == request;
+}
+
+uint64_t sk_queue_keeps_until(const struct sk_queue *queue)
+{
+	return queue->first ? queue->first_ns + (queue->patience_ns - queue->first->kept_ns)
+			    : UINT64_MAX;
+}
+
+struct sk_request *sk_queue_victim(const struct sk_queue *queue)
 {
 	struct sk_request *victim = NULL;
 	sk_list_for_each (node, &queue->requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (!victim ||
-		    (uint64_t)request->user->n_queued * victim->user->tenant.weight >=
-			    (uint64_t)victim->user->n_queued * request->user->tenant.weight)
+		const double n = by_weight(request->user, request->user->n_queued),
+			     most = victim ? by_weight(victim->user, victim->user->n_queued) : 0;
+		if (n > most || (n == most && request->queued_ns >= victim->queued_ns))
 			victim = request;
 	}
-	/* with the new one, its user must not have more than the other is left with */
-	if (!victim || (uint64_t)(user->n_queued + 1) * victim->user->tenant.weight >
-			       (uint64_t)(victim->user->n_queued - 1) * user->tenant.weight)
-		return NULL;
 	return victim;
-}
-
-void sk_queue_charge(struct sk_scheduler *scheduler, struct sk_user *user, uint32_t n_pages,
-		     bool in_turn)
-{
-	uint64_t before = had(user, scheduler);
-	if (in_turn)
-		scheduler->least[SK_SCARCE_PAGES] = before;
-	user->tenant.share.had[SK_SCARCE_PAGES] = before + price(user, n_pages);
 }

@@ -1,32 +1,51 @@
-/* Requests that wait for pages of the cache, and whose turn it is. Pure policy over accounts (scheduler.h): users
- * share the queue as they share steps, by weight; a user's own requests keep their order. Engine thread only.
+/* Requests that wait for pages of the cache, and whose turn it is. Pure policy: numbers and times in, an order out. Engine
+ * thread only.
  *
- * Nobody passes the first, however small: so that what needs much memory is not starved by what needs little. But who
- * waits for pages of one's own alone, because of a limit of one's own (user->is_held), is behind all others.
+ * Users share the pool by what they hold of it, by weight and over time: while anybody waits, the pages of a user's running
+ * requests are added up (page-seconds), and who has had least comes next; so an endless stream goes on being paid for.
+ * Pages held now count as if they were held for the time of the patience yet: or all that come free at once were one
+ * user's. What idle sessions hold counts for nobody. A user's own requests keep their order.
+ *
+ * Where the first finds too few pages, the free ones are kept for it, or what needs much would be starved by what needs
+ * little; but only for so long (the patience), or one that cannot be served would shut all others out. Then those behind it
+ * begin where they fit, and so does it. What was kept for it is added up as its user's: nobody keeps more than its share of
+ * the pool empty, however many such requests it sends. Who had much or little before is let wait or waited for a few times
+ * the patience at most.
+ *
+ * Who waits for pages of one's own alone, because of a limit of one's own (user->is_held), is behind all others.
  */
 #pragma once
 
 #include "engine/request.h"
-#include "engine/scheduler.h"
 
 struct sk_queue {
-	struct sk_list requests; /* by request.queued, as they came */
+	struct sk_list requests; /* by request.queued; in their order since sk_queue_order() */
 	uint32_t n;
+	uint64_t patience_ns;
+	uint64_t counted_ns;      /* till when pages have been added up: now */
+	struct sk_request *first; /* for whom free pages are kept; or NULL */
+	uint64_t first_ns;        /* since when */
+	double kept;              /* page-seconds */
 };
 
-void sk_queue_init(struct sk_queue *queue);
-/* request->user and n_pages are set. */
+void sk_queue_init(struct sk_queue *queue, uint64_t patience_ns);
+/* request->user, n_pages and queued_ns (now) are set. */
 void sk_queue_add(struct sk_queue *queue, struct sk_request *request);
 void sk_queue_remove(struct sk_queue *queue, struct sk_request *request);
-/* Numbers the requests (request->place: 1 is next) in the order in which they would be served. Returns the first; NULL:
- * there is none, or only of users who are held. */
-struct sk_request *sk_queue_order(struct sk_queue *queue, struct sk_list *users,
-				  const struct sk_scheduler *scheduler);
+
+/* Adds up what users have had until now: user->n_pages of each is what its running requests hold, n_free what is free. */
+void sk_queue_count(struct sk_queue *queue, struct sk_list *users, uint32_t n_free,
+		    uint64_t now_ns);
+/* Puts the requests into the order in which they would be served, and numbers them (request->place: 1 is next). Of each
+ * user, n_pages is set. */
+void sk_queue_order(struct sk_queue *queue, struct sk_list *users);
 /* Whether anybody waits for pages that others may take: then nobody else may, out of turn. */
 bool sk_queue_is_waiting(const struct sk_list *users);
-/* Of a queue with no place left: who makes room for one more of `user`'s, who has fewer: the last of the user with
- * most by weight. NULL: nobody, the new one has to go. */
-struct sk_request *sk_queue_victim(const struct sk_queue *queue, const struct sk_user *user);
-/* A request of the user gets so many pages; `in_turn`, or going past those who wait: then others owe it nothing. */
-void sk_queue_charge(struct sk_scheduler *scheduler, struct sk_user *user, uint32_t n_pages,
-		     bool in_turn);
+/* The next in order finds too few pages. True: the free ones are kept for it, and nobody behind it may have them. */
+bool sk_queue_keeps(struct sk_queue *queue, struct sk_request *request);
+/* Until when they are: there is more to serve then. UINT64_MAX: nothing is kept. */
+uint64_t sk_queue_keeps_until(const struct sk_queue *queue);
+
+/* Of a queue that is too long: who has to go, which is the newest of the user with most by weight; where two have as many,
+ * the newest. NULL: the queue is empty. */
+struct sk_request *sk_queue_victim(const struct sk_queue *queue);

@@ -113,10 +113,11 @@ struct sk_request {
 	/* While it waits for pages (queue.h): */
 	struct sk_list queued;
 	struct sk_user *user;
-	struct sk_request *after;   /* of its user's: for sk_queue_order() */
-	uint32_t n_pages;           /* that it will need */
+	double ahead;               /* where its user would be: for sk_queue_order() */
+	uint32_t n_pages;           /* that its session will need */
 	uint32_t place, told_place; /* in the queue, from 1; as its client knows. 0: none */
 	uint64_t queued_ns;         /* since when */
+	uint64_t kept_ns;           /* for how long free pages have been kept for it */
 	atomic_bool is_cancelled;
 	enum sk_chat_place chat_place;
 	struct sk_ids ids;

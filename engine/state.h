@@ -101,13 +101,17 @@ void sk_engine_destroy_client(struct sk_engine_client *client);
 
 /* --- admission.c --- */
 
-/* Begins the generation of a request whose prompt is tokens: 0. -ENOSPC where it has to wait for pages, or where it wants
- * many and may not take them now (*ret_n_pages: how many its session then has); -EAGAIN where it has to wait for those of
- * its user's own running requests; -errno and a sentence where it is refused. Then nothing has changed. */
+/* Whether the model knows the request's ids: 0, or -EINVAL and a sentence. */
+int sk_engine_check_ids(const struct sk_engine *engine, const struct sk_request *request,
+			struct sk_diag *diag);
+/* Begins the generation of a request whose prompt is such tokens: 0. -ENOSPC where it has to wait for pages, or where it
+ * wants many and may not take them now (*ret_n_pages: how many its session then has), which is found out in a time that
+ * does not grow with its prompt; -EAGAIN where it has to wait for those of its user's own sessions; -errno and a sentence where it is refused. Then its session is as it was. */
 int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		  struct sk_engine_client *client, bool may_take, uint32_t *ret_n_pages,
 		  struct sk_diag *diag);
-/* Whether it is of use to wait: the session will have its n_pages once those that run now give theirs back. */
+/* Whether it is of use to wait: the session will have its n_pages once those that run now give theirs back. A stream without
+ * end counts as well: whoever reads it may leave at any time, and nobody waits for it for long (queue.h). */
 bool sk_engine_may_fit(struct sk_engine *engine, const struct sk_request *request,
 		       uint32_t n_pages);
 /* FAILED, for a request that is neither GENERATE nor EVALUATE; error: -errno. Takes it over. */
@@ -149,7 +153,10 @@ void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_
 			  enum sk_stop_reason stop);
 void sk_engine_end_all_queued(struct sk_engine *engine, enum sk_stop_reason stop,
 			      const char *reason);
+/* Also serves the queue where pages are no longer kept for its first. To be called at every step, and at: */
 void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns);
+/* When there is something to expire, or to serve; UINT64_MAX: never. */
+uint64_t sk_engine_queue_until(const struct sk_engine *engine);
 
 /* --- spill.c --- */
 

@@ -21,10 +21,10 @@ struct sk_user {
 	uint32_t n_queued;   /* requests that wait for pages */
 	bool is_held; /* and the first of them, for pages of its own alone: as serving the queue found it */
 	uint64_t n_prompt_tokens, n_generated_tokens; /* since the engine began */
-	/* for sk_queue_order(): */
-	struct sk_request *next; /* of its requests the first without a place */
-	struct sk_request *last;
-	uint64_t would_have; /* of pages */
+	/* for the queue (queue.h): */
+	uint32_t n_pages; /* that its running requests hold */
+	double ahead;     /* of who has had least among those who wait: page-seconds, by weight */
+	double would_be;  /* once its requests that are numbered already have begun */
 };
 
 /* The user of that uid, who is remembered as long as the engine lives: neither what one has had nor what one's sessions

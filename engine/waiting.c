@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 /* Further back, one is told now and then alone: when an eighth of the way is done. */
 static bool is_news(const struct sk_request *request)
@@ -12,13 +13,13 @@ static bool is_news(const struct sk_request *request)
 	return place != told && (place <= 16 || place > told || place * 8 <= told * 7);
 }
 
-static void tell_place(struct sk_engine *engine, struct sk_request *request)
+static void tell_place(struct sk_engine *engine, struct sk_request *request, uint64_t n_tokens)
 {
 	struct sk_event *event =
 		sk_event_create(SK_EVENT_PROGRESS, request->connection, request->id);
 	if (!event)
 		return; /* the next change will tell */
-	event->progress.prompt_tokens = request->ids.n_ids;
+	event->progress.prompt_tokens = n_tokens;
 	event->progress.queue_place = request->told_place = request->place;
 	sk_mailbox_post(&engine->events, &event->node);
 }
@@ -28,7 +29,7 @@ static void tell_places(struct sk_engine *engine)
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
 		if (is_news(request))
-			tell_place(engine, request);
+			tell_place(engine, request, request->ids.n_ids);
 	}
 }
 
@@ -45,20 +46,39 @@ static void refuse(struct sk_engine *engine, struct sk_request *request, enum sk
 	sk_engine_refuse(engine, request, stop, error, reason);
 }
 
-void sk_engine_serve_queue(struct sk_engine *engine)
+/* What users have had of pages until now, and hold now. */
+static void count_pages(struct sk_engine *engine, uint64_t now_ns)
 {
-	struct sk_request *request;
+	sk_list_for_each (node, &engine->users)
+		sk_container_of(node, struct sk_user, node)->n_pages = 0;
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		const struct sk_generation *g = engine->generations[i];
+		g->user->n_pages += sk_session_n_pages(g->session);
+	}
+	sk_queue_count(&engine->queue, &engine->users,
+		       engine->pool.n_free - engine->pool.n_promised, now_ns);
+}
+
+/* The first in order who can begin does; who cannot ever is refused. False: there is neither. */
+static bool serve_one(struct sk_engine *engine)
+{
 	struct sk_diag diag;
 
-	sk_list_for_each (node, &engine->users)
-		sk_container_of(node, struct sk_user, node)->is_held = false;
-	while ((request = sk_queue_order(&engine->queue, &engine->users, &engine->scheduler))) {
+	count_pages(engine, sk_clock_ns());
+	sk_queue_order(&engine->queue, &engine->users);
+	sk_list_for_each (node, &engine->queue.requests) {
+		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
 		struct sk_engine_client *client =
 			sk_engine_find_client(engine, request->connection);
+		if (request->user->is_held)
+			continue;
 		int err = sk_engine_try(engine, request, client, true, &request->n_pages, &diag);
 		if (err == -ENOSPC && sk_engine_may_fit(engine, request, request->n_pages)) {
-			sk_engine_spill_for(engine, request);
-			break;
+			if (sk_queue_keeps(&engine->queue, request)) {
+				sk_engine_spill_for(engine, request);
+				return false;
+			}
+			continue;
 		}
 		if (err == -EAGAIN) { /* nor do its user's others: they keep their order */
 			sk_engine_spill_own(engine, request);
@@ -67,12 +87,30 @@ void sk_engine_serve_queue(struct sk_engine *engine)
 		}
 		if (err < 0) {
 			refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
-			continue;
+			return true;
 		}
 		take_out(engine, request);
-		request->place = 0;
-		tell_place(engine, request);
+		request->place = 0; /* its ids are the generation's now */
+		tell_place(engine, request,
+			   engine->generations[engine->n_generations - 1]->result.prompt_tokens);
+		return true;
 	}
+	return false;
+}
+
+void sk_engine_serve_queue(struct sk_engine *engine)
+{
+	char reason[128];
+
+	sk_list_for_each (node, &engine->users)
+		sk_container_of(node, struct sk_user, node)->is_held = false;
+	while (serve_one(engine)) {
+	}
+	snprintf(reason, sizeof reason,
+		 "the KV cache is full, and so is the queue of %u requests that wait for it",
+		 engine->options.queue_most);
+	while (engine->queue.n > engine->options.queue_most)
+		refuse(engine, sk_queue_victim(&engine->queue), SK_STOP_REFUSED, -ENOSPC, reason);
 	tell_places(engine);
 }
 
@@ -90,23 +128,23 @@ static void wait_in_line(struct sk_engine *engine, struct sk_request *request,
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
 		return;
 	}
-	if (engine->queue.n >= engine->options.queue_most) {
-		snprintf(
-			reason, sizeof reason,
-			"the KV cache is full, and so is the queue of %u requests that wait for it",
-			engine->queue.n);
-		struct sk_request *victim = sk_queue_victim(&engine->queue, user);
-		if (!victim) {
-			sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
-			return;
-		}
-		refuse(engine, victim, SK_STOP_REFUSED, -ENOSPC, reason);
-	}
 	request->n_pages = n_pages;
 	request->queued_ns = sk_clock_ns();
 	client->n_queued++;
 	sk_queue_add(&engine->queue, request);
 	sk_engine_serve_queue(engine);
+}
+
+/* Whether a request on the same session waits already. */
+static bool is_behind_another(const struct sk_engine *engine, const struct sk_request *request)
+{
+	sk_list_for_each (node, &engine->queue.requests) {
+		const struct sk_request *other = sk_container_of(node, struct sk_request, queued);
+		if (request->session[0] && other->uid == request->uid &&
+		    strcmp(other->session, request->session) == 0)
+			return true;
+	}
+	return false;
 }
 
 void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
@@ -125,14 +163,22 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 				 request->diag.text);
 		return;
 	}
+	int err = sk_engine_check_ids(engine, request, &diag);
+	if (!err && is_behind_another(engine, request)) /* as if it ran: its order must be kept */
+		err = sk_diag_fail(&diag, EBUSY,
+				   "the session '%s' is busy with another request, which waits "
+				   "for room in the KV cache",
+				   request->session);
 	request->user = sk_user_of(&engine->users, &engine->options.limits, request->uid);
-	if (!request->user) {
-		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOMEM, diag.text);
+	if (!err && !request->user)
+		err = -ENOMEM;
+	if (err < 0) {
+		sk_engine_refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
 		return;
 	}
 	/* A session that has its pages goes on past those who wait for some: so it gives them back the sooner. */
 	bool may_take = !request->user->n_queued && !sk_queue_is_waiting(&engine->users);
-	int err = sk_engine_try(engine, request, client, may_take, &n_pages, &diag);
+	err = sk_engine_try(engine, request, client, may_take, &n_pages, &diag);
 	if (err == -EAGAIN || (err == -ENOSPC && sk_engine_may_fit(engine, request, n_pages)))
 		wait_in_line(engine, request, client, n_pages);
 	else if (err < 0)
@@ -165,11 +211,12 @@ void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns)
 	uint32_t n_before = engine->queue.n;
 	char reason[128];
 
-	if (!most_ns || !engine->queue.n) /* as at nearly every step */
+	if (!engine->queue.n) /* as at nearly every step */
 		return;
+	count_pages(engine, now_ns);
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (now_ns - request->queued_ns < most_ns)
+		if (!most_ns || now_ns - request->queued_ns < most_ns)
 			continue;
 		snprintf(reason, sizeof reason,
 			 "no room in %s within %.3g s; try again, or ask for a smaller window",
@@ -177,6 +224,19 @@ void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns)
 			 (double)most_ns * 1e-9);
 		refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
 	}
-	if (engine->queue.n < n_before)
+	if (engine->queue.n < n_before || now_ns >= sk_queue_keeps_until(&engine->queue))
 		sk_engine_serve_queue(engine);
+}
+
+uint64_t sk_engine_queue_until(const struct sk_engine *engine)
+{
+	const uint64_t most_ns = engine->options.queue_timeout_ns;
+	uint64_t until_ns = sk_queue_keeps_until(&engine->queue);
+
+	sk_list_for_each (node, &engine->queue.requests) {
+		uint64_t end_ns =
+			sk_container_of(node, struct sk_request, queued)->queued_ns + most_ns;
+		until_ns = most_ns && end_ns < until_ns ? end_ns : until_ns;
+	}
+	return until_ns;
 }

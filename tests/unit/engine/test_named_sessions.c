@@ -36,6 +36,27 @@ static void test_a_session_goes_on(void **state)
 	disconnect_client(&client);
 }
 
+/* A BOS begins a session, and is left out where one goes on. */
+static void test_a_bos_comes_once(void **state)
+{
+	(void)state;
+	struct client client;
+	uint64_t n_tokens[2];
+	connect_client(&client, 1024);
+	for (uint32_t i = 0; i < 2; i++) {
+		struct sk_request *request = ask(&client, i, "<|endoftext|>It was a dark night", 5);
+		strcpy(request->session, "with-bos");
+		request->encode_flags = SK_ENCODE_BOS;
+		struct sk_event *event = run(&client, request, &a);
+		assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+		n_tokens[i] = event->result.prompt_tokens;
+		assert_int_equal(event->result.evaluated_tokens, n_tokens[i]);
+		sk_event_destroy(event);
+	}
+	assert_int_equal(n_tokens[0], n_tokens[1] + 1);
+	disconnect_client(&client);
+}
+
 static void test_a_session_changes_its_policy(void **state)
 {
 	(void)state;
@@ -153,6 +174,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_session_goes_on),
+		cmocka_unit_test(test_a_bos_comes_once),
 		cmocka_unit_test(test_a_session_changes_its_policy),
 		cmocka_unit_test(test_a_cancel_in_the_queue_loses_no_token),
 		cmocka_unit_test(test_a_chat_that_went_on_meanwhile),

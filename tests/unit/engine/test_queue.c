@@ -3,22 +3,22 @@
 #include "engine/user.h"
 #include "sk_test.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define MOST 64
 
 static struct sk_queue queue;
-static struct sk_scheduler scheduler;
 static struct sk_user users[3];
 static struct sk_list everybody;
 static struct sk_request *requests[MOST];
+static uint64_t now_ns;
+
+#define SECOND 1000000000u
 
 static int begin(void **state)
 {
 	(void)state;
-	sk_queue_init(&queue);
-	memset(&scheduler, 0, sizeof scheduler);
+	sk_queue_init(&queue, 15ull * SECOND);
 	memset(users, 0, sizeof users);
 	sk_list_init(&everybody);
 	for (int i = 0; i < 3; i++) {
@@ -27,6 +27,7 @@ static int begin(void **state)
 	}
 	for (int i = 0; i < MOST; i++)
 		requests[i] = sk_request_create(SK_REQUEST_GENERATE);
+	now_ns = SECOND;
 	return 0;
 }
 
@@ -42,16 +43,29 @@ static void add(int i, int user, uint32_t n_pages)
 {
 	requests[i]->user = &users[user];
 	requests[i]->n_pages = n_pages;
+	requests[i]->queued_ns = ++now_ns;
 	sk_queue_add(&queue, requests[i]);
+}
+
+static void pass(uint64_t ns, uint32_t n_free)
+{
+	now_ns += ns;
+	sk_queue_count(&queue, &everybody, n_free, now_ns);
+}
+
+static struct sk_request *order(void)
+{
+	sk_queue_order(&queue, &everybody);
+	return queue.n ? sk_container_of(queue.requests.next, struct sk_request, queued) : NULL;
 }
 
 static int serve(void)
 {
-	struct sk_request *first = sk_queue_order(&queue, &everybody, &scheduler);
+	struct sk_request *first = order();
 	for (int i = 0; first && i < MOST; i++)
 		if (requests[i] == first) {
 			sk_queue_remove(&queue, first);
-			sk_queue_charge(&scheduler, first->user, first->n_pages, true);
+			first->user->n_pages += first->n_pages;
 			return i;
 		}
 	return -1;
@@ -62,7 +76,7 @@ static void test_one_user_keeps_its_order(void **state)
 	(void)state;
 	for (int i = 0; i < 8; i++)
 		add(i, 0, 1 + (uint32_t)(i * 7 % 5));
-	sk_queue_order(&queue, &everybody, &scheduler);
+	order();
 	for (uint32_t i = 0; i < 8; i++)
 		assert_int_equal(requests[i]->place, i + 1);
 	for (int i = 0; i < 8; i++)
@@ -80,44 +94,131 @@ static void test_users_take_turns(void **state)
 	add(10, 1, 4);
 	add(11, 1, 4);
 	const int expected[] = {0, 10, 1, 11, 2, 3, 4, 5, 6, 7, 8, 9};
-	sk_queue_order(&queue, &everybody, &scheduler);
+	order();
 	for (uint32_t i = 0; i < 12; i++)
 		assert_int_equal(requests[expected[i]]->place, i + 1);
 	for (int i = 0; i < 12; i++)
 		assert_int_equal(serve(), expected[i]);
 }
 
-/* Pages are what counts, by weight: of two who always have a request of other sizes waiting. */
-static void test_pages_are_shared_by_weight(void **state)
+/* Who holds less now comes first, and of two who hold as much, who held less before. */
+static void test_who_has_least_is_first(void **state)
 {
 	(void)state;
-	uint64_t pages[2] = {0}, all = 0;
-	users[1].tenant.weight = 3;
-	for (int i = 0; i < 8; i++)
-		add(i, i % 2, i % 2 ? 2 : 9);
-	for (int round = 0; round < 4000; round++) {
-		int i = serve();
-		pages[i % 2] += requests[i]->n_pages;
-		all += requests[i]->n_pages;
-		add(i, i % 2, 1 + (uint32_t)rand() % 9);
-	}
-	assert_in_range(pages[1] * 1000 / all, 745, 755);
+	users[0].n_pages = 6;
+	users[1].n_pages = 4;
+	add(0, 0, 3);
+	add(1, 0, 3);
+	add(2, 1, 3);
+	assert_int_equal(serve(), 2); /* 6 and 7 now */
+	assert_int_equal(serve(), 0); /* 9 and 7 */
+	add(3, 1, 3);
+	users[0].n_pages = users[1].n_pages = 7;
+	assert_int_equal(serve(), 1); /* as it came */
+	users[0].n_pages = 9;
+	users[1].n_pages = 7;
+	add(4, 0, 3);
+	pass(SECOND, 0);
+	users[0].n_pages = users[1].n_pages = 7;
+	add(5, 1, 3);
+	assert_int_equal(serve(), 3);
+	users[1].tenant.weight = 2; /* 7 and 10, of which it may have twice as many */
+	assert_int_equal(serve(), 5);
+	assert_int_equal(serve(), 4);
 }
 
-/* Who goes past the others all the time does not come first in the queue as well. */
-static void test_going_past_costs(void **state)
+/* Where nobody waits, nothing that one has or has not is held against one later, nor for one. */
+static void test_nothing_scarce_is_forgotten(void **state)
 {
 	(void)state;
-	sk_queue_charge(&scheduler, &users[0], 5, true);
-	sk_queue_charge(&scheduler, &users[1], 4, true);
-	add(0, 0, 4);
-	add(1, 1, 4);
-	for (int i = 0; i < 10; i++)
-		sk_queue_charge(&scheduler, &users[0], 1, false);
-	add(2, 1, 4);
+	users[0].n_pages = 9;
+	add(0, 1, 1);
+	pass(5ull * SECOND, 0);
+	assert_int_equal(serve(), 0);
+	users[1].n_pages = 0;
+	pass(5ull * SECOND, 0);
+	users[0].n_pages = 0;
+	add(1, 1, 1);
+	add(2, 0, 1);
+	add(3, 1, 1);
 	assert_int_equal(serve(), 1);
 	assert_int_equal(serve(), 2);
-	assert_int_equal(serve(), 0);
+}
+
+/* Free pages are kept for the first, its user is charged for them, and in the end it has to let others pass. */
+static void test_the_first_has_pages_kept(void **state)
+{
+	(void)state;
+	users[0].n_pages = 50;
+	add(0, 1, 90);
+	add(1, 2, 5);
+	pass(0, 40);
+	assert_ptr_equal(order(), requests[0]);
+	assert_true(sk_queue_keeps(&queue, requests[0]));
+	pass(10ull * SECOND, 40);
+	assert_ptr_equal(order(), requests[0]);
+	assert_true(sk_queue_keeps(&queue, requests[0]));
+	assert_int_equal(sk_queue_keeps_until(&queue), now_ns + 5ull * SECOND);
+	pass(5ull * SECOND, 40);
+	assert_int_equal(sk_queue_keeps_until(&queue), now_ns);
+	assert_false(sk_queue_keeps(&queue, requests[0]));
+	assert_int_equal(sk_queue_keeps_until(&queue), UINT64_MAX);
+	assert_ptr_equal(order(), requests[1]); /* now that its user has had 600 page-seconds */
+	assert_true(sk_queue_keeps(&queue, requests[1]));
+	sk_queue_remove(&queue, requests[1]);
+	assert_false(sk_queue_keeps(&queue, requests[0])); /* nor again */
+	add(2, 1, 1);
+	add(3, 2, 1);
+	assert_ptr_equal(order(), requests[3]);
+}
+
+/* Who has nothing yet and is first is not passed by one who lets go of pages. */
+static void test_who_has_nothing_stays_first(void **state)
+{
+	(void)state;
+	users[0].n_pages = 50;
+	users[1].ahead = 100;
+	add(0, 1, 90);
+	add(1, 0, 5);
+	add(2, 2, 60);
+	assert_ptr_equal(order(), requests[2]);
+	sk_queue_remove(&queue, requests[2]);
+	assert_ptr_equal(order(), requests[0]);
+	assert_true(sk_queue_keeps(&queue, requests[0]));
+	users[0].n_pages = 0;
+	assert_ptr_equal(order(), requests[0]);
+	users[1].n_pages = 1;
+	assert_ptr_equal(order(), requests[1]);
+}
+
+static void assert_goes(int i)
+{
+	assert_ptr_equal(sk_queue_victim(&queue), requests[i]);
+	sk_queue_remove(&queue, requests[i]);
+}
+
+static void test_who_has_to_go(void **state)
+{
+	(void)state;
+	assert_null(sk_queue_victim(&queue));
+	for (int i = 0; i < 6; i++)
+		add(i, 0, 1);
+	assert_goes(5); /* the new one */
+	add(6, 1, 1);
+	assert_goes(4);
+	add(7, 1, 1);
+	assert_goes(3);
+	add(8, 0, 1);
+	assert_goes(8); /* 4 and 2 */
+	add(9, 1, 1);
+	assert_goes(9); /* 3 and 3: the new one */
+	add(10, 2, 1);
+	order(); /* whatever order they are served in */
+	assert_goes(2);
+	users[0].tenant.weight = 4;
+	add(11, 0, 1);
+	add(12, 0, 1);
+	assert_goes(7);
 }
 
 /* Who waits for pages of his own alone comes last, and does not stand in anybody's way; the order of others stays. */
@@ -131,7 +232,7 @@ static void test_who_is_held_comes_last(void **state)
 	add(3, 2, 4);
 	assert_true(sk_queue_is_waiting(&everybody));
 	users[0].is_held = true;
-	assert_ptr_equal(sk_queue_order(&queue, &everybody, &scheduler), requests[1]);
+	order();
 	const int expected[] = {1, 3, 0, 2};
 	for (uint32_t i = 0; i < 4; i++)
 		assert_int_equal(requests[expected[i]]->place, i + 1);
@@ -139,34 +240,10 @@ static void test_who_is_held_comes_last(void **state)
 	assert_true(sk_queue_is_waiting(&everybody));
 	assert_int_equal(serve(), 3);
 	assert_false(sk_queue_is_waiting(&everybody));
-	assert_null(sk_queue_order(&queue, &everybody, &scheduler));
-	assert_int_equal(requests[0]->place, 1);
 	users[0].is_held = false;
 	assert_true(sk_queue_is_waiting(&everybody));
 	assert_int_equal(serve(), 0);
 	assert_int_equal(serve(), 2);
-}
-
-static void test_who_makes_room(void **state)
-{
-	(void)state;
-	assert_null(sk_queue_victim(&queue, &users[0]));
-	for (int i = 0; i < 6; i++)
-		add(i, 0, 1);
-	assert_null(sk_queue_victim(&queue, &users[0])); /* the new one has to go */
-	assert_ptr_equal(sk_queue_victim(&queue, &users[1]), requests[5]);
-	add(6, 1, 1);
-	add(7, 1, 1);
-	assert_ptr_equal(sk_queue_victim(&queue, &users[1]), requests[5]); /* 5 and 3 */
-	sk_queue_remove(&queue, requests[5]);
-	add(8, 1, 1);
-	assert_ptr_equal(sk_queue_victim(&queue, &users[1]), requests[4]); /* 4 and 4 */
-	sk_queue_remove(&queue, requests[4]);
-	add(9, 1, 1);
-	assert_null(sk_queue_victim(&queue, &users[1])); /* they are even */
-	assert_non_null(sk_queue_victim(&queue, &users[2]));
-	users[0].tenant.weight = 4;
-	assert_ptr_equal(sk_queue_victim(&queue, &users[0]), requests[9]);
 }
 
 int main(void)
@@ -174,10 +251,12 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_one_user_keeps_its_order, begin, finish),
 		cmocka_unit_test_setup_teardown(test_users_take_turns, begin, finish),
-		cmocka_unit_test_setup_teardown(test_pages_are_shared_by_weight, begin, finish),
-		cmocka_unit_test_setup_teardown(test_going_past_costs, begin, finish),
+		cmocka_unit_test_setup_teardown(test_who_has_least_is_first, begin, finish),
+		cmocka_unit_test_setup_teardown(test_nothing_scarce_is_forgotten, begin, finish),
+		cmocka_unit_test_setup_teardown(test_the_first_has_pages_kept, begin, finish),
+		cmocka_unit_test_setup_teardown(test_who_has_nothing_stays_first, begin, finish),
+		cmocka_unit_test_setup_teardown(test_who_has_to_go, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_is_held_comes_last, begin, finish),
-		cmocka_unit_test_setup_teardown(test_who_makes_room, begin, finish),
 	};
 	return sk_test_run(tests, NULL, NULL);
 }

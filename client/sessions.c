@@ -41,7 +41,8 @@ static int say_fault(int err, const struct streamkv_error *error)
 
 struct call {
 	const struct opts *opts;
-	char **arguments;    /* of the verb; NULL after the last */
+	char **arguments; /* of the verb */
+	int n_arguments;
 	struct streamkv *kv; /* NULL while it is prepared */
 	int fd;              /* load: what was saved */
 	uint64_t n_bytes;
@@ -140,8 +141,8 @@ static int delete (struct call *call)
 	struct streamkv_error error;
 	int exit_code = 0;
 
-	for (char **name = call->arguments; *name; name++) {
-		int err = streamkv_session_delete(call->kv, *name, NULL, &error);
+	for (int i = 0; i < call->n_arguments; i++) {
+		int err = streamkv_session_delete(call->kv, call->arguments[i], NULL, &error);
 		int code = err < 0 ? say_fault(err, &error) : 0;
 		exit_code = exit_code ? exit_code : code;
 	}
@@ -246,21 +247,21 @@ static const struct verb *find(const char *name)
 	return NULL;
 }
 
-static int check(const struct verb *verb, const struct opts *opts, int n, char **arguments)
+static int check(const struct verb *verb, const struct call *call)
 {
-	if (n < verb->n_least || n > verb->n_most)
+	if (call->n_arguments < verb->n_least || call->n_arguments > verb->n_most)
 		return sk_said(EX_USAGE, "usage: streamkv-client sessions %s%s", verb->name,
 			       verb->arguments);
-	if (opts->json && !verb->takes_json)
+	if (call->opts->json && !verb->takes_json)
 		return sk_said(EX_USAGE, "--json: goes with list and show, not with %s",
 			       verb->name);
-	if (opts->replace && !verb->takes_replace)
+	if (call->opts->replace && !verb->takes_replace)
 		return sk_said(EX_USAGE, "--replace: goes with fork and load, not with %s",
 			       verb->name);
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < call->n_arguments; i++) {
 		if (verb->names != ALL && !(verb->names & 1 << i))
 			continue;
-		int exit_code = sk_check_session("NAME", arguments[i]);
+		int exit_code = sk_check_session("NAME", call->arguments[i]);
 		if (exit_code)
 			return exit_code;
 	}
@@ -271,14 +272,17 @@ static int run(const void *from, int n_rest, char **rest)
 {
 	const struct opts *opts = from;
 	const struct verb *verb = find(n_rest ? rest[0] : "list");
-	struct call call = {.opts = opts, .arguments = rest + 1, .fd = -1};
+	struct call call = {.opts = opts,
+			    .arguments = rest + 1,
+			    .n_arguments = n_rest ? n_rest - 1 : 0,
+			    .fd = -1};
 
 	if (!verb)
 		return sk_said(EX_USAGE,
 			       "there is no 'sessions %s'; there are: list, show, fork, reset, "
 			       "delete, save, load and keep",
 			       rest[0]);
-	int exit_code = check(verb, opts, n_rest ? n_rest - 1 : 0, call.arguments);
+	int exit_code = check(verb, &call);
 	if (!exit_code && verb->prepare)
 		exit_code = verb->prepare(&call);
 	if (!exit_code)

@@ -321,10 +321,8 @@ class Screen(Look):
 
 class Verbs(Look):
     def verb(self, *arguments, code=0, **options):
-        """What `sessions ARGUMENTS` said, which ended with that code; skipped where the engine knows no verbs yet."""
+        """What `sessions ARGUMENTS` said, which ended with that code."""
         done = self.daemon.run("sessions", *arguments, **options)
-        if b"does not know sessions by name yet" in done.stderr:
-            skip("sessions " + arguments[0], "the engine does not answer it yet")
         self.assertEqual(done.returncode, code, done.stderr)
         self.assertEqual(done.stderr.count(b"\n"), bool(code), done.stderr)
         return done
@@ -436,7 +434,8 @@ class Verbs(Look):
         for name, arguments, stdin in [("copy1", [saved], b""), ("copy2", ["-"], data), ("copy3", ["-"], piped)]:
             self.verb("load", *arguments, name, stdin=stdin)
             copy = self.show(name)
-            self.assertEqual((copy["window"], copy["slack"], copy["state"]), (70, 8, "idle"))
+            self.assertEqual((copy["window"], copy["slack"]), (70, 8))
+            self.assertIn(copy["state"], ("idle", "stored"))  # until its next request, perhaps
             self.assertEqual(self.next_ids(name), wanted)
         position = self.show("copy1")["position"]
         self.verb("load", saved, "copy1", code=73)
@@ -521,8 +520,6 @@ class Users(Look):
         for arguments in (["show", "private"], ["fork", "private", "stolen"], ["reset", "private"], ["delete", "private"],
                           ["save", "private", "-"], ["keep", "private", "1s"]):
             done = self.as_nobody("sessions", *arguments)
-            if b"does not know sessions by name yet" in done.stderr:
-                skip("sessions of another user", "the engine does not answer yet")
             self.assertEqual((done.returncode, done.stdout), (66, b""), arguments)
         self.assertEqual(self.session("private")["state"], "idle")
         self.assertNotIn("stolen", [session["name"] for session in self.sessions()])

@@ -79,7 +79,8 @@ static int list(struct call *call)
 static int print_session(const struct streamkv_session *s)
 {
 	char age[SK_DURATION_BYTES], idle[SK_DURATION_BYTES], ttl[SK_DURATION_BYTES], text[1024];
-	bool is_running = s->state == STREAMKV_SESSION_RUNNING;
+	bool is_running = s->state == STREAMKV_SESSION_RUNNING,
+	     is_idle = s->state == STREAMKV_SESSION_IDLE;
 
 	int n = snprintf(text, sizeof text,
 			 "session   %s of %s, begun %s ago\n"
@@ -88,7 +89,10 @@ static int print_session(const struct streamkv_session *s)
 			 "text      position %llu; %llu requests, %llu tokens generated\n"
 			 "memory    %llu pages, %llu of them shared; %llu bytes stored elsewhere\n",
 			 s->name, sk_user_name(s->uid), sk_duration_print(s->age_ns, age),
-			 streamkv_session_state_name((int)s->state), is_running ? "" : " for ",
+			 streamkv_session_state_name((int)s->state),
+			 is_running ? ""
+			 : is_idle  ? " for "
+				    : ", idle for ",
 			 is_running ? "" : sk_duration_print(s->idle_ns, idle),
 			 s->ttl_ms ? sk_duration_print(s->ttl_ms * 1000000, ttl) : "for ever",
 			 s->ttl_ms ? " after its last request" : "",

@@ -288,7 +288,9 @@ const struct sk_command sk_command_bench = {
 			 "a client that is behind does not hide it.\n\n"
 			 "Fairness is Jain's index over the tokens that the clients read: 1 where "
 			 "all "
-			 "had the same, 1/N where one had all.\n\n"
+			 "had the same, 1/N where one had all. It means most where all want more "
+			 "than "
+			 "they get: in a closed loop, with --seconds.\n\n"
 			 "Ctrl-C ends it early and prints what was measured.",
 		 .examples = "  streamkv-client bench --clients 16 --prompt-tokens uniform:32-512\n"
 			     "  streamkv-client bench --clients 64 --rate 4 --seconds 60 --goodput "

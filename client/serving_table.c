@@ -48,7 +48,7 @@ static void fill(const struct sk_serving_table *table, struct figures *f)
 	add(f, "failed", "Failed requests", (double)n[SK_OUTCOME_FAILED], 0);
 	add(f, "cancelled", "Cancelled requests", (double)n[SK_OUTCOME_CANCELLED], 0);
 	add(f, "refused", "Refused requests", (double)n[SK_OUTCOME_REFUSED], 0);
-	add(f, "slow", if_any(s->n_slow, "Successful, with a slow reader (not timed)"),
+	add(f, "slow", if_any(s->n_slow, "Successful, of slow readers (not timed)"),
 	    (double)s->n_slow, 0);
 	add(f, "short", if_any(s->n_short, "Successful, with fewer tokens than asked"),
 	    (double)s->n_short, 0);

@@ -137,7 +137,8 @@ static void test_planes(void **state)
 	const struct kind kind = {{SK_DTYPE_F32}, SK_WEIGHTS_Q8, 0};
 	if (rounding_of(&kind, *state, false) != EIGHT_BITS) {
 		sk_backend_close(backend);
-		return;
+		sk_test_skip("%s has no products of bytes: all activations get sixteen bits",
+			     (const char *)*state);
 	}
 	float *ones = calloc((size_t)N_OUT * N, sizeof *ones), *x = random_floats(N, 1);
 	assert_non_null(ones);

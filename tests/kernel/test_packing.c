@@ -1,14 +1,57 @@
 /* What packed weights are: parts of several formats in one matrix, values that are none, and the codes of floats. */
 #include "matrix.h"
 
-/* Parts of several formats stacked, with rows in another order: what they decode to, and products. Those with a
- * part of 32-bit floats are floats, the others blocks. */
+/* Parts of several formats stacked, with rows in another order: what they decode to, and products. A part that is not in
+ * blocks makes floats of all, whose activations stay as they are. */
+struct stack {
+	enum sk_dtype dtypes[3];
+	double tolerance;
+};
+
+static void check_stack(const char *instructions, const struct stack *stack, bool exact)
+{
+	static const uint32_t order[5] = {4, 0, 3, 3, 1};
+	const uint32_t n_cols = 512, n_rows = 9;
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip(instructions, 2, exact, &shape);
+	struct kind kind = {{SK_DTYPE_Q8_0}, SK_WEIGHTS_AUTO, 0};
+	struct sk_matrix matrix = {.n_cols = n_cols, .n_parts = 3};
+	struct sk_tensor tensors[3];
+	struct sk_linear *linear;
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	for (int i = 0; i < 3; i++) {
+		const struct sk_dtype_info *info = sk_dtype_info(stack->dtypes[i]);
+		uint32_t n = i == 1 ? 5 : 13;
+		tensors[i] = (struct sk_tensor){info->name, stack->dtypes[i], n, n_cols,
+						random_data(stack->dtypes[i], n, n_cols)};
+		matrix.parts[i] = (struct sk_matrix_part){&tensors[i], i == 1 ? order : NULL, n};
+		matrix.n_rows += n;
+		if (info->block_elements == 1)
+			kind.dtypes[0] = SK_DTYPE_F32;
+	}
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_AUTO, &linear),
+			 0);
+	float *w = decode(backend, linear, matrix.n_rows, n_cols);
+	check_decoded(&matrix, w, stack->tolerance);
+	float *x = random_floats((size_t)n_rows * n_cols, 1);
+	add_outliers(x, n_rows, n_cols);
+	struct expected e = expect(w, x, n_rows, n_cols, matrix.n_rows,
+				   rounding_of(&kind, instructions, exact));
+	float *y = multiply(backend, linear, pack_floats(backend, x, n_rows, n_cols), NULL, 0,
+			    n_rows, n_cols, matrix.n_rows);
+	check_product(tensors[0].name, y, &e, NULL, NULL, 0, n_rows);
+	expected_finish(&e);
+	free(y);
+	free(x);
+	free(w);
+	for (int i = 0; i < 3; i++)
+		free((void *)tensors[i].data);
+	sk_backend_close(backend);
+}
+
 static void test_stacks(void **state)
 {
-	static const struct {
-		enum sk_dtype dtypes[3];
-		double tolerance;
-	} stacks[] = {
+	static const struct stack stacks[] = {
 		{{SK_DTYPE_Q4_0, SK_DTYPE_Q8_0, SK_DTYPE_Q4_0}, 0},
 		{{SK_DTYPE_Q4_0, SK_DTYPE_Q4_1, SK_DTYPE_Q4_0}, 1e-6},
 		{{SK_DTYPE_Q8_0, SK_DTYPE_Q4_1, SK_DTYPE_Q5_0}, 1e-4},
@@ -20,49 +63,9 @@ static void test_stacks(void **state)
 		{{SK_DTYPE_Q8_0, SK_DTYPE_F16, SK_DTYPE_F16}, 1e-3},
 		{{SK_DTYPE_F32, SK_DTYPE_Q4_1, SK_DTYPE_F32}, 0},
 	};
-	static const uint32_t order[5] = {4, 0, 3, 3, 1};
-	struct sk_backend_shape shape = default_shape();
-	for (size_t s = 0; s < sizeof stacks / sizeof *stacks; s++) {
-		struct sk_backend *backend = open_or_skip(*state, 2, false, &shape);
-		const uint32_t n_cols = 512;
-		struct sk_tensor tensors[3];
-		struct sk_matrix matrix = {.n_cols = n_cols, .n_parts = 3};
-		struct sk_linear *linear;
-		assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
-		for (int i = 0; i < 3; i++) {
-			uint32_t n_rows = i == 1 ? 5 : 13;
-			tensors[i] = (struct sk_tensor){
-				sk_dtype_info(stacks[s].dtypes[i])->name, stacks[s].dtypes[i],
-				n_rows, n_cols, random_data(stacks[s].dtypes[i], n_rows, n_cols)};
-			matrix.parts[i] =
-				(struct sk_matrix_part){&tensors[i], i == 1 ? order : NULL, n_rows};
-			matrix.n_rows += n_rows;
-		}
-		assert_int_equal(
-			sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_AUTO, &linear),
-			0);
-		float *w = decode(backend, linear, matrix.n_rows, n_cols);
-		check_decoded(&matrix, w, stacks[s].tolerance);
-		const bool floats =
-			stacks[s].dtypes[0] == SK_DTYPE_F32 || stacks[s].dtypes[1] == SK_DTYPE_F32;
-		const struct kind kind = {
-			{floats ? SK_DTYPE_F32 : SK_DTYPE_Q8_0}, SK_WEIGHTS_AUTO, 0};
-		const uint32_t n_rows = 9;
-		float *x = random_floats((size_t)n_rows * n_cols, 1);
-		add_outliers(x, n_rows, n_cols);
-		struct expected e = expect(w, x, n_rows, n_cols, matrix.n_rows,
-					   rounding_of(&kind, *state, false));
-		float *y = multiply(backend, linear, pack_floats(backend, x, n_rows, n_cols), NULL,
-				    0, n_rows, n_cols, matrix.n_rows);
-		check_product(tensors[0].name, y, &e, NULL, NULL, 0, n_rows);
-		expected_finish(&e);
-		free(y);
-		free(x);
-		free(w);
-		for (int i = 0; i < 3; i++)
-			free((void *)tensors[i].data);
-		sk_backend_close(backend);
-	}
+	for (size_t s = 0; s < sizeof stacks / sizeof *stacks; s++)
+		for (int exact = 0; exact < 2; exact++)
+			check_stack(*state, &stacks[s], exact);
 }
 
 /* What is no number must not become one on its way through integers: activations anywhere, and weights. */

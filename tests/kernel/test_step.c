@@ -199,6 +199,41 @@ static void test_open(void **state)
 	sk_backend_close(NULL);
 }
 
+/* The environment names an instruction set where no option does; what this machine lacks is refused by name. */
+static void test_environment(void **state)
+{
+	struct sk_backend_options options = {0};
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = NULL;
+	struct sk_diag diag = {""};
+	const char *before = getenv("STREAMKV_INSTRUCTIONS");
+	char *kept = before ? strdup(before) : NULL;
+	(void)state;
+
+	assert_int_equal(setenv("STREAMKV_INSTRUCTIONS", "scalar", 1), 0);
+	assert_int_equal(sk_backend_open(&sk_cpu_backend, &options, &shape, &backend, &diag), 0);
+	assert_non_null(strstr(sk_backend_name(backend), "(scalar"));
+	sk_backend_close(backend);
+	backend = NULL;
+
+	assert_int_equal(setenv("STREAMKV_INSTRUCTIONS", "abacus", 1), 0);
+	assert_int_equal(sk_backend_open(&sk_cpu_backend, &options, &shape, &backend, &diag),
+			 -ENODEV);
+	assert_null(backend);
+	assert_non_null(strstr(diag.text, "'abacus' (from STREAMKV_INSTRUCTIONS)"));
+
+	options.instructions = "scalar"; /* an option comes before it */
+	assert_int_equal(sk_backend_open(&sk_cpu_backend, &options, &shape, &backend, &diag), 0);
+	assert_non_null(strstr(sk_backend_name(backend), "(scalar"));
+	sk_backend_close(backend);
+
+	if (kept)
+		setenv("STREAMKV_INSTRUCTIONS", kept, 1);
+	else
+		unsetenv("STREAMKV_INSTRUCTIONS");
+	free(kept);
+}
+
 /* Blocks are kept as blocks, and memory that is not there is an error. */
 static void test_memory(void **state)
 {
@@ -231,8 +266,9 @@ static void test_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_batches), KERNEL_TEST(test_pages),     KERNEL_TEST(test_gather),
-		KERNEL_TEST(test_memory),  cmocka_unit_test(test_open),
+		KERNEL_TEST(test_batches),   KERNEL_TEST(test_pages),
+		KERNEL_TEST(test_gather),    KERNEL_TEST(test_memory),
+		cmocka_unit_test(test_open), cmocka_unit_test(test_environment),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

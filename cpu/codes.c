@@ -202,39 +202,37 @@ static float extreme(const float *x, float least, float most)
 	return most;
 }
 
+/* Away from zero where two are as near, as roundf() does. */
+static vi round_half_away(vf x)
+{
+	vi whole = v_to_int(x);
+	vf rest = x - v_from_int(whole);
+	return whole - (vi)(rest >= .5f) + (vi)(rest <= -.5f); /* true is -1 */
+}
+
 static void quantise(const struct sk_codes *out, enum sk_packing packing, const float *in,
 		     uint32_t b)
 {
 	const float *x = in + (size_t)b * SK_BLOCK_COLS;
-	const int zero = sk_packing_zero(packing),
-		  top = sk_packing_is_four_bits(packing) ? 15 : 255;
-	float least, most, bad, scale, minimum = 0;
+	const bool four = packing == SK_PACKING_Q4;
+	float least, most, bad, scale;
 
 	bounds(x, &least, &most, &bad);
-	if (packing == SK_PACKING_Q4) {
+	if (four)
 		scale = extreme(x, least, most) / -8;
-	} else if (zero) { /* halves have no use for a minimum here */
+	else
 		scale = (-least > most ? -least : most) / 127;
-	} else {
-		minimum = least;
-		scale = (most - least) / (float)top;
-	}
 	if (bad != 0)
 		scale = bad; /* and so is what is multiplied by it */
 	out->scales[b] = sk_half_from_float(scale);
-	out->minima[b] = sk_half_from_float(minimum);
-	out->factors[2 * b] = out->factors[2 * b + 1] = 1;
-	/* The codes make good for the rounding of scales, but for Q4: there they are those of GGML's Q4_0. */
-	if (packing != SK_PACKING_Q4)
-		scale = sk_half_to_float(out->scales[b]);
-	minimum = sk_half_to_float(out->minima[b]);
 
-	const float inverse = scale != 0 ? 1 / scale : 0, half_up = (float)zero + .5f;
+	const float inverse = scale != 0 ? 1 / scale : 0; /* of the scale before its rounding */
 	int32_t codes[SK_BLOCK_COLS];
 	for (int i = 0; i < SK_BLOCK_COLS; i += LANES) {
-		vf code = (v_load(x + i) - minimum) * inverse + half_up;
-		vi whole = v_to_int(v_min(v_max(code, v_set(0)), v_set((float)top)));
-		memcpy(codes + i, &whole, sizeof whole);
+		vf at = v_load(x + i) * inverse;
+		vi code = four ? v_to_int(v_min(v_max(at + 8.5f, v_set(0)), v_set(15)))
+			       : round_half_away(v_min(v_max(at, v_set(-127)), v_set(127))) + 128;
+		memcpy(codes + i, &code, sizeof code);
 	}
 	for (int i = 0; i < SK_BLOCK_COLS; i++)
 		out->codes[b * SK_BLOCK_COLS + i] = (uint8_t)codes[i];

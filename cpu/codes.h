@@ -28,9 +28,9 @@ enum sk_packing sk_codes_packing(enum sk_dtype dtype);
 bool sk_codes_from_file(const struct sk_codes *out, enum sk_packing packing, enum sk_dtype dtype,
 			const void *row, uint32_t n_cols);
 
-/* Q8, Q8H: scale max / 127. Q4: the value of largest magnitude becomes -8. With minima: from the least value
- * to the greatest. Nearest codes, ties upward. A block with a value that is no number, or infinite, has no
- * numbers at all. `in` is zero from n_cols to the end of its block. */
+/* Q8 or Q4, as GGML makes Q8_0 and Q4_0: scale max / 127, nearest codes, ties away from zero; or the value of largest
+ * magnitude, the first of them, becomes -8, ties upward. A block with a value that is no number, or infinite, has no
+ * numbers at all. `in` is zero from n_cols to the end of its block. Other packings are never made from floats. */
 void sk_codes_from_floats(const struct sk_codes *out, enum sk_packing packing, const float *in,
 			  uint32_t n_cols);
 

@@ -120,41 +120,113 @@ static void test_not_a_number(void **state)
 		}
 }
 
-/* Q4 of floats is GGML's Q4_0 of them: the value of largest magnitude, of equals the first, is kept as -8. */
-static void test_q4_of_floats(void **state)
+static float *pack_and_decode(const char *instructions, const float *x, uint32_t n_rows,
+			      uint32_t n_cols, enum sk_weight_format format)
 {
-	enum { N_BLOCKS = 512, N = N_BLOCKS * 32 };
 	struct sk_backend_shape shape = default_shape();
-	struct sk_backend *backend = open_or_skip(*state, 1, false, &shape);
-	float *x = random_floats(N, 0.05f);
-	for (int i = 0; i < N / 4; i++) /* few values: ties in rounding, and for the largest */
-		x[i] = ((float)random_below(13) - 6) / 16;
-	memset(x, 0, 32 * sizeof *x);
-	struct sk_tensor tensor = float_tensor(x, 16, N / 16);
+	struct sk_backend *backend = open_or_skip(instructions, 1, false, &shape);
+	struct sk_tensor tensor = float_tensor(x, n_rows, n_cols);
 	struct sk_matrix matrix = matrix_of(&tensor);
 	struct sk_linear *linear;
 	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
-	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_Q4, &linear), 0);
-	float *w = decode(backend, linear, 16, N / 16);
-	for (const float *block = x; block < x + N; block += 32) {
-		float most = 0;
-		for (int i = 0; i < 32; i++)
-			if (fabsf(block[i]) > fabsf(most))
-				most = block[i];
-		const float scale = most / -8, inverse = most == 0 ? 0 : 1 / scale,
-			    kept = sk_half_to_float(sk_half_from_float(scale));
-		for (int i = 0; i < 32; i++) {
-			int code = (int)(block[i] * inverse + 8.5f);
-			float want = (float)((code > 15 ? 15 : code) - 8) * kept,
-			      got = w[block - x + i];
-			if (got != want)
-				fail_msg("block %td: %g is kept as %g, not as %g", (block - x) / 32,
-					 block[i], got, want);
-		}
-	}
-	free(w);
-	free(x);
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, format, &linear), 0);
+	float *w = decode(backend, linear, n_rows, n_cols);
 	sk_backend_close(backend);
+	return w;
+}
+
+/* As GGML's Q8_0: the nearest of 127 steps to each side, and of two the one further from zero. */
+static void want_q8(const float *x, float *want)
+{
+	float most = 0;
+	for (int i = 0; i < 32; i++)
+		most = fmaxf(most, fabsf(x[i]));
+	const float scale = most / 127, inverse = scale == 0 ? 0 : 1 / scale,
+		    kept = sk_half_to_float(sk_half_from_float(scale));
+	for (int i = 0; i < 32; i++)
+		want[i] = roundf(x[i] * inverse) * kept;
+}
+
+/* As GGML's Q4_0: the value of largest magnitude, of equals the first, is kept as -8. */
+static void want_q4(const float *x, float *want)
+{
+	float most = 0;
+	for (int i = 0; i < 32; i++)
+		if (fabsf(x[i]) > fabsf(most))
+			most = x[i];
+	const float scale = most / -8, inverse = scale == 0 ? 0 : 1 / scale,
+		    kept = sk_half_to_float(sk_half_from_float(scale));
+	for (int i = 0; i < 32; i++) {
+		int code = (int)(x[i] * inverse + 8.5f);
+		want[i] = (float)((code > 15 ? 15 : code) - 8) * kept;
+	}
+}
+
+/* Fresh random floats against GGML's formulas, written anew here. */
+static void test_codes_of_floats(void **state)
+{
+	enum { N = 512 * 32 };
+	for (int four = 0; four < 2; four++) {
+		float *x = random_floats(N, 0.05f), want[32];
+		for (int i = 0; i < N / 2;
+		     i++) /* few values: ties in rounding, and for the largest */
+			x[i] = i / 32 % 2 ? (float)random_below(509) / 4 - 63.5f
+					  : ((float)random_below(13) - 6) / 16;
+		memset(x, 0, 32 * sizeof *x);
+		float *w = pack_and_decode(*state, x, 16, N / 16,
+					   four ? SK_WEIGHTS_Q4 : SK_WEIGHTS_Q8);
+		for (int i = 0; i < N; i++) {
+			if (i % 32 == 0)
+				(four ? want_q4 : want_q8)(x + i, want);
+			if (w[i] != want[i % 32])
+				fail_msg("%s block %d: %g is kept as %g, not as %g",
+					 four ? "q4" : "q8", i / 32, x[i], w[i], want[i % 32]);
+		}
+		free(w);
+		free(x);
+	}
+}
+
+/* Bytes of hexadecimal digits up to a space or the end of the line; *text goes behind them. */
+static size_t unhex(const char **text, uint8_t *out, size_t room)
+{
+	size_t n = 0;
+	for (; **text > ' '; *text += 2) {
+		unsigned byte;
+		assert_true(n < room);
+		assert_int_equal(sscanf(*text, "%2x", &byte), 1);
+		out[n++] = (uint8_t)byte;
+	}
+	*text += **text == ' ';
+	return n;
+}
+
+/* Floats beside the blocks that GGML itself made of them (tests/golden/make_codes.py). */
+static void test_codes_of_ggml(void **state)
+{
+	static char line[1 << 15];
+	static float x[1024], want[1024];
+	uint8_t blocks[1024 / 32 * 34];
+	FILE *file = fopen(sk_test_golden("codes.txt"), "r");
+	assert_non_null(file);
+	int n_lines = 0;
+	for (; fgets(line, sizeof line, file); n_lines++) {
+		const bool four = strncmp(line, "Q4_0 ", 5) == 0;
+		const enum sk_dtype dtype = four ? SK_DTYPE_Q4_0 : SK_DTYPE_Q8_0;
+		const char *text = line + 5;
+		size_t n = unhex(&text, (uint8_t *)x, sizeof x) / sizeof *x;
+		assert_int_equal(unhex(&text, blocks, sizeof blocks), sk_dtype_row_bytes(dtype, n));
+		sk_dtype_decode_row(dtype, blocks, n, want);
+		float *w = pack_and_decode(*state, x, 1, (uint32_t)n,
+					   four ? SK_WEIGHTS_Q4 : SK_WEIGHTS_Q8);
+		for (size_t i = 0; i < n; i++)
+			if (w[i] != want[i])
+				fail_msg("%.4s block %zu: %g is kept as %g, and by GGML as %g",
+					 line, i / 32, x[i], w[i], want[i]);
+		free(w);
+	}
+	fclose(file);
+	assert_int_equal(n_lines, 2);
 }
 
 int main(void)
@@ -162,7 +234,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		KERNEL_TEST(test_stacks),
 		KERNEL_TEST(test_not_a_number),
-		KERNEL_TEST(test_q4_of_floats),
+		KERNEL_TEST(test_codes_of_floats),
+		KERNEL_TEST(test_codes_of_ggml),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

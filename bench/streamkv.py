@@ -11,7 +11,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Daemon:
-    def __init__(self, programs, model, *arguments):
+    def __init__(self, programs, model, *arguments, pause_s=0.05):
         self.programs = programs
         self.folder = tempfile.TemporaryDirectory(prefix="streamkv-bench-")
         self.socket = self.path("s")
@@ -22,7 +22,7 @@ class Daemon:
         while not os.path.exists(self.socket):
             if self.process.poll() is not None:
                 sys.exit("streamkvd ended at once: " + open(self.log.name).read().strip())
-            time.sleep(0.05)
+            time.sleep(pause_s)
         self.status = json.loads(self.run("status", "--json"))  # answered once the model is there
 
     def path(self, name):

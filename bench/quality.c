@@ -18,7 +18,7 @@
 
 struct options {
 	const char *file;
-	uint64_t tokens, sink, window;
+	uint64_t tokens, sink, window, piece;
 };
 
 #define AT(member) offsetof(struct options, member)
@@ -31,6 +31,10 @@ static const struct sk_option table[] = {
 	 .help = "First tokens that are never evicted."},
 	{"window", 'W', SK_OPTION_UINT, AT(window), "N", "508", .min = 1, .max = 1 << 10,
 	 .help = "Most recent tokens that are kept."},
+	{"piece", 'p', SK_OPTION_UINT, AT(piece), "N", "0", .max = 1 << 10,
+	 .help = "Cut the text into whole pieces of N tokens, each read by itself, and score the "
+		 "second half of each: as llama-perplexity does, whose figures can then be put "
+		 "beside these. N is at most sink + window. 0: the text is one stream."},
 	{0},
 };
 
@@ -56,6 +60,7 @@ struct subject {
 	struct sk_backend *backend;
 	struct sk_forward forward;
 	struct sk_pool pool;
+	struct sk_policy policy;
 	struct sk_session *session;
 	double nats, kl, same;
 };
@@ -76,6 +81,15 @@ static uint32_t likeliest(const float *logits, uint32_t n)
 	for (uint32_t i = 1; i < n; i++)
 		best = logits[i] > logits[best] ? i : best;
 	return best;
+}
+
+/* Another text. */
+static int subject_begin(struct subject *s)
+{
+	if (s->session)
+		sk_session_destroy(s->session);
+	s->session = sk_session_create(&s->pool, 0, "", &s->policy);
+	return s->session ? 0 : -ENOMEM;
 }
 
 /* `spec` is cut at its @s. */
@@ -113,8 +127,9 @@ static int subject_open(struct subject *s, char *spec, const struct options *opt
 	r = sk_pool_init(&s->pool, s->backend, N_PAGES);
 	if (r == 0)
 		r = sk_pool_promise(&s->pool, N_PAGES);
-	s->session = r == 0 ? sk_session_create(&s->pool, 0, "", &policy) : NULL;
-	return s->session ? 0 : sk_diag_fail(diag, ENOMEM, "%s: not enough memory", s->name);
+	s->policy = policy;
+	r = r == 0 ? subject_begin(s) : r;
+	return r == 0 ? 0 : sk_diag_fail(diag, ENOMEM, "%s: not enough memory", s->name);
 }
 
 static int subject_run(struct subject *s, const int32_t *ids, uint32_t n)
@@ -163,10 +178,12 @@ static char *read_all(const char *path, size_t *ret_n)
 	return text;
 }
 
-static int run(struct subject *subjects, uint32_t n_subjects, const int32_t *ids, size_t n)
+/* Tokens [from, to) through every model; those from `scored` on predict the next. */
+static int run_part(struct subject *subjects, uint32_t n_subjects, const int32_t *ids, size_t from,
+		    size_t to, size_t scored)
 {
-	for (size_t at = 0; at + 1 < n; at += CHUNK) {
-		uint32_t k = n - 1 - at < CHUNK ? (uint32_t)(n - 1 - at) : CHUNK;
+	for (size_t at = from; at < to; at += CHUNK) {
+		uint32_t k = to - at < CHUNK ? (uint32_t)(to - at) : CHUNK;
 		for (uint32_t i = 0; i < n_subjects; i++) {
 			int r = subject_run(&subjects[i], ids + at, k);
 			if (r < 0)
@@ -174,11 +191,29 @@ static int run(struct subject *subjects, uint32_t n_subjects, const int32_t *ids
 		}
 		for (uint32_t i = 0; i < n_subjects; i++)
 			for (uint32_t row = 0; row < k; row++)
-				compare(&subjects[i], &subjects[0], row, ids[at + row + 1]);
-		fprintf(stderr, "\r%zu of %zu tokens", at + k + 1, n);
+				if (at + row >= scored)
+					compare(&subjects[i], &subjects[0], row, ids[at + row + 1]);
+		fprintf(stderr, "\r%zu tokens", at + k + 1);
+	}
+	return 0;
+}
+
+/* *ret_n: how many tokens were scored. */
+static int run(struct subject *subjects, uint32_t n_subjects, const int32_t *ids, size_t n,
+	       size_t piece, size_t *ret_n)
+{
+	int r = 0;
+	*ret_n = piece ? n / piece * (piece - 1 - piece / 2) : n - 1;
+	if (!piece)
+		r = run_part(subjects, n_subjects, ids, 0, n - 1, 0);
+	for (size_t at = 0; piece && r == 0 && at + piece <= n; at += piece) {
+		for (uint32_t i = 0; r == 0 && i < n_subjects; i++)
+			r = subject_begin(&subjects[i]);
+		if (r == 0)
+			r = run_part(subjects, n_subjects, ids, at, at + piece - 1, at + piece / 2);
 	}
 	fprintf(stderr, "\n");
-	return 0;
+	return r;
 }
 
 static void print(const struct subject *subjects, uint32_t n_subjects, double n)
@@ -223,6 +258,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "bench_quality: %s: cannot be read\n", options.file);
 		return 66;
 	}
+	if (options.piece == 1 || options.piece > options.sink + options.window) {
+		fprintf(stderr, "bench_quality: --piece is 2 to sink + window, or 0\n");
+		return 64;
+	}
 	uint32_t n_subjects = (uint32_t)n_rest;
 	for (uint32_t i = 0; i < n_subjects; i++)
 		if (subject_open(&subjects[i], argv[1 + i], &options, &diag) < 0) {
@@ -236,7 +275,7 @@ int main(int argc, char **argv)
 		return 65;
 	}
 	size_t n = ids.n_ids < options.tokens ? ids.n_ids : options.tokens;
-	if (n < 2) {
+	if (n < 2 || n < options.piece) {
 		fprintf(stderr, "bench_quality: the text is too short: %zu tokens\n", n);
 		return 65;
 	}
@@ -247,11 +286,12 @@ int main(int argc, char **argv)
 				subjects[i].name);
 			return 65;
 		}
-	int r = run(subjects, n_subjects, ids.ids, n);
+	size_t n_scored;
+	int r = run(subjects, n_subjects, ids.ids, n, options.piece, &n_scored);
 	if (r < 0) {
 		fprintf(stderr, "bench_quality: %s\n", strerror(-r));
 		return 70;
 	}
-	print(subjects, n_subjects, (double)(n - 1));
+	print(subjects, n_subjects, (double)n_scored);
 	return 0;
 }

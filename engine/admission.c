@@ -271,6 +271,9 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		sk_window_set_policy(&session->window, &policy);
 		err = check_prompt(engine, request, session, input.n_ids, diag);
 	}
+	request->n_shared = 0;
+	if (!err && is_new && request->kind == SK_REQUEST_GENERATE)
+		request->n_shared = sk_engine_share_prefix(engine, request, session);
 	if (!err)
 		err = reserve_pages(engine, request, session, input.n_ids, ret_n_pages, diag);
 	if (!err ||

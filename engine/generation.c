@@ -32,12 +32,14 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 		goto fail;
 	if (session->last_id >= 0 && sk_ids_append(&g->input, session->last_id) < 0)
 		goto fail;
-	for (size_t i = 0; i < request->ids.n_ids; i++) {
+	for (size_t i = request->n_shared; i < request->ids.n_ids; i++) {
 		if (sk_ids_append(&g->input, request->ids.ids[i]) < 0)
 			goto fail;
 	}
 	if (!g->is_scoring)
 		sk_sampler_resume(&g->sampler, &session->sampler);
+	for (uint32_t i = 0; !g->is_scoring && i < request->n_shared; i++)
+		sk_sampler_saw(&g->sampler, request->ids.ids[i]);
 	size_t n_seen = g->input.n_ids < SK_REPEAT_MOST ? g->input.n_ids : SK_REPEAT_MOST;
 	size_t at = g->input.n_ids - n_seen;
 	if (!at && session->last_id >= 0 && session->sampler.n_recent) /* seen when it was drawn */
@@ -62,6 +64,8 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 		if (!g->marks)
 			goto fail;
 		g->marks->given.window = session->window;
+		if (request->n_shared) /* before it, there was nothing */
+			sk_window_init(&g->marks->given.window, &session->window.policy);
 		g->marks->given.last_id = session->last_id;
 	}
 	sk_ids_finish(&request->ids);
@@ -275,7 +279,8 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 		r->evaluated_tokens = g->input_at;
 	else if (
 		!r->generated_tokens) /* the session's last token before the prompt is not counted */
-		r->evaluated_tokens = g->input_at - (g->input.n_ids - r->prompt_tokens);
+		r->evaluated_tokens =
+			g->input_at - (g->input.n_ids - (r->prompt_tokens - g->request->n_shared));
 	if (g->input_at < n_rows(g))
 		return false;
 	if (!g->prompt_done_ns) {

@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define HEAD_MOST 4096 /* tokens that sessions may have in common */
 
 struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char *name,
 				     const struct sk_policy *policy)
@@ -54,12 +57,54 @@ void sk_session_destroy(struct sk_session *session)
 	sk_list_remove(&session->node);
 	sk_pages_finish(&session->pages);
 	sk_sampler_memory_finish(&session->sampler);
+	free(session->head);
 	free(session);
+}
+
+/* Without memory for them, fewer are known. */
+static void note_head(struct sk_session *session, const int32_t *ids, uint32_t n)
+{
+	const struct sk_window *window = &session->window;
+
+	if (session->n_head > window->next) /* rolled back since */
+		session->n_head = (uint32_t)window->next;
+	if (session->n_head < window->next || window->first != window->n_sink ||
+	    window->next >= HEAD_MOST)
+		return;
+	if (n > HEAD_MOST - session->n_head)
+		n = HEAD_MOST - session->n_head;
+	if (session->n_head + n > session->head_allocated) {
+		uint32_t wanted = 2 * (session->n_head + n);
+		int32_t *grown = realloc(session->head, wanted * sizeof *grown);
+		if (!grown)
+			return;
+		session->head = grown;
+		session->head_allocated = wanted;
+	}
+	memcpy(session->head + session->n_head, ids, n * sizeof *ids);
+	session->n_head += n;
+}
+
+int sk_session_share_head(struct sk_session *session, struct sk_session *from, uint32_t n)
+{
+	struct sk_window window = session->window;
+	struct sk_view view;
+
+	for (uint32_t i = 0; i < n; i++)
+		sk_window_step(&window, &view);
+	int err = sk_pages_share_first(&session->pages, &from->pages, n / SK_PAGE_TOKENS);
+	if (err < 0)
+		return err;
+	note_head(session, from->head, n);
+	session->window = window;
+	sk_session_trim(session);
+	return 0;
 }
 
 void sk_session_reset(struct sk_session *session)
 {
 	sk_pages_drop(&session->pages);
+	session->n_head = 0;
 	sk_sampler_memory_finish(&session->sampler);
 	const struct sk_policy policy = session->window.policy;
 	sk_window_init(&session->window, &policy);
@@ -152,6 +197,7 @@ int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t 
 	if (err < 0)
 		return err;
 
+	note_head(session, ids, n);
 	session->window = window;
 	*ret_span = (struct sk_span){
 		.n_rows = n,

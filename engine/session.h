@@ -26,6 +26,9 @@ struct sk_session {
 			     * UINT64_MAX: none */
 	int32_t last_id; /* drawn, not yet in the cache; -1: none */
 	bool is_busy;    /* a request runs on it */
+	int32_t *
+		head; /* its first n_head tokens, as long as nothing has been dropped: for sessions that begin alike */
+	uint32_t n_head, head_allocated;
 	struct sk_sampler_memory sampler;
 	/* Beside the pool (store.h): */
 	bool is_stored;        /* its entries lie in the store; it holds no pages */
@@ -48,6 +51,9 @@ struct sk_session *sk_session_fork(struct sk_session *session, const char *name)
 void sk_session_destroy(
 	struct sk_session *session); /* gives pages and promises back; takes itself off its list */
 
+/* A session without entries takes over the first n (whole pages) of `from`, which has dropped nothing. -ENOMEM, -ENOSPC:
+ * it has none. */
+int sk_session_share_head(struct sk_session *session, struct sk_session *from, uint32_t n);
 /* Empty again, under the same policy. */
 void sk_session_reset(struct sk_session *session);
 void sk_session_describe(const struct sk_session *session, uint64_t now_ns,

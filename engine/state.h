@@ -140,6 +140,13 @@ int sk_engine_may_have_pages(const struct sk_engine *engine, const struct sk_use
 			     const struct sk_session *session, uint32_t n_pages,
 			     struct sk_diag *diag);
 
+/* --- prefix.c --- */
+
+/* A new session takes over what another of its user has of the request's first tokens, in whole pages. Returns how many
+ * tokens: they are cached already. */
+uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_request *request,
+				struct sk_session *session);
+
 /* --- waiting.c --- */
 
 /* A request whose prompt is tokens: begins its generation, queues it, or finishes it as refused. Takes it

@@ -302,6 +302,31 @@ int sk_pages_own(struct sk_pages *pages, uint64_t entry)
 	return 0;
 }
 
+int sk_pages_share_first(struct sk_pages *pages, struct sk_pages *from, uint32_t n_pages)
+{
+	uint32_t *window = page_numbers(n_pages);
+	if (!window)
+		return -ENOMEM;
+	from->has_shared = pages->has_shared = true;
+	for (uint32_t i = 0; i < n_pages; i++) {
+		window[i] = i < from->page0 ? from->sinks[i] : window_of(from)[i - from->page0];
+		sk_pool_share(pages->pool, window[i]);
+	}
+	int err = from->n_most ? sk_pages_promise(from, from->n_most) : 0;
+	if (err < 0) {
+		while (n_pages)
+			(void)sk_pool_release(pages->pool, window[--n_pages]);
+		free(window);
+		return err;
+	}
+	free(pages->window);
+	pages->window = window;
+	pages->n_window = pages->window_allocated = n_pages;
+	pages->window_at = 0;
+	pages->page0 = 0;
+	return 0;
+}
+
 int sk_pages_fork(struct sk_pages *fork, struct sk_pages *pages)
 {
 	uint32_t *sinks = calloc(pages->n_sinks + 1u, sizeof *sinks);

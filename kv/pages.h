@@ -65,6 +65,10 @@ void sk_pages_drop(struct sk_pages *pages);
  * sk_pages_distinct(). */
 void sk_pages_list(const struct sk_pages *pages, uint32_t *list);
 
+/* A table that holds nothing comes to hold the first n_pages of another, which holds them all. What was promised to
+ * that one grows by as many, since they are not its alone any more. -ENOMEM, -ENOSPC: nothing has changed. */
+int sk_pages_share_first(struct sk_pages *pages, struct sk_pages *from, uint32_t n_pages);
+
 /* Page references held: a page of both sinks and window counts twice, as the pool counts it. */
 uint32_t sk_pages_count(const struct sk_pages *pages);
 /* Pages held, each once: the memory of the cache. */

@@ -1,0 +1,139 @@
+/* What sessions of a user have in common at their beginning is evaluated and stored once, and nobody can tell by the text. */
+#define ENGINE_STALL_NS UINT64_C(600000000000)
+#include "engine_test.h"
+
+static struct answer a, b;
+static char system_prompt[2000];
+
+static struct sk_request *ask_as(struct client *client, uint32_t id, const char *turn, uid_t uid,
+				 const char *session)
+{
+	static char prompts[4][2200];
+	char *prompt = prompts[id % 4];
+	snprintf(prompt, sizeof prompts[0], "%s%s", system_prompt, turn);
+	struct sk_request *request = ask(client, id, prompt, 40);
+	request->uid = uid;
+	request->ignore_eos = true;
+	request->policy = (struct sk_policy_change){.has_window = true, .to = {.window = 400}};
+	strcpy(request->session, session);
+	return request;
+}
+
+static struct sk_result say(struct client *client, struct sk_request *request,
+			    struct answer *answer)
+{
+	struct sk_event *event = run(client, request, answer);
+	if (event->result.stop != SK_STOP_LIMIT)
+		fail_msg("%s", event->reason);
+	struct sk_result result = event->result;
+	sk_event_destroy(event);
+	return result;
+}
+
+static void delete_session(struct client *client, const char *name, uid_t uid)
+{
+	struct sk_request *request = sk_request_create(SK_REQUEST_SESSION);
+	request->connection = client->connection;
+	request->id = 99;
+	request->uid = uid;
+	request->verb = SK_SESSION_DELETE;
+	strcpy(request->session, name);
+	sk_engine_submit(engine, request);
+	struct sk_event *event = next_event();
+	assert_int_equal(event->kind, SK_EVENT_SESSION);
+	sk_event_destroy(event);
+}
+
+static void test_a_beginning_in_common(void **state)
+{
+	(void)state;
+	struct client client;
+	const char *turns[] = {"The captain spoke.", "She was silent.", "It rained."};
+	static struct answer alone[3];
+
+	for (int i = 0; i < 60; i++)
+		strcat(system_prompt, "word and ");
+	connect_client(&client, 1024);
+	for (int i = 0; i < 3; i++) {
+		struct sk_result r =
+			say(&client, ask_as(&client, 1, turns[i], 1000, ""), &alone[i]);
+		assert_int_equal(r.reused_tokens, 0);
+		assert_int_equal(r.evaluated_tokens, r.prompt_tokens);
+	}
+	assert_idle();
+
+	struct sk_result first = say(&client, ask_as(&client, 1, turns[0], 1000, "one"), &a);
+	assert_int_equal(first.reused_tokens, 0);
+	assert_memory_equal(a.ids, alone[0].ids, 40 * sizeof *a.ids);
+	const uint64_t n_used = stats().n_pages_used;
+	struct sk_result second = say(&client, ask_as(&client, 2, turns[1], 1000, "two"), &a);
+	assert_int_equal(second.reused_tokens % SK_PAGE_TOKENS, 0);
+	assert_true(second.reused_tokens >= 64);
+	assert_int_equal(second.evaluated_tokens, second.prompt_tokens - second.reused_tokens);
+	assert_int_equal(second.position, second.prompt_tokens + 40);
+	assert_memory_equal(a.ids, alone[1].ids, 40 * sizeof *a.ids);
+	assert_int_equal(stats().n_pages_used, 2 * n_used - second.reused_tokens / SK_PAGE_TOKENS);
+
+	/* One without a name as well; and both go on as they would have. */
+	struct sk_result third = say(&client, ask_as(&client, 3, turns[2], 1000, ""), &a);
+	assert_int_equal(third.reused_tokens, second.reused_tokens);
+	assert_memory_equal(a.ids, alone[2].ids, 40 * sizeof *a.ids);
+
+	/* Another user's is nobody's business, nor is it used where its window is smaller. */
+	struct sk_result other = say(&client, ask_as(&client, 1, turns[1], 1001, "one"), &a);
+	assert_int_equal(other.reused_tokens, 0);
+	delete_session(&client, "one", 1001);
+	struct sk_request *small = ask_as(&client, 2, turns[1], 1000, "");
+	small->policy.to.window = 50;
+	struct sk_result narrow = say(&client, small, &b);
+	assert_true(narrow.reused_tokens <= 54);
+
+	/* Whoever goes first, the other keeps what it has. */
+	delete_session(&client, "one", 1000);
+	struct sk_result fourth = say(&client, ask_as(&client, 3, turns[0], 1000, ""), &a);
+	assert_int_equal(fourth.reused_tokens, second.reused_tokens);
+	assert_memory_equal(a.ids, alone[0].ids, 40 * sizeof *a.ids);
+	delete_session(&client, "two", 1000);
+	disconnect_client(&client);
+	assert_idle();
+}
+
+/* One that is evaluating shares what it has so far, and then runs on past its window: nothing fails for memory. */
+static void test_of_one_that_runs(void **state)
+{
+	(void)state;
+	struct client one, two;
+	connect_client(&one, 1024);
+	connect_client(&two, 1024);
+	struct sk_request *request = ask_as(&one, 1, "", 1000, "");
+	request->max_tokens = 600;
+	sk_engine_submit(engine, request);
+	memset(&b, 0, sizeof b);
+	wait_for_tokens(&one, &b, 5);
+	request = ask_as(&two, 2, "And then", 1000, "");
+	request->max_tokens = 600;
+	sk_engine_submit(engine, request);
+	struct sk_event *event[2];
+	event[0] = next_event();
+	event[1] = next_event();
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(event[i]->kind, SK_EVENT_FINISHED);
+		assert_int_equal(event[i]->result.stop, SK_STOP_LIMIT);
+		assert_int_equal(event[i]->result.generated_tokens, 600);
+		if (event[i]->connection == two.connection)
+			assert_true(event[i]->result.reused_tokens >= 64);
+		sk_event_destroy(event[i]);
+	}
+	disconnect_client(&one);
+	disconnect_client(&two);
+	assert_idle();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a_beginning_in_common),
+		cmocka_unit_test(test_of_one_that_runs),
+	};
+	return sk_test_run(tests, open_engine, close_engine);
+}

@@ -286,8 +286,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	    sk_session_n_pages(session) > may_have(engine, &window.policy, n_held))
 		err = -ENOSPC;
 	if (!err && session->is_stored && !session->is_moving) {
-		session->stored_window = window;
-		err = sk_engine_prepare_fetch(engine, session, &window, &fetch);
+		err = sk_engine_prepare_fetch(engine, session, &fetch);
 		if (err < 0)
 			err = sk_diag_fail(diag, ENOMEM, "not enough memory");
 	}

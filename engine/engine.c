@@ -338,7 +338,10 @@ void sk_engine_stop(struct sk_engine *engine)
 					  "the daemon is stopping, and the client does not read");
 	}
 	reap(engine);
-	sk_engine_drain(engine); /* moves that have been begun meanwhile */
+	do { /* moves that have been begun meanwhile, and who waits for their end */
+		sk_engine_fail_held(engine);
+		sk_engine_drain(engine);
+	} while (engine->n_moves);
 	sk_engine_fail_held(engine);
 	sk_engine_keep_all(engine);
 }

@@ -117,14 +117,38 @@ bool sk_generation_is_ahead(const struct sk_generation *g)
 	       (sk_marks_are_full(g->marks) || sk_session_is_crowded(g->session));
 }
 
+static void ending(struct sk_generation *g, enum sk_stop_reason stop, const char *reason)
+{
+	g->is_ending = true;
+	g->result.stop = stop;
+	snprintf(g->reason, sizeof g->reason, "%s", reason);
+}
+
+/* FINISHED tells the loop, which drops the connection. */
+static void broke_ring(struct sk_generation *g)
+{
+	if (g->is_detached)
+		return;
+	g->is_detached = true;
+	g->request->finished->error = -EPROTO;
+	ending(g, SK_STOP_DISCONNECTED, "the client broke its token ring");
+}
+
 void sk_generation_look(struct sk_generation *g)
 {
 	if (!g->marks || !g->prompt_done_ns)
 		return;
+	const uint64_t given = g->marks->given.ring_end;
 	sk_marks_read(g->marks, sk_ring_writer_n_read(g->request->ring));
 	g->session->keep_from = g->marks->given.window.first;
 	if (sk_generation_waits(g))
 		return;
+	if (g->marks->given.ring_end != given) /* it reads, if slowly */
+		g->paused_ns = 0;
+	if (sk_generation_is_ahead(g) && sk_ring_writer_room(g->request->ring) < 0) {
+		broke_ring(g);
+		return;
+	}
 	if (!sk_generation_is_ahead(g))
 		g->paused_ns = 0;
 	else if (!g->paused_ns)
@@ -162,7 +186,7 @@ static void roll_back(struct sk_generation *g)
 	struct sk_session *session = g->session;
 	const struct sk_mark *given = &g->marks->given;
 
-	if (session->is_moving) /* nothing of it has run */
+	if (session->is_moving || session->is_stored) /* nothing of it has run */
 		return;
 	session->window.next = given->window.next;
 	session->window.first = given->window.first;
@@ -201,7 +225,7 @@ bool sk_generation_waits(const struct sk_generation *g)
 uint64_t sk_generation_n_wanted(const struct sk_generation *g)
 {
 	if (sk_generation_waits(g) || g->is_ending || g->session->is_moving ||
-	    sk_generation_is_ahead(g))
+	    g->session->is_stored || sk_generation_is_ahead(g))
 		return 0;
 	uint64_t n = n_rows(g) - g->input_at, most = g->request->chunk_tokens;
 	return most && most < n ? most : n;
@@ -350,13 +374,6 @@ static void end_text(struct sk_generation *g)
 	g->n_text_bytes += sk_stops_flush(&g->stops, g->text + g->n_text_bytes);
 }
 
-static void ending(struct sk_generation *g, enum sk_stop_reason stop, const char *reason)
-{
-	g->is_ending = true;
-	g->result.stop = stop;
-	snprintf(g->reason, sizeof g->reason, "%s", reason);
-}
-
 static void forget_slots(struct sk_generation *g)
 {
 	g->has_slot = false;
@@ -500,11 +517,8 @@ bool sk_generation_deliver(struct sk_generation *g, uint64_t now_ns)
 	}
 	forget_slots(g);
 	g->paused_ns = 0;
-	if (err < 0) { /* a lying cursor: FINISHED tells the loop, which drops the connection */
-		g->is_detached = true;
-		g->request->finished->error = err;
-		ending(g, SK_STOP_DISCONNECTED, "the client broke its token ring");
-	}
+	if (err < 0) /* a lying cursor */
+		broke_ring(g);
 	return true;
 }
 

@@ -86,6 +86,7 @@ static bool means_something(const struct sk_image *image, uint64_t n_bytes, uint
 	if (image->header_bytes != SK_IMAGE_HEADER_BYTES || image->page_tokens != SK_PAGE_TOKENS ||
 	    image->mode > SK_MODE_DENSE || !image->window || image->next >= most ||
 	    image->origin >= most || image->first > image->next || image->n_sink > image->first ||
+	    image->n_sink > (image->mode == SK_MODE_WINDOW ? 0 : image->sink) ||
 	    image->last_id < -1 || image->last_id >= (int64_t)n_vocab ||
 	    image->n_recent > SK_REPEAT_MOST || (image->has_random && !is_random) ||
 	    image->n_pages != sk_pages_wanted(image->n_sink, image->first, image->next) ||

@@ -38,7 +38,7 @@ int sk_engine_may_have_pages(const struct sk_engine *engine, const struct sk_use
 		const struct sk_session *other = sk_container_of(node, struct sk_session, node);
 		if (other->uid != user->uid || other == session)
 			continue;
-		*(other->is_busy || can_spill ? &n_busy : &n_idle) += sk_session_n_pages(other);
+		*(other->is_busy || can_spill ? &n_busy : &n_idle) += sk_session_n_charged(other);
 	}
 	if (n_pages + n_idle + n_busy <= most)
 		return 0;

@@ -283,27 +283,44 @@ void sk_mover_run(struct sk_mover *mover, struct sk_move *move)
 
 /* --- The thread --- */
 
-static void answer(struct sk_mover *mover, struct sk_list *letters)
+static struct sk_move *move_of(struct sk_list *node)
 {
-	for (struct sk_list *node; (node = sk_list_pop(letters));) {
-		struct sk_move *move = sk_container_of(sk_container_of(node, struct sk_mail, node),
-						       struct sk_move, mail);
-		sk_mover_run(mover, move);
-		sk_mailbox_post(mover->engine, &move->mail.node);
+	return sk_container_of(sk_container_of(node, struct sk_mail, node), struct sk_move, mail);
+}
+
+static void take_all(struct sk_mover *mover)
+{
+	struct sk_list letters;
+	sk_mailbox_take(&mover->inbox, &letters);
+	for (struct sk_list *node; (node = sk_list_pop(&letters));) {
+		const enum sk_move_kind kind = move_of(node)->kind;
+		bool is_urgent = kind == SK_MOVE_OUT || kind == SK_MOVE_IN;
+		sk_list_append(is_urgent ? &mover->urgent : &mover->others, node);
 	}
+}
+
+/* False: there is none. */
+static bool run_one(struct sk_mover *mover)
+{
+	take_all(mover);
+	struct sk_list *node = sk_list_pop(&mover->urgent);
+	if (!node)
+		node = sk_list_pop(&mover->others);
+	if (!node)
+		return false;
+	sk_mover_run(mover, move_of(node));
+	sk_mailbox_post(mover->engine, node);
+	return true;
 }
 
 static void *mover_main(void *context)
 {
 	struct sk_mover *mover = context;
-	struct sk_list letters;
 
 	pthread_setname_np(pthread_self(), "sk-mover");
 	while (!atomic_load(&mover->is_stopping)) {
-		sk_mailbox_take(&mover->inbox, &letters);
-		if (sk_list_is_empty(&letters))
+		if (!run_one(mover))
 			sk_mailbox_wait(&mover->inbox, -1);
-		answer(mover, &letters);
 	}
 	return NULL;
 }
@@ -313,6 +330,8 @@ int sk_mover_init(struct sk_mover *mover, struct sk_backend *backend, struct sk_
 {
 	*mover = (struct sk_mover){
 		.backend = backend, .store = store, .kind = *kind, .engine = engine};
+	sk_list_init(&mover->urgent);
+	sk_list_init(&mover->others);
 	return sk_mailbox_init(&mover->inbox);
 }
 
@@ -325,8 +344,6 @@ int sk_mover_start(struct sk_mover *mover)
 
 void sk_mover_stop(struct sk_mover *mover)
 {
-	struct sk_list letters;
-
 	if (mover->is_running) {
 		atomic_store(&mover->is_stopping, true);
 		sk_mailbox_wake(&mover->inbox);
@@ -335,8 +352,8 @@ void sk_mover_stop(struct sk_mover *mover)
 	}
 	if (!mover->inbox.letters.next)
 		return;
-	sk_mailbox_take(&mover->inbox, &letters);
-	answer(mover, &letters);
+	while (run_one(mover)) {
+	}
 }
 
 void sk_mover_finish(struct sk_mover *mover)

@@ -1,5 +1,6 @@
 /* The thread that carries sessions out of the pool and back, so that no step waits for a disk, a checksum or a copy of
- * hundreds of megabytes. One at a time, in order.
+ * hundreds of megabytes. One at a time: first those that requests for text wait for (OUT, IN), then SAVE and LOAD, each kind
+ * in order.
  *
  * A move is a letter: the engine posts it with all that it needs, and gets it back as SK_MAIL_MOVED. Meanwhile the
  * session is_moving, and its pages are the mover's.
@@ -44,6 +45,7 @@ struct sk_mover {
 	struct sk_image_kind kind;
 	struct sk_mailbox inbox;
 	struct sk_mailbox *engine;
+	struct sk_list urgent, others; /* taken from the inbox: the thread's */
 	pthread_t thread;
 	bool is_running;
 	atomic_bool is_stopping;

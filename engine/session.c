@@ -120,7 +120,7 @@ static uint64_t kept_first(const struct sk_session *session, uint64_t first)
 int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens,
 		       uint32_t *ret_n_pages)
 {
-	const struct sk_window *window = &session->window;
+	const struct sk_window *window = &session->window, *stored = &session->stored_window;
 	uint64_t live = sk_window_live(window),
 		 most = sk_policy_most_live(&window->policy, context);
 
@@ -140,7 +140,7 @@ int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_
 	uint32_t n_pages = sk_pages_needed(n_sink, most) + is_mixed;
 	uint32_t n_held = sk_pages_count(&session->pages);
 	if (session->is_stored && !n_held)
-		n_held = (uint32_t)sk_pages_wanted(window->n_sink, window->first, window->next);
+		n_held = (uint32_t)sk_pages_wanted(stored->n_sink, stored->first, stored->next);
 	*ret_n_pages = n_pages > n_held ? n_pages : n_held;
 	return sk_pages_promise(&session->pages, *ret_n_pages);
 }
@@ -163,6 +163,12 @@ bool sk_session_is_crowded(const struct sk_session *session)
 void sk_session_settle(struct sk_session *session)
 {
 	(void)sk_pages_promise(&session->pages, 0);
+}
+
+uint32_t sk_session_n_charged(const struct sk_session *session)
+{
+	const struct sk_pages *pages = &session->pages;
+	return sk_pages_distinct(pages) + (uint32_t)(pages->n_promised > 0 ? pages->n_promised : 0);
 }
 
 uint32_t sk_session_n_pages(const struct sk_session *session)

@@ -33,8 +33,9 @@ struct sk_session {
 	/* Beside the pool (store.h): */
 	bool is_stored;        /* its entries lie in the store; it holds no pages */
 	bool is_moving;        /* the mover reads its pages, or writes them: nobody else does */
+	bool is_leaving;       /* moving, out of the pool */
 	uint64_t stored_bytes; /* where is_stored */
-	struct sk_window stored_window; /* as it was stored, while it is brought back */
+	struct sk_window stored_window; /* where is_stored or is_leaving: what its file holds */
 	/* Its life: */
 	uint64_t begun_ns, last_used_ns; /* sk_clock_ns(); when its last request ended */
 	bool has_ttl;                    /* of its own: else the daemon's */
@@ -67,6 +68,8 @@ int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_
 void sk_session_settle(struct sk_session *session);
 /* Of the pool: pages that are its alone, and those that it may still take. */
 uint32_t sk_session_n_pages(const struct sk_session *session);
+/* What counts against its user's limit: also what it shares, each time. */
+uint32_t sk_session_n_charged(const struct sk_session *session);
 
 /* Fills the rows of the next n tokens, advances the window past them and makes the page table cover
  * all that they see: ready to be a span of a step. views (n) may be NULL. -ENOSPC or -ENOMEM: the

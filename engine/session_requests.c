@@ -86,6 +86,7 @@ static int fork_session(struct sk_engine *engine, struct sk_request *request,
 	}
 	fork->is_stored = session->is_stored;
 	fork->stored_bytes = session->stored_bytes;
+	fork->stored_window = session->stored_window;
 	fork->ttl_ns = session->ttl_ns;
 	make_free(engine, request->uid, request->to, session->is_stored);
 	sk_list_append(&engine->sessions, &fork->node);
@@ -158,6 +159,21 @@ static int load_session(struct sk_engine *engine, struct sk_request *request, st
 	return 0;
 }
 
+/* For a SAVE or LOAD: whether it is the user's turn. -EAGAIN: later. */
+static int begin_transfer(struct sk_engine *engine, const struct sk_request *request,
+			  struct sk_diag *diag)
+{
+	struct sk_user *user = sk_user_of(&engine->users, &engine->options.limits, request->uid);
+	if (!user)
+		return sk_diag_fail(diag, ENOMEM, "not enough memory");
+	return user->has_transfer ? -EAGAIN : 0;
+}
+
+static void note_transfer(struct sk_engine *engine, uid_t uid, bool is_under_way)
+{
+	sk_user_of(&engine->users, &engine->options.limits, uid)->has_transfer = is_under_way;
+}
+
 /* True: answered, or to be answered by the end of a move. False: it waits for a session that is moving. */
 static bool try_request(struct sk_engine *engine, struct sk_request *request)
 {
@@ -167,7 +183,11 @@ static bool try_request(struct sk_engine *engine, struct sk_request *request)
 	int err = 0;
 
 	if (request->verb == SK_SESSION_LOAD) {
-		err = load_session(engine, request, &diag);
+		err = begin_transfer(engine, request, &diag);
+		if (!err)
+			err = load_session(engine, request, &diag);
+		if (!err)
+			note_transfer(engine, request->uid, true);
 		if (err < 0 && err != -EAGAIN)
 			fail(engine, request, err, diag.text);
 		return err != -EAGAIN;
@@ -198,9 +218,13 @@ static bool try_request(struct sk_engine *engine, struct sk_request *request)
 		reset_session(engine, session);
 		break;
 	case SK_SESSION_SAVE:
-		err = save_session(engine, request, session, &diag);
+		err = begin_transfer(engine, request, &diag);
 		if (!err)
+			err = save_session(engine, request, session, &diag);
+		if (!err) {
+			note_transfer(engine, request->uid, true);
 			return true;
+		}
 		break;
 	case SK_SESSION_KEEP:
 		session->has_ttl = request->has_ttl;
@@ -276,6 +300,7 @@ static int swap_in(struct sk_engine *engine, struct sk_move *move)
 	if (!staged->has_ttl)
 		staged->ttl_ns = engine->options.session_ttl_ns;
 	staged->is_stored = true;
+	staged->stored_window = staged->window;
 	staged->stored_bytes = move->n_bytes;
 	sk_list_append(&engine->sessions, &staged->node);
 	return 0;
@@ -289,6 +314,7 @@ void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move)
 	int err = move->error;
 
 	session->is_moving = false;
+	note_transfer(engine, move->uid, false);
 	if (move->kind == SK_MOVE_LOAD && !err)
 		err = swap_in(engine, move);
 	if (err < 0) {
@@ -296,7 +322,7 @@ void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move)
 		     move->diag.text[0] ? move->diag.text : strerror(-err));
 		if (move->kind == SK_MOVE_LOAD)
 			sk_session_destroy(session);
-		return;
+		return; /* (of SAVE, the session is as it was) */
 	}
 	session->last_used_ns = now_ns;
 	sk_engine_watch_session(engine, session);

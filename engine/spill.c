@@ -22,34 +22,34 @@ bool sk_engine_can_spill(const struct sk_engine *engine)
 	       (!engine->spill_failed_ns || sk_clock_ns() - engine->spill_failed_ns > TRY_AGAIN_NS);
 }
 
-static bool is_leaving(const struct sk_session *session)
-{
-	return session->is_moving && !session->is_stored && !session->is_busy;
-}
-
 /* The pages that the moves under way will give back. */
 static uint32_t n_leaving(const struct sk_engine *engine)
 {
 	uint32_t n = 0;
 	sk_list_for_each (node, &engine->sessions) {
 		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
-		if (is_leaving(session))
+		if (session->is_leaving)
 			n += sk_session_n_pages(session);
 	}
 	return n;
 }
 
-/* Of those that hold pages of their own, the one that was used longest ago; but not `spared`. `uid`: of that user's, if
- * it is not NULL. */
+/* Of those that hold pages, the one that was used longest ago, but not `spared`: of those with pages of their own, if there
+ * are any; else of those that share all, which are given back with the last of them. `uid`: of that user's, if it is not
+ * NULL. */
 static struct sk_session *least_used(const struct sk_engine *engine,
 				     const struct sk_session *spared, const uid_t *uid)
 {
 	struct sk_session *least = NULL;
 	sk_list_for_each (node, &engine->sessions) {
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
-		if (is_idle(session) && session != spared && sk_session_n_pages(session) &&
-		    (!uid || session->uid == *uid) &&
-		    (!least || session->last_used_ns < least->last_used_ns))
+		if (!is_idle(session) || session == spared || !sk_pages_distinct(&session->pages) ||
+		    (uid && session->uid != *uid))
+			continue;
+		const bool is_alone = sk_session_n_pages(session),
+			   least_is = least && sk_session_n_pages(least);
+		if (!least || is_alone > least_is ||
+		    (is_alone == least_is && session->last_used_ns < least->last_used_ns))
 			least = session;
 	}
 	return least;
@@ -72,8 +72,13 @@ struct sk_move *sk_engine_move_of(struct sk_engine *engine, enum sk_move_kind ki
 
 void sk_engine_begin_move(struct sk_engine *engine, struct sk_move *move)
 {
-	if (move->session)
-		move->session->is_moving = true;
+	struct sk_session *session = move->session;
+	engine->n_moves++;
+	session->is_moving = true;
+	if (move->kind == SK_MOVE_OUT) {
+		session->is_leaving = true;
+		session->stored_window = session->window;
+	}
 	sk_mover_submit(&engine->mover, move);
 }
 
@@ -107,7 +112,7 @@ void sk_engine_spill_own(struct sk_engine *engine, const struct sk_request *requ
 
 	sk_list_for_each (node, &engine->sessions) {
 		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
-		if (session->uid == request->uid && session != own && !is_leaving(session))
+		if (session->uid == request->uid && session != own && !session->is_leaving)
 			n_held += sk_session_n_pages(session);
 	}
 	while (n_held > most && sk_engine_can_spill(engine)) {
@@ -122,8 +127,9 @@ void sk_engine_spill_own(struct sk_engine *engine, const struct sk_request *requ
 }
 
 int sk_engine_prepare_fetch(struct sk_engine *engine, struct sk_session *session,
-			    const struct sk_window *stored, struct sk_move **ret_move)
+			    struct sk_move **ret_move)
 {
+	const struct sk_window *stored = &session->stored_window;
 	int err = sk_pages_restore(&session->pages, stored->n_sink, stored->first, stored->next);
 	if (err < 0)
 		return err;
@@ -153,7 +159,7 @@ static void went_out(struct sk_engine *engine, struct sk_move *move)
 {
 	struct sk_session *session = move->session;
 
-	session->is_moving = false;
+	session->is_moving = session->is_leaving = false;
 	engine->spill_failed_ns = move->error < 0 ? sk_clock_ns() : 0;
 	if (move->error < 0) {
 		engine->spill_diag = move->diag;
@@ -161,9 +167,32 @@ static void went_out(struct sk_engine *engine, struct sk_move *move)
 		sk_store_remove(engine->options.store, session->uid, session->name);
 	} else {
 		sk_pages_drop(&session->pages);
+		session->window =
+			session->stored_window; /* a request that never ran changes nothing */
 		session->is_stored = true;
 		session->stored_bytes = move->n_bytes;
 	}
+}
+
+static void end_on(struct sk_engine *engine, const struct sk_session *session, const char *reason)
+{
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		struct sk_generation *g = engine->generations[i];
+		if (g->session == session)
+			sk_generation_end(g, SK_STOP_ERROR, reason);
+	}
+}
+
+/* A request has come while the session was moving otherwise. */
+static void fetch_if_wanted(struct sk_engine *engine, struct sk_session *session)
+{
+	struct sk_move *fetch;
+	if (!session->is_stored || !session->is_busy || session->is_moving)
+		return;
+	if (sk_engine_prepare_fetch(engine, session, &fetch) < 0)
+		end_on(engine, session, "not enough memory");
+	else
+		sk_engine_begin_move(engine, fetch);
 }
 
 static void came_in(struct sk_engine *engine, struct sk_move *move)
@@ -180,15 +209,12 @@ static void came_in(struct sk_engine *engine, struct sk_move *move)
 	/* It stays where it is, as it was. */
 	sk_pages_drop(&session->pages);
 	session->window = session->stored_window;
-	for (uint32_t i = 0; i < engine->n_generations; i++) {
-		struct sk_generation *g = engine->generations[i];
-		if (g->session == session)
-			sk_generation_end(g, SK_STOP_ERROR, move->diag.text);
-	}
+	end_on(engine, session, move->diag.text);
 }
 
 void sk_engine_moved(struct sk_engine *engine, struct sk_move *move)
 {
+	engine->n_moves--;
 	switch (move->kind) {
 	case SK_MOVE_OUT:
 		went_out(engine, move);
@@ -197,11 +223,14 @@ void sk_engine_moved(struct sk_engine *engine, struct sk_move *move)
 		came_in(engine, move);
 		break;
 	case SK_MOVE_SAVE:
+		sk_engine_session_moved(engine, move);
+		fetch_if_wanted(engine, move->session);
+		break;
 	case SK_MOVE_LOAD:
 		sk_engine_session_moved(engine, move);
 		break;
 	}
-	if (move->kind == SK_MOVE_OUT || move->kind == SK_MOVE_IN)
+	if (move->kind != SK_MOVE_LOAD)
 		sk_engine_watch_session(engine, move->session);
 	sk_move_destroy(move);
 	sk_engine_retry_held(engine);
@@ -233,6 +262,8 @@ void sk_engine_end_unused(struct sk_engine *engine, uint64_t now_ns)
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
 		if (!is_idle(session))
 			continue; /* looked at when it is idle again */
+		if (sk_engine_is_asked_for(engine, session))
+			session->last_used_ns = now_ns;
 		if (ends_ns(session) > now_ns) {
 			sk_engine_watch_session(engine, session);
 			continue;
@@ -257,25 +288,29 @@ static void found(void *context, uid_t uid, const char *name, const struct sk_im
 	if (!err)
 		err = sk_engine_check_policy(engine, &window.policy, &diag);
 	struct sk_session *session =
-		err ? NULL : sk_session_create(&engine->pool, uid, name, &engine->options.policy);
-	if (session && sk_image_apply(image, sk_clock_ns(), session) < 0) {
-		sk_session_destroy(session);
-		session = NULL;
-	}
-	if (!session) {
+		sk_session_create(&engine->pool, uid, name, &engine->options.policy);
+	if (session && !err)
+		err = sk_image_apply(image, sk_clock_ns(), session);
+	if (!session || err) {
 		if (!engine->kept.n_unusable++)
 			snprintf(engine->kept.reason, sizeof engine->kept.reason,
 				 "%u-%s.kv: %.400s", (unsigned)uid, name,
-				 err ? diag.text : "not enough memory");
-		return;
+				 diag.text[0] ? diag.text : "not enough memory");
+	} else {
+		engine->kept.n_found++;
 	}
+	if (!session)
+		return;
+	/* One that is of no use keeps its name and its file: who asks for it is told why, and may delete it. */
+	session->stored_window = session->window;
+	if (err)
+		session->has_ttl = true; /* for ever */
 	if (!session->has_ttl)
 		session->ttl_ns = engine->options.session_ttl_ns;
 	session->is_stored = true;
 	session->stored_bytes = n_bytes;
 	sk_list_append(&engine->sessions, &session->node);
 	sk_engine_watch_session(engine, session);
-	engine->kept.n_found++;
 }
 
 int sk_engine_open_store(struct sk_engine *engine)

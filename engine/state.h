@@ -62,6 +62,7 @@ struct sk_engine {
 	struct sk_mover mover;
 	struct sk_list
 		held;     /* SESSION requests that wait for the end of a move, by request.queued */
+	uint32_t n_moves; /* that the mover has not given back yet */
 	uint64_t n_loads; /* drafts of sessions, numbered */
 	uint64_t spill_failed_ns; /* 0: the last one went well */
 	struct sk_diag spill_diag;
@@ -149,6 +150,8 @@ uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_reques
 
 /* --- waiting.c --- */
 
+/* Whether a request that has not begun names the session. */
+bool sk_engine_is_asked_for(const struct sk_engine *engine, const struct sk_session *session);
 /* A request whose prompt is tokens: begins its generation, queues it, or finishes it as refused. Takes it
  * over. */
 void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
@@ -176,10 +179,10 @@ void sk_engine_spill_own(struct sk_engine *engine, const struct sk_request *requ
 struct sk_move *sk_engine_move_of(struct sk_engine *engine, enum sk_move_kind kind,
 				  struct sk_session *session);
 void sk_engine_begin_move(struct sk_engine *engine, struct sk_move *move);
-/* A stored session, whose pages are promised, gets them: to be filled by the move, once it is begun. `stored`: its
- * window as it was stored. -ENOMEM: it has none. */
+/* A stored session, whose pages are promised, gets them: to be filled by the move, once it is begun. -ENOMEM: it has
+ * none. */
 int sk_engine_prepare_fetch(struct sk_engine *engine, struct sk_session *session,
-			    const struct sk_window *stored, struct sk_move **ret_move);
+			    struct sk_move **ret_move);
 void sk_engine_moved(struct sk_engine *engine, struct sk_move *move);
 /* It is destroyed, and its file is gone. */
 void sk_engine_forget_session(struct sk_engine *engine, struct sk_session *session);

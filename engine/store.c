@@ -27,6 +27,15 @@ static int open_folder(int at_fd, const char *path, int *ret_fd)
 	return 0;
 }
 
+/* Whoever may write there could give one user's session to another. */
+static int check_owner(int fd)
+{
+	struct stat info;
+	if (fstat(fd, &info) < 0)
+		return -errno;
+	return info.st_uid != geteuid() || (info.st_mode & (S_IWGRP | S_IWOTH)) ? -EPERM : 0;
+}
+
 /* A state directory that does not exist yet may have no parent either: ~/.local/state/streamkv. */
 static int open_path(const char *path, int *ret_fd)
 {
@@ -54,6 +63,16 @@ int sk_store_open(const char *state_dir, const uint8_t model[SK_FINGERPRINT_BYTE
 	int err = open_path(state_dir, &state_fd);
 	if (!err)
 		err = open_folder(state_fd, name, &fd);
+	if (!err)
+		err = check_owner(state_fd);
+	if (!err)
+		err = check_owner(fd);
+	if (err == -EPERM)
+		return sk_diag_fail(
+			diag, EPERM,
+			"the state directory %s cannot be used: it is another user's, or "
+			"others may write there",
+			state_dir);
 	if (err < 0)
 		return sk_diag_fail(diag, -err, "the state directory %s cannot be used: %s",
 				    state_dir, strerror(-err));

@@ -74,10 +74,11 @@ static bool serve_one(struct sk_engine *engine)
 			continue;
 		int err = sk_engine_try(engine, request, client, true, &request->n_pages, &diag);
 		if (err == -ENOSPC && sk_engine_may_fit(engine, request, request->n_pages)) {
-			if (sk_queue_keeps(&engine->queue, request)) {
+			const bool keeps = sk_queue_keeps(&engine->queue, request);
+			if (keeps || !engine->queue.first)
 				sk_engine_spill_for(engine, request);
+			if (keeps)
 				return false;
-			}
 			continue;
 		}
 		if (err == -EAGAIN) { /* nor do its user's others: they keep their order */
@@ -133,6 +134,28 @@ static void wait_in_line(struct sk_engine *engine, struct sk_request *request,
 	client->n_queued++;
 	sk_queue_add(&engine->queue, request);
 	sk_engine_serve_queue(engine);
+}
+
+static bool names(const struct sk_request *request, const struct sk_session *session)
+{
+	return request->uid == session->uid && strcmp(request->session, session->name) == 0;
+}
+
+bool sk_engine_is_asked_for(const struct sk_engine *engine, const struct sk_session *session)
+{
+	sk_list_for_each (node, &engine->queue.requests) {
+		if (names(sk_container_of(node, struct sk_request, queued), session))
+			return true;
+	}
+	sk_list_for_each (node, &engine->clients) {
+		const struct sk_engine_client *client =
+			sk_container_of(node, struct sk_engine_client, node);
+		sk_list_for_each (waiting, &client->waiting) {
+			if (names(sk_container_of(waiting, struct sk_request, waiting), session))
+				return true;
+		}
+	}
+	return false;
 }
 
 /* Whether a request on the same session waits already. */

@@ -123,7 +123,7 @@ static int take_sinks(struct sk_pages *pages, uint64_t n_sinks)
  * before the window's. */
 static int take_back(struct sk_pages *pages, uint64_t page0)
 {
-	if (!pages->n_window || page0 >= pages->page0)
+	if (page0 >= pages->page0)
 		return 0;
 	uint64_t n = pages->page0 - page0;
 	if (pages->n_sinks < pages->page0)

@@ -54,7 +54,7 @@ int sk_ring_reader_create(const int fds[4], uint32_t n_slots, struct sk_ring_rea
 		return r;
 	}
 	reader->n_slots = n_slots;
-	reader->n_batch = n_slots / 8;
+	reader->n_batch = 16; /* the daemon also learns by it how far we are (engine/marks.h) */
 	reader->reader_bell = sk_steal_fd(&reader_bell);
 	reader->writer_bell = sk_steal_fd(&writer_bell);
 	*ret_reader = reader;

@@ -422,6 +422,140 @@ static void test_a_damaged_store(void **state)
 	disconnect_client(&client);
 }
 
+/* Requests that come while a session is on its way, whichever way: it goes on all the same. */
+static void test_asked_for_while_it_moves(void **state)
+{
+	(void)state;
+	struct client client;
+
+	connect_client(&client, 1024);
+	clear(&a);
+	say(&client, "moving", stories[0], 40, &a);
+	disconnect_client(&client);
+	restart();
+	connect_client(&client, 1024);
+	/* Stored, and being saved; then in the pool, and being saved. */
+	for (int i = 0; i < 2; i++) {
+		static struct answer part;
+		struct sk_request *save_it = sk_request_create(SK_REQUEST_SESSION);
+		save_it->connection = client.connection;
+		save_it->id = 55;
+		save_it->uid = 1000;
+		save_it->verb = SK_SESSION_SAVE;
+		strcpy(save_it->session, "moving");
+		sk_engine_submit(engine, save_it);
+		struct sk_request *request = ask(&client, 1, "", 40);
+		strcpy(request->session, "moving");
+		sk_engine_submit(engine, request);
+		clear(&part);
+		for (int n = 0; n < 2; n++) {
+			struct sk_event *event = next_event();
+			if (event->request == 55)
+				assert_int_equal(event->kind, SK_EVENT_SESSION);
+			else
+				assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+			sk_event_destroy(event);
+		}
+		drain(&client, &part);
+		assert_int_equal(part.n_ids, 40);
+		memcpy(a.ids + a.n_ids, part.ids, 40 * sizeof *part.ids);
+		a.n_ids += 40;
+		assert_int_equal(show(&client, "moving").state, SK_SESSION_IDLE);
+	}
+	done(verb(&client, SK_SESSION_DELETE, "moving", ""));
+	assert_as_in_one(&client, stories[0], &a);
+	assert_idle();
+	disconnect_client(&client);
+}
+
+/* With a window that takes most of the pool. */
+static void say_at_length(struct client *client, const char *session, const char *prompt,
+			  uint64_t n, struct answer *answer)
+{
+	static struct answer part;
+	struct sk_request *request = ask(client, 1, prompt, n);
+	strcpy(request->session, session);
+	request->policy = (struct sk_policy_change){.has_window = true, .to = {.window = 400}};
+	request->ignore_eos = true;
+	struct sk_event *event = run(client, request, &part);
+	if (event->result.stop != SK_STOP_LIMIT)
+		fail_msg("%s: %s", session, event->reason);
+	sk_event_destroy(event);
+	memcpy(answer->ids + answer->n_ids, part.ids, n * sizeof *part.ids);
+	answer->n_ids += n;
+}
+
+/* Forks that share all they have go out as well when others need the pool, and come back. */
+static void test_forks_are_spilled(void **state)
+{
+	(void)state;
+	static struct answer whole;
+	struct client client;
+	char name[16];
+
+	connect_client(&client, 1024);
+	clear(&a);
+	clear(&b);
+	clear(&whole);
+	say_at_length(&client, "", stories[1], 400, &whole);
+	say_at_length(&client, "fork0", stories[1], 350, &a);
+	for (int i = 1; i < 4; i++) {
+		snprintf(name, sizeof name, "fork%d", i);
+		done(verb(&client, SK_SESSION_FORK, "fork0", name));
+	}
+	say_at_length(&client, "other", stories[2], 350, &b);
+	for (int i = 0; i < 4; i++) {
+		snprintf(name, sizeof name, "fork%d", i);
+		assert_int_equal(show(&client, name).state, SK_SESSION_STORED);
+	}
+	for (int i = 0; i < 4; i++) {
+		snprintf(name, sizeof name, "fork%d", i);
+		a.n_ids = 350;
+		say_at_length(&client, name, "", 50, &a);
+		assert_memory_equal(a.ids, whole.ids, 400 * sizeof *a.ids);
+		done(verb(&client, SK_SESSION_DELETE, name, ""));
+	}
+	done(verb(&client, SK_SESSION_DELETE, "other", ""));
+	assert_idle();
+	disconnect_client(&client);
+}
+
+/* A stored session that is asked for with fewer sinks, or none: at every place in a page. */
+static void test_stored_and_changed(void **state)
+{
+	(void)state;
+	struct client client;
+	static struct answer first, second;
+
+	connect_client(&client, 1024);
+	for (uint32_t n = 90; n < 150; n += 7) {
+		for (int way = 0; way < 2; way++) {
+			struct answer *told = way ? &second : &first;
+			clear(told);
+			say(&client, "changed", stories[5], n, told);
+			if (way) {
+				disconnect_client(&client);
+				restart();
+				connect_client(&client, 1024);
+			}
+			static struct answer part;
+			struct sk_request *request = ask(&client, 1, "", 30);
+			strcpy(request->session, "changed");
+			request->policy = (struct sk_policy_change){.has_mode = true,
+								    .to = {.mode = SK_MODE_WINDOW}};
+			struct sk_event *event = run(&client, request, &part);
+			if (event->result.stop != SK_STOP_LIMIT)
+				fail_msg("%u: %s", n, event->reason);
+			sk_event_destroy(event);
+			memcpy(told->ids + n, part.ids, 30 * sizeof *part.ids);
+			done(verb(&client, SK_SESSION_DELETE, "changed", ""));
+		}
+		assert_memory_equal(first.ids, second.ids, (n + 30) * sizeof *first.ids);
+	}
+	assert_idle();
+	disconnect_client(&client);
+}
+
 /* --- Time, and the sampler --- */
 
 static void test_unused_ones_go(void **state)
@@ -508,6 +642,9 @@ int main(void)
 		cmocka_unit_test(test_saved_and_loaded),
 		cmocka_unit_test(test_bad_files_change_nothing),
 		cmocka_unit_test(test_a_damaged_store),
+		cmocka_unit_test(test_asked_for_while_it_moves),
+		cmocka_unit_test(test_forks_are_spilled),
+		cmocka_unit_test(test_stored_and_changed),
 		cmocka_unit_test(test_unused_ones_go),
 		cmocka_unit_test(test_the_sampler_goes_on),
 	};

@@ -241,6 +241,27 @@ static void test_a_full_pool_leaves_the_table_whole(void **state)
 	sk_pool_finish(&pool);
 }
 
+/* Sinks that become the window's oldest, at a place where the window has no page of its own. */
+static void test_sinks_alone_come_back(void **state)
+{
+	(void)state;
+	struct sk_pool pool;
+	struct sk_pages pages, *tables[] = {&pages};
+	open_pool(&pool, 8);
+	sk_pages_init(&pages, &pool, 1);
+	assert_int_equal(sk_pages_cover(&pages, 64, 64, 64), 0);
+	uint32_t first = page_of(&pages, 0, 64), second = page_of(&pages, 40, 64);
+	assert_int_equal(pages.n_window, 0);
+	assert_int_equal(sk_pages_cover(&pages, 4, 4, 64), 0);
+	check(&pool, tables, 1);
+	assert_int_equal(page_of(&pages, 0, 4), first);
+	assert_int_equal(page_of(&pages, 10, 0), first);
+	assert_int_equal(page_of(&pages, 40, 0), second);
+	sk_pages_finish(&pages);
+	assert_int_equal(pool.n_free, 8);
+	sk_pool_finish(&pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -249,6 +270,7 @@ int main(void)
 		cmocka_unit_test(test_pages_of_others_are_cleared),
 		cmocka_unit_test(test_promises_are_kept),
 		cmocka_unit_test(test_a_full_pool_leaves_the_table_whole),
+		cmocka_unit_test(test_sinks_alone_come_back),
 	};
 	return sk_test_run(tests, NULL, NULL);
 }

@@ -53,25 +53,41 @@ static double seconds(uint64_t ns)
 	return (double)ns * 1e-9;
 }
 
+static bool waits(const struct sk_user *user)
+{
+	return user->n_queued && !user->is_held;
+}
+
+bool sk_queue_is_waiting(const struct sk_list *users)
+{
+	sk_list_for_each (node, users)
+		if (waits(sk_container_of(node, struct sk_user, node)))
+			return true;
+	return false;
+}
+
 void sk_queue_count(struct sk_queue *queue, struct sk_list *users, uint32_t n_free, uint64_t now_ns)
 {
 	const double s = seconds(now_ns - queue->counted_ns);
 	double least = INFINITY, weights = 0, n_pages = n_free, share;
+	const bool is_scarce = sk_queue_is_waiting(users);
 
 	queue->counted_ns = now_ns;
 	if (queue->first)
 		queue->kept += s * fmin(n_free, queue->first->n_pages);
+	if (queue->first && queue->first->user->is_held)
+		keep_no_more(queue);
 	sk_list_for_each (node, users) {
 		struct sk_user *user = sk_container_of(node, struct sk_user, node);
 		user->ahead += by_weight(user, user->n_pages * s);
 		n_pages += user->n_pages;
-		if (user->n_queued || user->n_pages)
+		if (waits(user) || user->n_pages)
 			weights += user->tenant.weight;
-		if (user->n_queued)
+		if (waits(user))
 			least = fmin(least, user->ahead);
 	}
 	/* Where nobody waits nothing is scarce, and what one has had more than another is forgotten. */
-	share = queue->n ? seconds(queue->patience_ns) * n_pages / weights : 0;
+	share = is_scarce ? seconds(queue->patience_ns) * n_pages / weights : 0;
 	sk_list_for_each (node, users) {
 		struct sk_user *user = sk_container_of(node, struct sk_user, node);
 		const double behind = user->n_pages ? -MOST_BEHIND * share : 0;
@@ -113,16 +129,6 @@ void sk_queue_order(struct sk_queue *queue, struct sk_list *users)
 		sk_list_append(&queue->requests, node);
 		sk_container_of(node, struct sk_request, queued)->place = ++place;
 	}
-}
-
-bool sk_queue_is_waiting(const struct sk_list *users)
-{
-	sk_list_for_each (node, users) {
-		const struct sk_user *user = sk_container_of(node, struct sk_user, node);
-		if (user->n_queued && !user->is_held)
-			return true;
-	}
-	return false;
 }
 
 bool sk_queue_keeps(struct sk_queue *queue, struct sk_request *request)

@@ -12,7 +12,8 @@
  * the pool empty, however many such requests it sends. Who had much or little before is let wait or waited for a few times
  * the patience at most.
  *
- * Who waits for pages of one's own alone, because of a limit of one's own (user->is_held), is behind all others.
+ * Who waits for pages of one's own alone, because of a limit of one's own (user->is_held), is behind all others, and does
+ * not count as waiting.
  */
 #pragma once
 
@@ -33,7 +34,8 @@ void sk_queue_init(struct sk_queue *queue, uint64_t patience_ns);
 void sk_queue_add(struct sk_queue *queue, struct sk_request *request);
 void sk_queue_remove(struct sk_queue *queue, struct sk_request *request);
 
-/* Adds up what users have had until now: user->n_pages of each is what its running requests hold, n_free what is free. */
+/* Adds up what users have had until now: user->n_pages of each is what its running requests hold, n_free what is free;
+ * is_held is as it was meanwhile. */
 void sk_queue_count(struct sk_queue *queue, struct sk_list *users, uint32_t n_free,
 		    uint64_t now_ns);
 /* Puts the requests into the order in which they would be served, and numbers them (request->place: 1 is next). Of each

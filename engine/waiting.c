@@ -46,8 +46,8 @@ static void refuse(struct sk_engine *engine, struct sk_request *request, enum sk
 	sk_engine_refuse(engine, request, stop, error, reason);
 }
 
-/* What users have had of pages until now, and hold now. */
-static void count_pages(struct sk_engine *engine, uint64_t now_ns)
+/* What users hold. */
+static void look_at_pages(struct sk_engine *engine)
 {
 	sk_list_for_each (node, &engine->users)
 		sk_container_of(node, struct sk_user, node)->n_pages = 0;
@@ -55,6 +55,12 @@ static void count_pages(struct sk_engine *engine, uint64_t now_ns)
 		const struct sk_generation *g = engine->generations[i];
 		g->user->n_pages += sk_session_n_pages(g->session);
 	}
+}
+
+/* And what they have had until now. */
+static void count_pages(struct sk_engine *engine, uint64_t now_ns)
+{
+	look_at_pages(engine);
 	sk_queue_count(&engine->queue, &engine->users,
 		       engine->pool.n_free - engine->pool.n_promised, now_ns);
 }
@@ -64,7 +70,7 @@ static bool serve_one(struct sk_engine *engine)
 {
 	struct sk_diag diag;
 
-	count_pages(engine, sk_clock_ns());
+	look_at_pages(engine);
 	sk_queue_order(&engine->queue, &engine->users);
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
@@ -101,12 +107,15 @@ static bool serve_one(struct sk_engine *engine)
 
 void sk_engine_serve_queue(struct sk_engine *engine)
 {
+	const uint64_t now_ns = sk_clock_ns();
 	char reason[128];
 
+	count_pages(engine, now_ns);
 	sk_list_for_each (node, &engine->users)
 		sk_container_of(node, struct sk_user, node)->is_held = false;
 	while (serve_one(engine)) {
 	}
+	count_pages(engine, now_ns); /* who waits now */
 	snprintf(reason, sizeof reason,
 		 "the KV cache is full, and so is the queue of %u requests that wait for it",
 		 engine->options.queue_most);

@@ -246,6 +246,33 @@ static void test_who_is_held_comes_last(void **state)
 	assert_int_equal(serve(), 2);
 }
 
+/* Nor do the others count from where such a one is, who may have little; nor is anything kept for it. */
+static void test_who_is_held_does_not_count(void **state)
+{
+	(void)state;
+	const uint32_t n_pages[3] = {50, 40, 1};
+	for (int i = 0; i < 3; i++) {
+		users[i].n_pages = n_pages[i];
+		add(i, i, 100);
+	}
+	users[2].is_held = true;
+	pass(100ull * SECOND, 0); /* 5000 page-seconds, 4000 and 100 */
+	assert_true(users[0].ahead > 999 && users[0].ahead < 1001);
+	assert_true(users[1].ahead > -1 && users[1].ahead < 1);
+	users[2].is_held = false;
+	assert_true(sk_queue_keeps(&queue, requests[2]));
+	pass(SECOND, 10);
+	assert_int_equal(sk_queue_keeps_until(&queue), now_ns + 14ull * SECOND);
+	users[2].is_held = true;
+	pass(0, 10);
+	assert_int_equal(sk_queue_keeps_until(&queue), UINT64_MAX);
+	sk_queue_remove(&queue, requests[0]);
+	sk_queue_remove(&queue, requests[1]);
+	pass(100ull * SECOND, 10); /* it alone is left, and pages are not what it waits for */
+	for (int i = 0; i < 3; i++)
+		assert_true(users[i].ahead == 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -257,6 +284,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_who_has_nothing_stays_first, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_has_to_go, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_is_held_comes_last, begin, finish),
+		cmocka_unit_test_setup_teardown(test_who_is_held_does_not_count, begin, finish),
 	};
 	return sk_test_run(tests, NULL, NULL);
 }

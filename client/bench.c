@@ -56,9 +56,10 @@ static const struct sk_option options[] = {
 		 "are common words at random."},
 	{"bytes", 0, SK_OPTION_FLAG, AT(bytes), .help = "Take a text that is not UTF-8 as it is."},
 	{"multi-turn", 0, SK_OPTION_UINT, AT(turns), "N", "1", .min = 1, .max = 1000000,
-	 .help = "Conversations of N turns, each in a named session, whose turns follow each other "
-		 "at once. In an open loop it is conversations that come. The sessions are "
-		 "LABEL-CLIENT-PLACE, are gone on with by later conversations and runs, and stay."},
+	 .help = "Conversations of N turns, each in a named session of its own, whose turns follow "
+		 "each other at once. In an open loop it is conversations that come. The sessions "
+		 "are "
+		 "LABEL.PROCESS-CLIENT-PLACE, and are deleted."},
 	{"cancel-rate", 0, SK_OPTION_FLOAT, AT(cancel_rate), "P", "0", .fmax = 1,
 	 .help = "Cancel this part of the requests, each at a random token."},
 	{"slow-readers", 0, SK_OPTION_STRING, AT(slow_readers), "P[:MS]",

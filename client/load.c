@@ -22,6 +22,14 @@ static void note_reason(char reason[512], const char *sentence)
 		snprintf(reason, 512, "%s", sentence);
 }
 
+/* The next one begins in a new session. */
+static void end_conversation(struct sk_place *place)
+{
+	place->turn = 0;
+	if (place->tenant->kv)
+		(void)streamkv_session_drop(place->tenant->kv, place->session, NULL);
+}
+
 /* Its stream, where it has one, has been closed or is none of ours any more. */
 static void end_request(struct sk_load *load, struct sk_place *place, enum sk_outcome outcome,
 			const char *reason)
@@ -39,6 +47,8 @@ static void end_request(struct sk_load *load, struct sk_place *place, enum sk_ou
 		place->not_before_s = record->end_s + AGAIN_S;
 	load->n_ended++;
 	place->turn = (place->turn + 1) % load->n_turns;
+	if (load->n_turns > 1 && !place->turn)
+		end_conversation(place);
 }
 
 /* Of a request that runs. */
@@ -135,7 +145,7 @@ static void send_turns(struct sk_load *load)
 		if (sk_workload_turn(&load->workload, now, &planned))
 			begin(load, place, &planned);
 		else
-			place->turn = 0;
+			end_conversation(place);
 	}
 }
 
@@ -304,7 +314,7 @@ void sk_load_run(struct sk_load *load)
 	struct sk_tenants *tenants = load->tenants;
 
 	for (unsigned i = 0; i < tenants->n_places; i++)
-		tenants->places[i].turn = 0, tenants->places[i].not_before_s = 0;
+		tenants->places[i].not_before_s = 0;
 	for (unsigned i = 0; i < tenants->options->n_tenants; i++)
 		tenants->items[i].not_before_s = 0;
 	load->start_ns = sk_clock_ns();
@@ -324,6 +334,10 @@ void sk_load_run(struct sk_load *load)
 		show(load, now);
 	}
 	load->is_cut_short |= load->has_planned || !load->is_over;
+	for (unsigned i = 0; i < tenants->n_places; i++) {
+		if (tenants->places[i].turn)
+			end_conversation(&tenants->places[i]);
+	}
 	sk_terminal_clear();
 }
 

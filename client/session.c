@@ -126,6 +126,17 @@ int streamkv_session_keep(struct streamkv *kv, const char *name, uint64_t ttl_ms
 	return ask(kv, &body, -1, NULL, NULL, ret_session, error);
 }
 
+int streamkv_session_drop(struct streamkv *kv, const char *name, struct streamkv_error *error)
+{
+	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
+	Sk__SessionRequest body = request(SK__SESSION_VERB__SESSION_DELETE, name);
+
+	message.request = streamkv_next_request(kv); /* whose answer is nobody's, and is freed */
+	message.body_case = SK__CLIENT_MESSAGE__BODY_SESSION;
+	message.session = &body;
+	return streamkv_send(kv, &message, NULL, 0, error);
+}
+
 int streamkv_session_save(struct streamkv *kv, const char *name, int *ret_fd, uint64_t *ret_n_bytes,
 			  struct streamkv_session *ret_session, struct streamkv_error *error)
 {

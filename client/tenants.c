@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define CONNECT_MS  10000
 #define N_ITS_FDS   6 /* a connection's socket, ring, cursor, doorbells, and one in passing */
@@ -68,8 +69,8 @@ int sk_tenants_open(const struct sk_tenants_options *options, struct sk_tenants 
 	for (unsigned i = 0; has_memory && i < n_places; i++) {
 		struct sk_place *place = &tenants.places[i];
 		place->tenant = &tenants.items[i / options->n_places];
-		snprintf(place->session, sizeof place->session, "%s-%u-%u", options->label,
-			 i / options->n_places, i % options->n_places);
+		snprintf(place->session, sizeof place->session, "%s.%d-%u-%u", options->label,
+			 (int)getpid(), i / options->n_places, i % options->n_places);
 	}
 	raise_descriptors(n_tenants);
 	int exit_code = has_memory ? connect_all(&tenants)

@@ -16,14 +16,12 @@ QUICK = ("-p", "uniform:5-60", "-o", "uniform:2-12")
 
 
 class Bench(Case):
-    n_sessions = 0  # named ones stay
-
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory(prefix="streamkv-e2e-")
         self.addCleanup(self.folder.cleanup)
 
     def tearDown(self):
-        self.assert_idle(self.n_sessions)
+        self.assert_idle()
 
     def path(self, name, text=None):
         path = os.path.join(self.folder.name, name)
@@ -46,7 +44,7 @@ class Bench(Case):
         return json.loads(done.stdout), requests, moved
 
     def assert_adds_up(self, result, rows, moved):
-        """The rows, the figures and the daemon tell the same; reused sessions have a token more run (their last)."""
+        """The rows, the figures and the daemon tell the same."""
         self.assertEqual(len(rows), sum(result[key] for key in ("successful", "failed", "cancelled", "refused")))
         for outcome, key in (("done", "successful"), ("failed", "failed"), ("cancelled", "cancelled"),
                              ("refused", "refused")):
@@ -161,21 +159,33 @@ class Bench(Case):
 
     def test_multi_turn(self):
         for arguments in ((), ("--rate", "50")):
-            result, rows, moved = self.bench("-c", "2", "--per-connection", "1", "-n", "12", "--multi-turn", "3", *QUICK,
-                                             "--label", "talk%d" % len(arguments), *arguments)
-            type(self).n_sessions += 2
+            result, rows, _ = self.bench("-c", "2", "--per-connection", "1", "-n", "12", "--multi-turn", "3", *QUICK,
+                                         "--warmup", "4", *arguments)
+            self.assert_idle()  # also where the last conversation was cut short
             self.assertEqual(result["successful"], 12)
-            self.assertEqual(self.daemon.status()["sessions"], self.n_sessions)
             self.assertEqual(result["daemon_generated_tokens"], result["output_tokens"])
             for client in "01":
                 its = [row for row in rows if row["client"] == client]
                 length, turns = 0, [int(row["turn"]) for row in its]
-                for turn, after in zip([2] + turns, turns):  # the last conversation may be cut short
+                for turn, after in zip([2] + turns, turns):
                     self.assertIn(after, ((turn + 1) % 3, 0))
-                for row in its:  # each goes on from the last
+                for row in its:  # each goes on from the last of its conversation
+                    length = length if row["turn"] != "0" else 0
                     self.assertEqual(int(row["reused_tokens"]), length - 1 if length else 0)
                     length += int(row["prompt_tokens"]) + int(row["output_tokens"])
             self.assertTrue(any(row["turn"] == "2" for row in rows))
+
+    def test_sessions_while_it_runs(self):
+        with self.daemon.start("bench", "-c", "2", "-n", "100000", "--multi-turn", "2", "-p", "10", "-o", "30", "--label",
+                               "talk") as process:
+            names = []
+            while not names:
+                self.assertIsNone(process.poll())
+                names = self.daemon.run("sessions", "list").stdout.decode().split()
+                names = [name for name in names if name.startswith("talk.")]
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=DEADLINE)
+        self.assertTrue(set(names) <= {"talk.%d-%d-0" % (process.pid, client) for client in range(2)}, names)
 
     def test_cancels(self):
         result, rows, moved = self.bench("-c", "4", "-n", "40", "--cancel-rate", "1", "-p", "20", "-o", "60")
@@ -272,8 +282,7 @@ class Bench(Case):
         self.assertTrue(out.startswith(b"pythia-books on "))
 
     def test_ctrl_c(self):
-        for extra in ([], ["--slow-readers", "0.5:1000"], ["--rate", "inf"], ["--multi-turn", "2", "--label", "c"]):
-            type(self).n_sessions += 3 if "c" in extra else 0
+        for extra in ([], ["--slow-readers", "0.5:1000"], ["--rate", "inf"], ["--multi-turn", "2"]):
             with self.daemon.start("bench", "--json", "-c", "3", "-n", "100000", "-p", "10", "-o", "4", *extra) as process:
                 while not self.daemon.status()["running"]:
                     self.assertIsNone(process.poll())
@@ -283,7 +292,7 @@ class Bench(Case):
             self.assertIn(b"interrupted", said)
             result = json.loads(out)
             self.assertEqual((result["is_whole"], result["failed"]), (False, 0))
-            self.assert_idle(self.n_sessions)
+            self.assert_idle()
 
     def test_a_reader_that_goes_away(self):
         done = subprocess.run("%s | true" % " ".join(self.daemon.command("bench", "-c", "1", "-n", "2", *QUICK)), shell=True,

@@ -1,5 +1,4 @@
 """Bytes that no client of ours would send: the daemon answers with a sentence or hangs up, and serves the next client."""
-import array
 import mmap
 import os
 import socket
@@ -7,27 +6,7 @@ import struct
 import unittest
 
 from streamkv_test import DEADLINE, Case
-
-
-def varint(value):
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def field(number, value):
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def frame(message):
-    return struct.pack("<I", len(message)) + message
-
-
-HELLO = frame(field(2, field(1, 1)))
+from wire import HELLO, field, frame, read_frame
 
 
 def generate(request, prompt, n_tokens):
@@ -47,22 +26,9 @@ class Hostile(Case):
         client.connect(self.daemon.socket)
         return client
 
-    def read_frame(self, client):
-        """One frame and its descriptors; b"" at the end."""
-        data, descriptors = b"", array.array("i")
-        while len(data) < 4 or len(data) < 4 + struct.unpack("<I", data[:4])[0]:
-            wanted = 4 - len(data) if len(data) < 4 else 4 + struct.unpack("<I", data[:4])[0] - len(data)
-            part, ancillary, _, _ = client.recvmsg(wanted, socket.CMSG_SPACE(16))
-            for _, _, bytes_ in ancillary:
-                descriptors.frombytes(bytes_)
-            if not part:
-                return b"", descriptors
-            data += part
-        return data[4:], descriptors
-
     def greet(self, client):
         client.sendall(HELLO)
-        message, descriptors = self.read_frame(client)
+        message, descriptors = read_frame(client)
         self.assertIn(b"pythia-books", message)
         self.assertEqual(len(descriptors), 4)
         return descriptors
@@ -73,7 +39,7 @@ class Hostile(Case):
 
     def read_until_finished(self, client):
         while True:
-            message, _ = self.read_frame(client)
+            message, _ = read_frame(client)
             self.assertNotEqual(message, b"")
             if message[2:3] == bytes([4 << 3 | 2]):  # field 4 of ServerMessage, after the request number
                 return
@@ -84,7 +50,7 @@ class Hostile(Case):
             with self.connect() as client:
                 client.sendall(whole[:at])
                 client.sendall(whole[at:])
-                _, descriptors = self.read_frame(client)
+                _, descriptors = read_frame(client)
                 self.read_until_finished(client)
                 self.close_all(descriptors)
 
@@ -92,7 +58,7 @@ class Hostile(Case):
         with self.connect() as client:
             for byte in HELLO + generate(1, b"It was", 2):
                 client.sendall(bytes([byte]))
-            _, descriptors = self.read_frame(client)
+            _, descriptors = read_frame(client)
             self.read_until_finished(client)
             self.close_all(descriptors)
 
@@ -113,16 +79,16 @@ class Hostile(Case):
         ]:
             with self.connect() as client:
                 client.sendall(data)
-                message, _ = self.read_frame(client)
+                message, _ = read_frame(client)
                 self.assertIn(words, message)
                 self.assertNotEqual(message, b"")
-                self.assertEqual(self.read_frame(client)[0], b"")  # and then it hangs up
+                self.assertEqual(read_frame(client)[0], b"")  # and then it hangs up
 
     def test_hello_twice(self):
         with self.connect() as client:
             self.close_all(self.greet(client))
             client.sendall(HELLO)
-            self.assertIn(b"hello once", self.read_frame(client)[0])
+            self.assertIn(b"hello once", read_frame(client)[0])
 
     def test_a_seventeenth_request(self):
         with self.connect() as client:
@@ -132,7 +98,7 @@ class Hostile(Case):
             client.sendall(generate(17, b"x", 1))
             message = b""
             while b"16 requests" not in message:  # progress of the others may come before it
-                message, _ = self.read_frame(client)
+                message, _ = read_frame(client)
                 self.assertNotEqual(message, b"")
             self.assertEqual(message[:3], bytes([1 << 3, 17, 5 << 3 | 2]))  # Failed, of request 17
             self.assertEqual(self.daemon.status()["connections"], 2)  # and the client is not dropped for it
@@ -146,7 +112,7 @@ class Hostile(Case):
                 message = b"x"
                 while message:
                     last = message
-                    message, _ = self.read_frame(client)
+                    message, _ = read_frame(client)
                 self.assertIn(b"the same number", last)
 
     def test_descriptors_that_nobody_wants(self):
@@ -154,7 +120,7 @@ class Hostile(Case):
             null = os.open("/dev/null", os.O_RDONLY)
             socket.send_fds(client, [HELLO], [null])
             os.close(null)
-            self.assertNotIn(b"pythia-books", self.read_frame(client)[0])
+            self.assertNotIn(b"pythia-books", read_frame(client)[0])
 
     def test_a_memfd_that_is_none(self):
         with self.connect() as client:
@@ -163,7 +129,7 @@ class Hostile(Case):
             ask = frame(field(1, 1) + field(3, field(2, 1) + field(3, 100)))
             socket.send_fds(client, [ask], [null])
             os.close(null)
-            message, _ = self.read_frame(client)
+            message, _ = read_frame(client)
             self.assertEqual(message[2:3], bytes([5 << 3 | 2]))  # Failed
 
     def test_a_cursor_that_lies(self):
@@ -176,7 +142,7 @@ class Hostile(Case):
                 message = b"x"
                 while message:  # finished as disconnected, the reason, and the end
                     last = message
-                    message, _ = self.read_frame(client)
+                    message, _ = read_frame(client)
             self.assertIn(b"broke its token ring", last)
             self.close_all(descriptors)
             self.assertTrue(honest.stdout.read(10))

@@ -18,7 +18,7 @@ import time
 import unittest
 
 from streamkv_test import CLIENT, DEADLINE, Case, Daemon, Program, skip
-from test_hostile import HELLO, field, frame
+from wire import HELLO, field, frame
 
 NOBODY = 65534
 SLOW = "thread" in os.environ.get("STREAMKV_SANITIZE", "")

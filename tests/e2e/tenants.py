@@ -80,8 +80,10 @@ def run_clients(daemon, clients, **options):
 
 
 def what_was_said(answer):
-    """Of an answer all that must be the same whoever else is there."""
-    return {name: value for name, value in answer.items() if name not in ("client", "ask", "place")}
+    """Of an answer all that must be the same whoever else is there: not what of the prompt another session of the user
+    had evaluated already."""
+    others = ("client", "ask", "place", "evaluated_tokens", "reused_tokens", "live_min")
+    return {name: value for name, value in answer.items() if name not in others}
 
 
 def run_alone(daemon, chains):

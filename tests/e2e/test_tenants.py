@@ -121,7 +121,8 @@ class Tenants(Case):
         whole = [[dict(turn, session="diary-of-%d" % uid) for turn in chain] for uid, chain in chains.items()]
         for uid, answers in zip(chains, run_alone(alone, whole), strict=True):
             for i, answer in enumerate(answers):
-                self.assertEqual(answer["reused_tokens"] > 0, i > 0)
+                if i > 0:
+                    self.assertGreater(answer["reused_tokens"], 0)
                 self.check(("chain", uid, i + 1), answer)
 
     def test_every_text_is_what_it_is_alone(self):

@@ -133,7 +133,7 @@ static void test_more_sessions_than_the_pool_holds(void **state)
 	(void)state;
 	static struct answer told[N_STORIES];
 	struct client client;
-	char name[16];
+	char name[32];
 	uint64_t most_stored = 0;
 
 	connect_client(&client, 1024);
@@ -203,7 +203,7 @@ static void test_an_engine_that_ends_keeps_them(void **state)
 	(void)state;
 	static struct answer told[3];
 	struct client client;
-	char name[16];
+	char name[32];
 
 	memset(told, 0, sizeof told);
 	for (int turn = 0; turn < 3; turn++) {
@@ -491,7 +491,7 @@ static void test_forks_are_spilled(void **state)
 	(void)state;
 	static struct answer whole;
 	struct client client;
-	char name[16];
+	char name[32];
 
 	connect_client(&client, 1024);
 	clear(&a);

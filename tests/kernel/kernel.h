@@ -108,6 +108,13 @@ static inline struct sk_backend *open_or_skip(const char *instructions, uint32_t
 	return backend;
 }
 
+/* To be asked before a test holds anything: a skipped one frees nothing. */
+static inline void need(const char *instructions)
+{
+	struct sk_backend_shape shape = default_shape();
+	sk_backend_close(open_or_skip(instructions, 1, false, &shape));
+}
+
 static inline struct sk_matrix matrix_of(const struct sk_tensor *tensor)
 {
 	return (struct sk_matrix){

@@ -263,6 +263,7 @@ static void run_case(const char *instructions, uint32_t n_heads, uint32_t n_kv_h
 		     uint32_t head_dim, uint32_t n_rot, enum sk_kv_format format, uint32_t n_sink,
 		     uint64_t origin)
 {
+	need(instructions);
 	struct setup *setup = calloc(1, sizeof *setup);
 	assert_non_null(setup);
 	setup->shape = (struct sk_backend_shape){.n_layers = 2,

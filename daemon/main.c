@@ -144,6 +144,7 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 		.kv_memory_bytes = options->kv_memory,
 		.max_batch = (uint32_t)options->max_batch,
 		.step_tokens = (uint32_t)options->step_tokens,
+		.prompt_share = options->prompt_share,
 		.policy = {(enum sk_mode)options->mode, (uint32_t)options->sink,
 			   (uint32_t)options->window, (uint32_t)options->slack},
 		.stall_timeout_ns = (uint64_t)(options->stall_timeout * 1e9),

@@ -10,7 +10,7 @@ struct sk_daemon_options {
 	int backend, weights, activations, kv, mode, log_level;
 	uint64_t sink, window, slack, kv_memory, max_batch, step_tokens, threads;
 	uint64_t max_tokens, max_prompt, max_connections, ring_slots, socket_mode, queue;
-	double stall_timeout, hello_timeout, queue_timeout, session_ttl;
+	double prompt_share, stall_timeout, hello_timeout, queue_timeout, session_ttl;
 	bool version, man, check_config;
 	struct sk_limits_table limits; /* from the configuration file alone */
 };

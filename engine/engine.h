@@ -31,6 +31,7 @@ struct sk_engine_options {
 	uint64_t kv_memory_bytes; /* of the page pool; at least one default session must fit */
 	uint32_t max_batch;       /* sessions a step */
 	uint32_t step_tokens; /* tokens a step, decode and prefill together; at least max_batch */
+	double prompt_share;  /* of a step's time, while others decode (pace.h); 0: no bound */
 	struct sk_policy policy;   /* what a session gets that asks for nothing; window 0: 1020, or
 				      what the model's context allows */
 	uint64_t stall_timeout_ns; /* a reader that takes nothing for so long is cancelled; 0: never

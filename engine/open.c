@@ -105,9 +105,11 @@ static int alloc_step(struct sk_engine *engine, struct sk_diag *diag)
 	engine->logit_of = calloc(n_sessions, sizeof *engine->logit_of);
 	engine->running = calloc(n_sessions, sizeof *engine->running);
 	engine->dead = sk_event_create(SK_EVENT_DEAD, 0, 0);
-	if (!engine->rows || !engine->views || !engine->spans || !engine->logit_rows ||
-	    !engine->logit_of || !engine->running || !engine->dead || !engine->scores ||
-	    !engine->score_values || !engine->score_of)
+	const double share = engine->options.prompt_share;
+	if (sk_pace_init(&engine->pace, share > 0 ? share : 1, n_sessions) < 0 || !engine->rows ||
+	    !engine->views || !engine->spans || !engine->logit_rows || !engine->logit_of ||
+	    !engine->running || !engine->dead || !engine->scores || !engine->score_values ||
+	    !engine->score_of)
 		return sk_diag_fail(diag, ENOMEM, "not enough memory for steps of %u tokens",
 				    n_tokens);
 	return 0;
@@ -232,6 +234,7 @@ void sk_engine_destroy(struct sk_engine *engine)
 	free(engine->score_of);
 	free(engine->logit_rows);
 	free(engine->logit_of);
+	sk_pace_finish(&engine->pace);
 	free(engine->running);
 	free(engine);
 }

@@ -9,6 +9,7 @@
 #include "engine/forward.h"
 #include "engine/generation.h"
 #include "engine/mover.h"
+#include "engine/pace.h"
 #include "engine/queue.h"
 #include "engine/scheduler.h"
 #include "engine/text_worker.h"
@@ -76,6 +77,7 @@ struct sk_engine {
 	uint32_t n_generations, generations_allocated;
 
 	struct sk_scheduler scheduler;
+	struct sk_pace pace;
 	struct sk_row *rows;            /* (step_tokens) */
 	struct sk_view *views;          /* (step_tokens) */
 	struct sk_span *spans;          /* (max_batch) */

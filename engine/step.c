@@ -149,7 +149,8 @@ static void take_from_allowances(struct sk_engine *engine, uint64_t now_ns)
 	}
 }
 
-bool sk_engine_step(struct sk_engine *engine)
+/* Where some decode and others have prompts, what these may have. */
+static struct sk_schedule_limits limits_of(struct sk_engine *engine)
 {
 	struct sk_schedule_limits limits = {
 		.max_sessions = engine->options.max_batch,
@@ -157,7 +158,38 @@ bool sk_engine_step(struct sk_engine *engine)
 		.chunk_tokens = engine->options.step_tokens,
 		.free_tokens = FREE_TOKENS,
 	};
+	uint32_t n_decoding = 0, n_prompts = 0;
 
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		n_decoding += engine->wants[i].n_tokens == 1;
+		n_prompts += engine->wants[i].n_tokens > 1;
+	}
+	if (n_decoding > limits.max_sessions)
+		n_decoding = limits.max_sessions;
+	if (n_decoding && n_prompts) {
+		uint32_t most = sk_pace_most(&engine->pace, n_decoding);
+		if (most < limits.max_tokens - n_decoding)
+			limits.max_tokens = n_decoding + most;
+	}
+	return limits;
+}
+
+/* What it took, with which rows. */
+static void learn_pace(struct sk_engine *engine, uint64_t ns)
+{
+	uint32_t n_decoding = 0, n_prompt = 0;
+
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		if (engine->wants[i].n_tokens == 1)
+			n_decoding += engine->wants[i].n_granted;
+		else
+			n_prompt += engine->wants[i].n_granted;
+	}
+	sk_pace_learn(&engine->pace, n_decoding, n_prompt, ns);
+}
+
+bool sk_engine_step(struct sk_engine *engine)
+{
 	uint64_t begun_ns = sk_clock_ns();
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
@@ -166,6 +198,7 @@ bool sk_engine_step(struct sk_engine *engine)
 						    .n_tokens = sk_generation_n_wanted(g)};
 	}
 	cut_to_allowances(engine, begun_ns);
+	struct sk_schedule_limits limits = limits_of(engine);
 	if (engine->is_dead ||
 	    !sk_schedule(&engine->scheduler, engine->wants, engine->n_generations, &limits))
 		return false;
@@ -204,6 +237,7 @@ bool sk_engine_step(struct sk_engine *engine)
 	for (uint32_t i = 0; i < n_scores; i++)
 		engine->score_values[i] = sk_forward_score(&engine->forward, i);
 	engine->stats.n_steps++;
+	learn_pace(engine, now_ns - begun_ns);
 	for (uint32_t i = 0; i < n_spans; i++) {
 		struct sk_generation *g = engine->running[i];
 		struct sk_span *span = &engine->spans[i];

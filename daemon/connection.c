@@ -17,6 +17,8 @@ static void forget_request(struct sk_connection_request *request)
 {
 	sk_list_remove(&request->node);
 	request->connection->n_requests--;
+	if (request->is_save)
+		request->connection->is_saving = false;
 	free(request->stops);
 	free(request);
 }
@@ -163,6 +165,11 @@ static struct sk_connection_request *find_request(struct sk_connection *connecti
 	return NULL;
 }
 
+static bool is_save(const struct sk_request *request)
+{
+	return request->kind == SK_REQUEST_SESSION && request->verb == SK_SESSION_SAVE;
+}
+
 /* Notes a request, so that its answer finds it and its id is not taken twice. */
 static struct sk_connection_request *note_request(struct sk_connection *connection, uint32_t id,
 						  const struct sk_request *from)
@@ -181,6 +188,8 @@ static struct sk_connection_request *note_request(struct sk_connection *connecti
 		memcpy(request->stops, from->stops, from->n_stops * sizeof *request->stops);
 		request->n_stops = from->n_stops;
 	}
+	request->is_save = from && is_save(from);
+	connection->is_saving |= request->is_save;
 	sk_list_append(&connection->requests, &request->node);
 	connection->n_requests++;
 	return request;
@@ -191,12 +200,22 @@ static bool refuse(struct sk_connection *connection, uint32_t id, int error, con
 	return answered(connection, sk_answer_failed(connection, id, error, reason));
 }
 
+/* What was saved lies in memory until its reader lets go of it: one a connection that nobody has looked at. */
+static bool has_unread_save(const struct sk_connection *connection)
+{
+	return connection->is_saving ||
+	       (connection->has_saved && !sk_channel_is_read(connection->channel));
+}
+
 static bool submit(struct sk_connection *connection, const Sk__ClientMessage *message,
 		   struct sk_frame *frame)
 {
 	struct sk_diag diag = {.text = "not enough memory"};
 	struct sk_request *request = NULL;
 	int err = sk_request_of(connection, message, frame, &request, &diag);
+	if (err == 0 && is_save(request) && has_unread_save(connection))
+		err = sk_diag_fail(&diag, EBUSY,
+				   "the last saved session has not been read yet; read it first");
 	if (err < 0 || !note_request(connection, message->request, request)) {
 		sk_request_destroy(request);
 		return refuse(connection, message->request, err ? err : ENOMEM, diag.text);
@@ -383,6 +402,7 @@ void sk_connection_take_event(struct sk_connection *connection, struct sk_event 
 		return;
 	}
 	int err = answer(connection, event, request);
+	connection->has_saved |= event->kind == SK_EVENT_SESSION && event->saved_fd >= 0;
 	bool broke_ring = event->kind == SK_EVENT_FINISHED && event->error == -EPROTO;
 	if (event->kind != SK_EVENT_PROGRESS)
 		forget_request(request);

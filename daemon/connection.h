@@ -8,11 +8,12 @@
 #include "daemon/server.h"
 #include "proto/channel.h"
 
-/* A Generate that runs: what must be known when it ends. */
+/* One that runs: what must be known when it ends. */
 struct sk_connection_request {
 	struct sk_list node;
 	struct sk_connection *connection;
 	uint32_t id;
+	bool is_save; /* its answer brings a session's memory */
 	uint32_t n_stops;
 	struct sk_stop *stops;
 };
@@ -28,6 +29,7 @@ struct sk_connection {
 	struct sk_ring_writer *ring; /* from Hello on */
 	struct sk_list requests;
 	unsigned n_requests;
+	bool is_saving, has_saved;
 	bool is_welcome;
 	bool is_closing; /* nothing more is read or sent; waits for the engine's CLOSED where it had
 			    a ring */

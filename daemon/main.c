@@ -66,6 +66,7 @@ static int read_options(struct sk_daemon_options *options, int argc, char **argv
 	}
 	const char *config = options->config;
 	(void)sk_options_defaults(sk_daemon_option_table, options, &diag);
+	(void)sk_options_defaults(sk_user_option_table, &options->limits.others, &diag);
 	if ((config || access(CONFIG_PATH, R_OK) == 0) &&
 	    sk_daemon_read_config(config ? config : CONFIG_PATH, options, &diag) < 0)
 		return said(EX_CONFIG, &diag);

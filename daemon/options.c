@@ -118,7 +118,7 @@ const struct sk_option sk_user_option_table[] = {
 	 .help = "The user's share of whatever users are short of: tokens of a step, places in it, "
 		 "room in the KV cache. Beside a user of weight 1, one of weight 3 gets three "
 		 "times as much."},
-	{"max-sessions", 0, SK_OPTION_UINT, AT(max_sessions), "N", "0", .max = 1000000,
+	{"max-sessions", 0, SK_OPTION_UINT, AT(max_sessions), "N", "4096", .max = 1000000,
 	 .help = "Named sessions that the user may have. 0: any number."},
 	{"max-queued", 0, SK_OPTION_UINT, AT(max_queued), "N", "0", .max = 4096,
 	 .help = "Requests of the user that may wait for room in the KV cache; further ones are "

@@ -12,7 +12,9 @@
 #include "base/list.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -224,6 +226,13 @@ int sk_channel_flush(struct sk_channel *channel)
 bool sk_channel_wants_write(const struct sk_channel *channel)
 {
 	return !sk_list_is_empty(&channel->out);
+}
+
+bool sk_channel_is_read(const struct sk_channel *channel)
+{
+	int n_unread;
+	return !sk_channel_wants_write(channel) && ioctl(channel->fd, SIOCOUTQ, &n_unread) == 0 &&
+	       n_unread == 0;
 }
 
 /* --- Receiving --- */

@@ -39,6 +39,8 @@ int sk_channel_send(struct sk_channel *channel, const ProtobufCMessage *message,
 /* Writes what can be written: 0 all is out, -EAGAIN more waits (poll for writing), -EPIPE, ... */
 int sk_channel_flush(struct sk_channel *channel);
 bool sk_channel_wants_write(const struct sk_channel *channel);
+/* Whether the peer has taken all that was sent out of its socket. */
+bool sk_channel_is_read(const struct sk_channel *channel);
 
 /* Reads what has come, at most one socket buffer: 0 something (or nothing yet), -ENODATA the peer
  * has hung up between frames, -ECONNRESET inside one, -EMSGSIZE, -EBADMSG descriptors too many or

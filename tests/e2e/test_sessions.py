@@ -18,6 +18,7 @@ import time
 import unittest
 
 from streamkv_test import CLIENT, DEADLINE, Case, Daemon, Program, skip
+import wire
 from wire import HELLO, field, frame
 
 NOBODY = 65534
@@ -442,6 +443,32 @@ class Verbs(Look):
         self.assertEqual(self.show("copy1")["position"], position)
         self.verb("load", "--replace", saved, "copy1")
         self.assertLess(self.show("copy1")["position"], position)
+
+    def test_one_unread_saved_session_a_connection(self):
+        """Its memory is the daemon's until somebody reads it."""
+        self.make("large")
+        with wire.Client(self.daemon) as client:
+            def saved(*requests):
+                client.sendall(b"".join(wire.session(request, wire.SAVE, b"large") for request in requests))
+
+            def answers(n):
+                found = {}
+                for _ in range(n):
+                    message, descriptors = wire.read_frame(client)
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    message = wire.fields(message)
+                    found[message[1][0]] = wire.SESSION if wire.SESSION in message else wire.FAILED if wire.FAILED in message else None
+                return found
+
+            saved(1, 2)
+            self.assertEqual(answers(2), {1: wire.SESSION, 2: wire.FAILED})
+            saved(3)
+            self.assertTrue(select.select([client], [], [], DEADLINE)[0])
+            saved(4)
+            self.assertEqual(answers(2), {3: wire.SESSION, 4: wire.FAILED})
+            saved(5)
+            self.assertEqual(answers(1), {5: wire.SESSION})
 
     def test_what_is_no_saved_session_changes_nothing(self):
         self.make("safe")

@@ -190,7 +190,7 @@ def fields(message):
 
 class Many(Look):
     options = ("--kv-memory", "600M", "--mode", "window")
-    n = 300 if SLOW else 2000
+    n = 500 if SLOW else 2000
 
     def read(self, client):
         """The body of one frame: its number and its fields."""

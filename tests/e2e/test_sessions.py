@@ -463,9 +463,13 @@ class Verbs(Look):
 
             saved(1, 2)
             self.assertEqual(answers(2), {1: wire.SESSION, 2: wire.FAILED})
+            def unread():
+                return struct.unpack("i", fcntl.ioctl(client, termios.FIONREAD, b"1234"))[0]
+
             saved(3)
-            self.assertTrue(select.select([client], [], [], DEADLINE)[0])
+            n_unread = until(unread, lambda n: n > 0)
             saved(4)
+            until(unread, lambda n: n > n_unread)
             self.assertEqual(answers(2), {3: wire.SESSION, 4: wire.FAILED})
             saved(5)
             self.assertEqual(answers(1), {5: wire.SESSION})

@@ -46,10 +46,12 @@ const struct sk_option sk_daemon_option_table[] = {
 	 .help = "Sessions that take part in one step at most."},
 	{"step-tokens", 0, SK_OPTION_UINT, AT(step_tokens), "N", "256", .min = 1, .max = 65536,
 	 .help = "Tokens in one step at most, prompts included; at least max-batch."},
-	{"prompt-share", 0, SK_OPTION_FLOAT, AT(prompt_share), "PART", "0.5", .fmin = 0.01,
+	{"prompt-share", 0, SK_OPTION_FLOAT, AT(prompt_share), "PART", "0.4", .fmin = 0.01,
 	 .fmax = 1,
 	 .help = "Of a step's time, what prompts may take while other sessions generate: with 0.5 "
-		 "these go on at half of their speed at worst. 1: --step-tokens alone bounds "
+		 "these go on at half of their speed at worst. A prompt that comes after a pause "
+		 "is "
+		 "let through at once, up to five steps' worth. 1: --step-tokens alone bounds "
 		 "prompts, "
 		 "which are then through sooner."},
 	{"threads", 't', SK_OPTION_UINT, AT(threads), "N", "0", .max = 1024,

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SHORT_TEXT_BYTES 4096
+#define SHORT_WAIT_NS    1000000
+
 /* --- Cancelling --- */
 
 static void end_generations(struct sk_engine *engine, uint64_t connection, uint32_t request,
@@ -78,6 +81,11 @@ static void take_stats(struct sk_engine *engine, struct sk_request *request)
 	sk_request_destroy(request);
 }
 
+static bool is_run(const struct sk_request *request)
+{
+	return request->kind == SK_REQUEST_GENERATE || request->kind == SK_REQUEST_EVALUATE;
+}
+
 static void receive_request(struct sk_engine *engine, struct sk_request *request)
 {
 	if (request->kind == SK_REQUEST_STATS) {
@@ -101,6 +109,7 @@ static void receive_request(struct sk_engine *engine, struct sk_request *request
 	/* Where its chat goes on; admission looks whether that still holds. */
 	request->chat_place = sk_engine_chat_place(
 		engine, sk_engine_find_session(engine, request->uid, request->session));
+	engine->n_short_texts += is_run(request) && request->n_input_bytes <= SHORT_TEXT_BYTES;
 	sk_list_append(&client->waiting, &request->waiting);
 	sk_text_worker_submit(&engine->worker, request);
 }
@@ -116,6 +125,7 @@ static void receive(struct sk_engine *engine, struct sk_mail *mail)
 	case SK_MAIL_READY: {
 		struct sk_request *request = sk_container_of(mail, struct sk_request, mail);
 		client = sk_engine_find_client(engine, request->connection);
+		engine->n_short_texts -= engine->n_short_texts > 0;
 		sk_list_remove(&request->waiting);
 		sk_engine_admit(engine, request, client); /* it waited, so its client is here */
 		sk_engine_close_if_done(engine, client);
@@ -157,6 +167,18 @@ static void receive_all(struct sk_engine *engine)
 	sk_mailbox_take(&engine->inbox, &letters);
 	for (struct sk_list *node; (node = sk_list_pop(&letters));)
 		receive(engine, sk_container_of(node, struct sk_mail, node));
+}
+
+/* A short prompt is made tokens in less time than a step takes: it takes part in the next one, not in that after it. */
+static void wait_for_short_texts(struct sk_engine *engine)
+{
+	const uint64_t until_ns = sk_clock_ns() + SHORT_WAIT_NS;
+
+	while (engine->n_short_texts && sk_clock_ns() < until_ns) {
+		sk_mailbox_wait(&engine->inbox, 1);
+		receive_all(engine);
+	}
+	engine->n_short_texts = 0; /* whoever takes longer is not waited for again */
 }
 
 /* --- The thread --- */
@@ -259,6 +281,7 @@ static void *engine_main(void *context)
 	pthread_setname_np(pthread_self(), "sk-engine");
 	while (!atomic_load(&engine->is_stopping)) {
 		receive_all(engine);
+		wait_for_short_texts(engine);
 		deliver_waiting(engine);
 		uint64_t now_ns = sk_clock_ns();
 		sk_engine_expire_queue(engine, now_ns);

@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
-#define OLD_STEPS 256 /* after so many, what a step takes is looked at again */
-#define TRY_STEPS 16  /* but not sooner than so many after the last look */
-#define FIRST_TRY 8   /* tokens, where nothing is known of them */
+#define OLD_STEPS   64 /* after so many, what a step takes is looked at again */
+#define TRY_STEPS   16 /* but not sooner than so many after the last look */
+#define SAVED_STEPS 4 /* so many shares that were not used can be used at once, with the next one */
+#define FIRST_TRY   8 /* tokens, where nothing is known of them */
 #define WHOLE_CHUNK                                                                                \
 	32 /* tokens without streams that tell what one adds: fewer are mostly the reading of weights */
 
@@ -36,6 +38,12 @@ static double step_ns(const struct sk_pace *pace, uint32_t n)
 	return 0;
 }
 
+/* What prompts may take beside a step of ns without, in the long run. */
+static double share_ns(const struct sk_pace *pace, double ns)
+{
+	return pace->prompt_share / (1 - pace->prompt_share) * ns;
+}
+
 uint32_t sk_pace_most(struct sk_pace *pace, uint32_t n_decoding)
 {
 	const uint32_t n = n_decoding < pace->n_most ? n_decoding : pace->n_most;
@@ -51,7 +59,7 @@ uint32_t sk_pace_most(struct sk_pace *pace, uint32_t n_decoding)
 	}
 	if (pace->token_ns == 0)
 		return FIRST_TRY;
-	const double most = pace->prompt_share / (1 - pace->prompt_share) * ns / pace->token_ns;
+	const double most = (pace->left_ns + share_ns(pace, ns)) / pace->token_ns;
 	return most < 1 ? 1 : most < UINT32_MAX ? (uint32_t)most : UINT32_MAX;
 }
 
@@ -64,12 +72,19 @@ void sk_pace_learn(struct sk_pace *pace, uint32_t n_decoding, uint32_t n_prompt,
 {
 	const uint32_t n = n_decoding < pace->n_most ? n_decoding : pace->n_most;
 
-	pace->n_steps++;
+	const bool was_try =
+		pace->tried_at == pace->n_steps++; /* saves nothing: prompts wanted more */
+	if (n && pace->prompt_share < 1 && !was_try) {
+		const double share = share_ns(pace, step_ns(pace, n));
+		pace->left_ns =
+			fmin(fmax(pace->left_ns + share - n_prompt * pace->token_ns, -share),
+			     SAVED_STEPS * share);
+	}
 	if (!n_prompt && n) {
 		pace->steps[n].ns = towards(pace->steps[n].ns, (double)ns, 0.25);
 		pace->steps[n].at = pace->n_steps;
-	} else if (n) {
-		const double more = (double)ns - step_ns(pace, n);
+	} else if (n && pace->steps[n].ns > 0) {
+		const double more = (double)ns - pace->steps[n].ns;
 		if (more > 0 || pace->token_ns > 0)
 			pace->token_ns = towards(pace->token_ns, more / n_prompt, 0.125);
 	} else if (n_prompt >= WHOLE_CHUNK && pace->token_ns == 0) {

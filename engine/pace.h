@@ -1,21 +1,23 @@
 /* How many tokens of prompts ride in a step while others decode: so many that they take a given part of its time, and the
  * streams keep the rest of their speed, whatever the machine, the model and the number of streams. What a step takes without
  * prompts, and what a token of a prompt adds, is learned from the steps themselves; now and then, and where it is not known,
- * one runs without. Pure policy: numbers and times in, numbers out. (The bound that Sarathi-Serve sets by a time that it is
- * told: Agrawal et al., OSDI 2024.)
+ * one runs without. What prompts have not used they may use later, for up to five steps' worth: so a short prompt that
+ * comes alone is through soon. Pure policy: numbers and times in, numbers out. (The bound that Sarathi-Serve sets by a time
+ * that it is told: Agrawal et al., OSDI 2024.)
  */
 #pragma once
 
 #include <stdint.h>
 
 struct sk_pace {
-	double prompt_share; /* of a step's time, above 0; 1 or more: no bound */
-	double token_ns;     /* that a prompt's token adds; 0: not known */
-	uint64_t n_steps, tried_at;
-	struct sk_pace_step { /* without prompts */
-		double ns;    /* 0: not known */
-		uint64_t at;  /* n_steps then */
-	} * steps;            /* (n_most + 1), by how many decode */
+	double prompt_share;        /* of a step's time, above 0; 1 or more: no bound */
+	double token_ns;            /* that a prompt's token adds; 0: not known */
+	double left_ns;             /* of what prompts may take */
+	uint64_t n_steps, tried_at; /* n_steps then */
+	struct sk_pace_step {       /* without prompts */
+		double ns;          /* 0: not known */
+		uint64_t at;        /* n_steps then */
+	} * steps;                  /* (n_most + 1), by how many decode */
 	uint32_t n_most;
 };
 

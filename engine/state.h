@@ -75,6 +75,7 @@ struct sk_engine {
 	struct sk_generation **generations;
 	struct sk_want *wants; /* of each generation, this step */
 	uint32_t n_generations, generations_allocated;
+	uint32_t n_short_texts; /* that have just gone to the worker */
 
 	struct sk_scheduler scheduler;
 	struct sk_pace pace;

@@ -109,6 +109,41 @@ static void test_change_is_followed(void **state)
 	}
 }
 
+/* Short prompts that come now and then have three steps' worth at once; where they come all the time, the share is kept. */
+static void test_short_prompts(void **state)
+{
+	(void)state;
+	const struct machine *m = &machines[1];
+	const uint32_t n = 8;
+	const double step_worth = step_ns(m, n, 0) / m->prompt_ns; /* 12.5 tokens */
+	for (uint32_t every = 1; every <= 20; every++) {
+		struct sk_pace pace;
+		srand(every);
+		assert_int_equal(sk_pace_init(&pace, 0.5, 8), 0);
+		double prompts_ns = 0, all_ns = 0;
+		uint32_t left = 0, most_given = 0;
+		for (int t = 0; t < 4000; t++) {
+			if (t % (int)every == 0 && !left)
+				left = 37;
+			uint32_t most = left ? sk_pace_most(&pace, n) : 0,
+				 given = most < left ? most : left;
+			const double ns = step_ns(m, n, given);
+			sk_pace_learn(&pace, n, given, (uint64_t)(ns * noise(0.02)));
+			left -= given;
+			if (t < 500)
+				continue;
+			most_given = given > most_given ? given : most_given;
+			prompts_ns += m->prompt_ns * given;
+			all_ns += ns;
+		}
+		assert_true(prompts_ns / all_ns < 0.53);
+		assert_true(most_given <= 3.2 * step_worth);
+		if (every >= 4)
+			assert_in_range(most_given, 2.7 * step_worth, 37);
+		sk_pace_finish(&pace);
+	}
+}
+
 /* What prompts alone have shown is enough for the first step beside a stream; one bad measure does not do harm. */
 static void test_first_steps(void **state)
 {
@@ -150,6 +185,7 @@ int main(void)
 		cmocka_unit_test(test_streams_come_and_go),
 		cmocka_unit_test(test_change_is_followed),
 		cmocka_unit_test(test_first_steps),
+		cmocka_unit_test(test_short_prompts),
 		cmocka_unit_test(test_no_bound),
 	};
 	return sk_test_run(tests, NULL, NULL);

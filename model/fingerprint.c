@@ -11,7 +11,7 @@ static void add_number(XXH3_state_t *hash, uint64_t number)
 	XXH3_128bits_update(hash, &number, sizeof number);
 }
 
-static void add_matrix(XXH3_state_t *hash, const struct sk_matrix *m)
+static void add_matrix(XXH3_state_t *hash, const struct sk_model *model, const struct sk_matrix *m)
 {
 	add_number(hash, m->n_rows);
 	add_number(hash, m->n_cols);
@@ -23,6 +23,7 @@ static void add_matrix(XXH3_state_t *hash, const struct sk_matrix *m)
 		add_number(hash, dtype);
 		XXH3_128bits_update(hash, row, sk_dtype_row_bytes(dtype, m->n_cols));
 	}
+	sk_model_release(model, m); /* a look at a row may have mapped 2 MiB around it */
 }
 
 static void add_config(XXH3_state_t *hash, const struct sk_model_config *c)
@@ -45,9 +46,9 @@ int sk_model_fingerprint(const struct sk_model *model, uint8_t ret[SK_FINGERPRIN
 		return -ENOMEM;
 	XXH3_128bits_reset(hash);
 	add_config(hash, config);
-	add_matrix(hash, sk_model_embedding(model));
-	add_matrix(hash, sk_model_final_norm(model));
-	add_matrix(hash, sk_model_output(model));
+	add_matrix(hash, model, sk_model_embedding(model));
+	add_matrix(hash, model, sk_model_final_norm(model));
+	add_matrix(hash, model, sk_model_output(model));
 	for (uint32_t i = 0; i < config->n_layers; i++) {
 		const struct sk_model_layer *layer = sk_model_layer(model, i);
 		const struct sk_matrix *matrices[] = {
@@ -55,7 +56,7 @@ int sk_model_fingerprint(const struct sk_model *model, uint8_t ret[SK_FINGERPRIN
 			&layer->ffn_norm,  &layer->ffn_up, &layer->ffn_down,
 		};
 		for (unsigned j = 0; j < sizeof matrices / sizeof *matrices; j++)
-			add_matrix(hash, matrices[j]);
+			add_matrix(hash, model, matrices[j]);
 	}
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(hash));
 	memcpy(ret, canonical.digest, SK_FINGERPRINT_BYTES);

@@ -125,8 +125,6 @@ static int subject_open(struct subject *s, char *spec, const struct options *opt
 	if (r < 0)
 		return r;
 	r = sk_pool_init(&s->pool, s->backend, N_PAGES);
-	if (r == 0)
-		r = sk_pool_promise(&s->pool, N_PAGES);
 	s->policy = policy;
 	r = r == 0 ? subject_begin(s) : r;
 	return r == 0 ? 0 : sk_diag_fail(diag, ENOMEM, "%s: not enough memory", s->name);
@@ -138,6 +136,8 @@ static int subject_run(struct subject *s, const int32_t *ids, uint32_t n)
 	struct sk_view views[CHUNK];
 	uint32_t wanted[CHUNK];
 	struct sk_span span;
+	(void)sk_pool_promise(&s->pool,
+			      s->pool.n_free - s->pool.n_promised); /* all are this session's */
 	int r = sk_session_advance(s->session, ids, n, rows, views, &span);
 	if (r < 0)
 		return r;

@@ -10,10 +10,19 @@
 
 #if defined(__AVX512VNNI__)
 #define BLOCK_ROWS 8 /* rows at once: their sums fill the registers */
-#elif LANES == 16
+#elif LANES > 4
 #define BLOCK_ROWS 4
 #else
 #define BLOCK_ROWS 2
+#endif
+
+/* Whether products of bytes are added up in 16 bits: over a block, where codes have four. Of a row and its columns 4g, 4g + 1 (or
+ * + 2, + 3) these are 16 products of at most 15 * 128: 30720. */
+#if defined(__AVX512VNNI__) || LANES == 4
+#define ADDS_BYTES       0
+#define v_madd8(a, x, y) (a) /* not used */
+#else
+#define ADDS_BYTES 1
 #endif
 
 /* sum + one group of four columns: 4 codes a lane times the group's words */
@@ -35,9 +44,10 @@ SK_INLINE void block_part(enum sk_packing packing, const int n, const int part, 
 	const bool four = sk_packing_is_four_bits(packing), halves = sk_packing_has_halves(packing);
 	const int n_groups = halves ? 4 : 8;
 	const uint8_t *codes = w->codes + (size_t)part * SK_Q8_BLOCK_BYTES / 2;
-	const uint32_t at = plane * PLANE_WORDS + (8 * b + 4 * part) * GROUP_WORDS;
+	const uint32_t group_words = are_bytes(packing) ? 1 : 2;
+	const uint32_t at = plane * PLANE_WORDS + (8 * b + 4 * part) * group_words;
 	/* The odd groups of four bits stay where they are, in the high nibbles, and have a sum of their own: 16
-	 * times what it stands for. */
+	 * times what it stands for. Sums in 16 bits have no room for that: there `high` is the only one. */
 	vi sums[BLOCK_ROWS][PANEL_VECTORS], high[BLOCK_ROWS][PANEL_VECTORS];
 
 	if (plane == 0 && part == 0 && b % 2) /* what lies behind the codes */
@@ -60,14 +70,20 @@ SK_INLINE void block_part(enum sk_packing packing, const int n, const int part, 
 		for (int v = 0; v < PANEL_VECTORS; v++) {
 			vi both = vi_load(codes + v * LANES * 4);
 			vi even = four ? both & 0x0f0f0f0f : both;
-			vi odd = both & (int32_t)0xf0f0f0f0;
+			vi odd = ADDS_BYTES ? (vi)((vu)both >> 4) & 0x0f0f0f0f
+					    : both & (int32_t)0xf0f0f0f0;
 			SK_UNROLL
 			for (int r = 0; r < n; r++) {
-				const int32_t *words = in[r * stride].words + at + g * GROUP_WORDS;
+				const int32_t *words = in[r * stride].words + at + g * group_words;
+				if (four && ADDS_BYTES) {
+					high[r][v] = v_madd8(high[r][v], even, vi_set(words[0]));
+					high[r][v] = v_madd8(high[r][v], odd, vi_set(words[1]));
+					continue;
+				}
 				sums[r][v] = add_group(sums[r][v], even, words);
 				if (four)
 					high[r][v] =
-						add_group(high[r][v], odd, words + GROUP_WORDS);
+						add_group(high[r][v], odd, words + group_words);
 			}
 		}
 	}
@@ -80,7 +96,9 @@ SK_INLINE void block_part(enum sk_packing packing, const int n, const int part, 
 			scale *= 1.f / 256;
 		SK_UNROLL
 		for (int r = 0; r < n; r++) {
-			vi sum = four ? sums[r][v] + (high[r][v] >> 4) : sums[r][v];
+			vi sum = !four        ? sums[r][v]
+				 : ADDS_BYTES ? v_madd16(sums[r][v], high[r][v], vi_set(0x00010001))
+					      : sums[r][v] + (high[r][v] >> 4);
 			out[r][v] =
 				v_fma(v_from_int(sum), scale * in[r * stride].scale[b], out[r][v]);
 		}
@@ -162,7 +180,9 @@ SK_INLINE void block_run(enum sk_packing packing, uint8_t *w, const struct sk_cp
 			     tile + r * SK_PANEL_ROWS);
 #endif
 #if BLOCK_ROWS >= 4
-	for (; r + 4 <= n_rows; r += 4)
+	/* On 16 registers codes of eight bits gain nothing from four rows: rather lose. */
+	const uint32_t n_by_four = LANES > 8 || sk_packing_is_four_bits(packing) ? n_rows : 0;
+	for (; r + 4 <= n_by_four; r += 4)
 		first_planes(packing, 4, w, in + r * stride, stride, n_blocks,
 			     tile + r * SK_PANEL_ROWS);
 #endif
@@ -172,7 +192,7 @@ SK_INLINE void block_run(enum sk_packing packing, uint8_t *w, const struct sk_cp
 	for (; r < n_rows; r++)
 		first_planes(packing, 1, w, in + r * stride, stride, n_blocks,
 			     tile + r * SK_PANEL_ROWS);
-	for (r = 0; PLANE_WORDS && r < n_rows; r++)
+	for (r = 0; are_bytes(packing) && r < n_rows; r++)
 		if (in[r * stride].fine)
 			second_planes(packing, w, in + r * stride, tile + r * SK_PANEL_ROWS);
 }

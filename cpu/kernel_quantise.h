@@ -1,6 +1,7 @@
 /* Activations as integers (struct sk_cpu_run). The words of a block, for columns in groups of four (0 1 2 3)
  * as the weights lie:
- *   VNNI    two planes, each a word a group: the four high bytes, and the four low ones, all signed
+ *   bytes   two planes, each a word a group: the four high bytes, and the four low ones, all signed. For all weights
+ *           with VNNI, else for those of four bits: products of eight bits and eight do not fit into 16
  *   others  two words a group: the 16-bit integers (0, 2), then (1, 3); one plane, every block fine
  */
 #pragma once
@@ -17,29 +18,46 @@
  * (doc/SPEED.md). */
 #define FINE_ABOVE 4
 
-#if defined(__AVX512VNNI__)
 #define PLANE_WORDS (SK_RUN_BLOCKS * 8)
-#define GROUP_WORDS 1
 
-/* One half of a block: its integers to bytes; *sums are of each plane. */
+SK_INLINE bool are_bytes(enum sk_packing packing)
+{
+#if defined(__AVX512VNNI__)
+	(void)packing;
+	return true;
+#else
+	return LANES > 4 && sk_packing_is_four_bits(packing);
+#endif
+}
+
+/* Integers to bytes; *sums of each plane grow by them. */
 SK_INLINE void put_bytes(vi q, bool fine, int8_t *high, int8_t *low, int32_t *sums)
 {
 	vi h = (q + 128) >> 8, l = fine ? q - (h << 8) : vi_set(0);
+#if LANES == 16
 	_mm_storeu_si128((__m128i *)high, _mm512_cvtepi32_epi8((__m512i)h));
 	_mm_storeu_si128((__m128i *)low, _mm512_cvtepi32_epi8((__m512i)l));
-	sums[0] = _mm512_reduce_add_epi32((__m512i)h);
-	sums[1] = _mm512_reduce_add_epi32((__m512i)l);
+	sums[0] += _mm512_reduce_add_epi32((__m512i)h);
+	sums[1] += _mm512_reduce_add_epi32((__m512i)l);
+#else
+	for (int i = 0; i < LANES; i++) {
+		high[i] = (int8_t)h[i];
+		low[i] = (int8_t)l[i];
+		sums[0] += h[i];
+		sums[1] += l[i];
+	}
+#endif
 }
 
-SK_INLINE void put_block(const float *in, float inverse, float unit, bool fine,
-			 enum sk_packing packing, struct sk_cpu_run *out, uint32_t b)
+SK_INLINE void put_planes(const float *in, float inverse, float unit, bool fine,
+			  enum sk_packing packing, struct sk_cpu_run *out, uint32_t b)
 {
 	const int zero = sk_packing_zero(packing);
 	int8_t *high = (int8_t *)(out->words + 8 * b), *low = high + PLANE_WORDS * 4;
-	int32_t sums[2][2];
-	for (int i = 0; i < 2; i++)
-		put_bytes(v_round(v_load(in + 16 * i) * inverse), fine, high + 16 * i, low + 16 * i,
-			  sums[i]);
+	int32_t sums[2][2] = {{0}};
+	for (int i = 0; i < SK_BLOCK_COLS; i += LANES)
+		put_bytes(v_round(v_load(in + i) * inverse), fine, high + i, low + i,
+			  sums[i >= SK_HALF_COLS]);
 	out->scale[b] = unit * 256;
 	out->total[b] = (float)((sums[0][0] + sums[1][0]) * 256 + sums[0][1] + sums[1][1]) * unit;
 	out->fine |= (uint32_t)fine << b;
@@ -51,16 +69,12 @@ SK_INLINE void put_block(const float *in, float inverse, float unit, bool fine,
 		out->start[plane][1][b] = -zero * second;
 	}
 }
-#else
-#define PLANE_WORDS 0
-#define GROUP_WORDS 2
 
-SK_INLINE void put_block(const float *in, float inverse, float unit, bool fine,
-			 enum sk_packing packing, struct sk_cpu_run *out, uint32_t b)
+SK_INLINE void put_words(const float *in, float inverse, float unit, enum sk_packing packing,
+			 struct sk_cpu_run *out, uint32_t b)
 {
 	const int zero = sk_packing_zero(packing);
 	int32_t q[SK_BLOCK_COLS], sums[2] = {0}, *words = out->words + 16 * b;
-	(void)fine;
 	for (int i = 0; i < SK_BLOCK_COLS; i += LANES) {
 		vi x = v_round(v_load(in + i) * inverse);
 		memcpy(q + i, &x, sizeof x);
@@ -78,7 +92,15 @@ SK_INLINE void put_block(const float *in, float inverse, float unit, bool fine,
 	out->start[0][0][b] = -zero * sums[0];
 	out->start[0][1][b] = -zero * sums[1];
 }
-#endif
+
+SK_INLINE void put_block(const float *in, float inverse, float unit, bool fine,
+			 enum sk_packing packing, struct sk_cpu_run *out, uint32_t b)
+{
+	if (are_bytes(packing))
+		put_planes(in, inverse, unit, fine, packing, out, b);
+	else
+		put_words(in, inverse, unit, packing, out, b);
+}
 
 SK_INLINE void quantise_block(const float *in, float limit, enum sk_packing packing,
 			      struct sk_cpu_run *out, uint32_t b)

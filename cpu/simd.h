@@ -61,6 +61,12 @@ SK_INLINE vi v_madd16(vi a, vi x, vi y)
 	return a + (vi)_mm512_madd_epi16((__m512i)x, (__m512i)y);
 }
 
+/* a + the sums of pairs of products of x's unsigned and y's signed bytes, in 16 bits, which must hold them */
+SK_INLINE vi v_madd8(vi a, vi x, vi y)
+{
+	return (vi)_mm512_add_epi16((__m512i)a, _mm512_maddubs_epi16((__m512i)x, (__m512i)y));
+}
+
 #elif defined(__AVX2__)
 #include <immintrin.h>
 
@@ -102,6 +108,11 @@ SK_INLINE void v_store_half(uint16_t *p, vf x)
 SK_INLINE vi v_madd16(vi a, vi x, vi y)
 {
 	return a + (vi)_mm256_madd_epi16((__m256i)x, (__m256i)y);
+}
+
+SK_INLINE vi v_madd8(vi a, vi x, vi y)
+{
+	return (vi)_mm256_add_epi16((__m256i)a, _mm256_maddubs_epi16((__m256i)x, (__m256i)y));
 }
 
 #else

@@ -52,6 +52,20 @@ static inline bool in_blocks(const struct kind *kind)
 	return kind->format == SK_WEIGHTS_Q8 || kind->format == SK_WEIGHTS_Q4;
 }
 
+static inline bool has_four_bits(enum sk_dtype dtype)
+{
+	return dtype == SK_DTYPE_Q4_0 || dtype == SK_DTYPE_Q4_1 || dtype == SK_DTYPE_Q4_K;
+}
+
+/* Whether all rows are kept in four bits: those of Q6_K beside them make it eight. */
+static inline bool in_four_bits(const struct kind *kind)
+{
+	if (kind->format == SK_WEIGHTS_AUTO)
+		return has_four_bits(kind->dtypes[0]) &&
+		       (kind->dtypes[1] == SK_DTYPE_F32 || has_four_bits(kind->dtypes[1]));
+	return kind->format == SK_WEIGHTS_Q4;
+}
+
 /* What becomes of the activations. */
 enum rounding { FLOATS, SIXTEEN_BITS, EIGHT_BITS, BFLOATS };
 
@@ -59,7 +73,8 @@ static inline enum rounding rounding_of(const struct kind *kind, const char *ins
 					bool exact)
 {
 	const bool bf16 = strcmp(instructions, "avx512-bf16") == 0,
-		   bytes = bf16 || strcmp(instructions, "avx512-vnni") == 0;
+		   vnni = bf16 || strcmp(instructions, "avx512-vnni") == 0,
+		   bytes = vnni || (in_four_bits(kind) && strcmp(instructions, "scalar") != 0);
 	if (in_blocks(kind))
 		return bytes && !exact ? EIGHT_BITS : SIXTEEN_BITS;
 	return bf16 && !exact &&

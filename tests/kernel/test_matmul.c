@@ -129,16 +129,17 @@ static void test_agreement(void **state)
 
 /* Which blocks of activations get sixteen bits where the others get eight: those whose largest value is above four
  * times their row's root mean square. A matrix with one number a row shows what became of them. */
-static void test_planes(void **state)
+static void check_planes(const char *instructions, enum sk_weight_format format)
 {
 	enum { N = 256, N_OUT = 64, HIGH = 3, LOW = 5 }; /* blocks */
 	struct sk_backend_shape shape = default_shape();
-	struct sk_backend *backend = open_or_skip(*state, 1, false, &shape);
-	const struct kind kind = {{SK_DTYPE_F32}, SK_WEIGHTS_Q8, 0};
-	if (rounding_of(&kind, *state, false) != EIGHT_BITS) {
+	struct sk_backend *backend = open_or_skip(instructions, 1, false, &shape);
+	const struct kind kind = {{SK_DTYPE_F32}, format, 0};
+	if (rounding_of(&kind, instructions, false) != EIGHT_BITS) {
 		sk_backend_close(backend);
-		sk_test_skip("%s has no products of bytes: all activations get sixteen bits",
-			     (const char *)*state);
+		sk_test_skip("%s has no products of bytes for such weights: all activations get "
+			     "sixteen bits",
+			     instructions);
 	}
 	float *ones = calloc((size_t)N_OUT * N, sizeof *ones), *x = random_floats(N, 1);
 	assert_non_null(ones);
@@ -156,7 +157,7 @@ static void test_planes(void **state)
 	struct sk_matrix matrix = matrix_of(&tensor);
 	struct sk_linear *linear;
 	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
-	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_Q8, &linear), 0);
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, format, &linear), 0);
 	float *w = decode(backend, linear, N_OUT, N);
 	float *y = multiply(backend, linear, pack_floats(backend, x, 1, N), NULL, 0, 1, N, N_OUT);
 	for (int b = 0; b < N / 32; b++) {
@@ -179,12 +180,23 @@ static void test_planes(void **state)
 	sk_backend_close(backend);
 }
 
+static void test_planes(void **state)
+{
+	check_planes(*state, SK_WEIGHTS_Q8);
+}
+
+static void test_planes_of_four_bits(void **state)
+{
+	check_planes(*state, SK_WEIGHTS_Q4);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		KERNEL_TEST(test_products),
 		KERNEL_TEST(test_agreement),
 		KERNEL_TEST(test_planes),
+		KERNEL_TEST(test_planes_of_four_bits),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

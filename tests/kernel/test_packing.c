@@ -19,6 +19,9 @@ static void check_stack(const char *instructions, const struct stack *stack, boo
 	struct sk_tensor tensors[3];
 	struct sk_linear *linear;
 	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	if (has_four_bits(stack->dtypes[0]) && has_four_bits(stack->dtypes[1]) &&
+	    has_four_bits(stack->dtypes[2]))
+		kind.dtypes[0] = SK_DTYPE_Q4_0;
 	for (int i = 0; i < 3; i++) {
 		const struct sk_dtype_info *info = sk_dtype_info(stack->dtypes[i]);
 		uint32_t n = i == 1 ? 5 : 13;

@@ -1,7 +1,8 @@
 /* A beginning that two sessions of a user have in common (a long system prompt) is evaluated and stored once.
  *
  * Keys and values of an entry depend on the tokens before it alone, as long as nothing has been dropped: so a new session
- * takes over whole pages of one that began with the same tokens and has dropped nothing yet. Both see the same bits as if
+ * takes over whole pages of one that began with the same tokens and as many sinks, and has dropped nothing yet. (Attention to
+ * sinks is a sum of its own: other sinks give the same numbers but for their last bits.) Both see the same bits as if
  * each had evaluated them itself. Never between users: what is quick would tell one what another has asked.
  */
 #include "engine/state.h"
@@ -31,14 +32,15 @@ static uint64_t n_undropped(const struct sk_policy *policy, uint32_t n_context)
 }
 
 static struct sk_session *find_longest(const struct sk_engine *engine,
-				       const struct sk_request *request, uint32_t *ret_n)
+				       const struct sk_request *request, uint32_t n_sink,
+				       uint32_t *ret_n)
 {
 	struct sk_session *longest = NULL;
 	*ret_n = 0;
 	sk_list_for_each (node, &engine->sessions) {
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
 		if (session->uid != request->uid || session->is_stored || session->is_moving ||
-		    !is_whole(session))
+		    !is_whole(session) || session->head_sink != n_sink)
 			continue;
 		uint32_t n = n_common(session, &request->ids);
 		if (n > *ret_n) {
@@ -54,7 +56,8 @@ uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_reques
 {
 	const uint64_t most = n_undropped(&session->window.policy, engine->config.n_context);
 	uint32_t n;
-	struct sk_session *from = find_longest(engine, request, &n);
+	struct sk_session *from =
+		find_longest(engine, request, sk_policy_sinks(&session->window.policy), &n);
 
 	if (!request->ids.n_ids)
 		return 0;

@@ -71,6 +71,10 @@ static void note_head(struct sk_session *session, const int32_t *ids, uint32_t n
 	if (session->n_head < window->next || window->first != window->n_sink ||
 	    window->next >= HEAD_MOST)
 		return;
+	const uint32_t n_sink = sk_policy_sinks(&window->policy);
+	if (session->n_head && n_sink != session->head_sink) /* changed since */
+		return;
+	session->head_sink = n_sink;
 	if (n > HEAD_MOST - session->n_head)
 		n = HEAD_MOST - session->n_head;
 	if (session->n_head + n > session->head_allocated) {

@@ -29,6 +29,7 @@ struct sk_session {
 	int32_t *
 		head; /* its first n_head tokens, as long as nothing has been dropped: for sessions that begin alike */
 	uint32_t n_head, head_allocated;
+	uint32_t head_sink; /* sinks of the policy under which they were evaluated */
 	struct sk_sampler_memory sampler;
 	/* Beside the pool (store.h): */
 	bool is_stored;        /* its entries lie in the store; it holds no pages */

@@ -92,7 +92,7 @@ class Tenants(Case):
         """Whoever asks the same is told the same, and without a fault."""
         said = what_was_said(answer)
         self.assertEqual(said["stop"], "limit", answer)
-        self.assertEqual(self.answers.setdefault(key, said), said)
+        self.assertEqual(self.answers.setdefault(key, said), said, "asked: %s" % (key,))
 
     def crowd(self, asker, seconds):
         """Rounds of N_CLIENTS until the time is over. Everything is as it was at the end of each."""

@@ -88,6 +88,19 @@ static void test_a_beginning_in_common(void **state)
 	struct sk_result narrow = say(&client, small, &b);
 	assert_true(narrow.reused_tokens <= 54);
 
+	/* Nor with other sinks, whose numbers are not the same to the last bit; not even once "two" has as many. */
+	for (int i = 0; i < 2; i++) {
+		struct sk_request *sinks = ask_as(&client, 3, turns[2], 1000, "");
+		sinks->policy.has_sink = true;
+		sinks->policy.to.sink = 8;
+		assert_int_equal(say(&client, sinks, &a).reused_tokens, 0);
+		struct sk_request *more = ask(&client, 1, " And then", 3);
+		more->ignore_eos = true;
+		strcpy(more->session, "two");
+		more->policy = (struct sk_policy_change){.has_sink = true, .to = {.sink = 8}};
+		assert_int_equal(say(&client, more, &a).evicted_tokens, 0);
+	}
+
 	/* Whoever goes first, the other keeps what it has. */
 	delete_session(&client, "one", 1000);
 	struct sk_result fourth = say(&client, ask_as(&client, 3, turns[0], 1000, ""), &a);

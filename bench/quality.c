@@ -231,11 +231,13 @@ static void print(const struct subject *subjects, uint32_t n_subjects, double n)
 
 int main(int argc, char **argv)
 {
-	static struct subject subjects[MAX_MODELS];
+	static struct subject
+		subjects[MAX_MODELS]; /* what is static, the end of the process frees */
+	static struct sk_tokenizer *tokenizer;
+	static struct sk_ids ids;
+	static char *text;
 	struct options options = {0};
-	struct sk_tokenizer *tokenizer;
 	struct sk_diag diag = {""};
-	struct sk_ids ids = {0};
 	int n_rest = 0;
 	bool help = false;
 	if (sk_options_defaults(table, &options, &diag) < 0 ||
@@ -253,7 +255,7 @@ int main(int argc, char **argv)
 		return 64;
 	}
 	size_t n_bytes;
-	char *text = read_all(options.file, &n_bytes);
+	text = read_all(options.file, &n_bytes);
 	if (!text) {
 		fprintf(stderr, "bench_quality: %s: cannot be read\n", options.file);
 		return 66;

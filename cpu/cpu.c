@@ -22,6 +22,7 @@ static void cpu_close(struct sk_backend *backend)
 	free(cpu->row_pages);
 	free(cpu->angles);
 	free(cpu->attend_scratch);
+	free(cpu->attend_parts);
 	free(cpu);
 }
 
@@ -136,12 +137,16 @@ static int cpu_init(struct sk_cpu *cpu, const struct sk_backend_options *options
 	snprintf(cpu->name, sizeof cpu->name, "cpu (%s, %u thread%s)", cpu->kernels->name,
 		 n_threads, n_threads == 1 ? "" : "s");
 
-	size_t scratch = (size_t)SK_ATTEND_QUERIES * cpu->pages.value_dim * sizeof(float);
 	cpu->groups = calloc(shape->max_rows, sizeof *cpu->groups);
 	cpu->row_pages = calloc(shape->max_rows, sizeof *cpu->row_pages);
 	cpu->angles = calloc(shape->max_rows, (2 * (size_t)shape->n_rot + 1) * sizeof *cpu->angles);
-	cpu->attend_scratch = aligned_alloc(64, n_threads * scratch);
-	return cpu->groups && cpu->row_pages && cpu->angles && cpu->attend_scratch ? 0 : -ENOMEM;
+	cpu->attend_scratch =
+		aligned_alloc(64, n_threads * sk_cpu_scratch_floats(cpu) * sizeof(float));
+	cpu->attend_parts = aligned_alloc(64, n_threads * sk_cpu_parts_floats(cpu) * sizeof(float));
+	return cpu->groups && cpu->row_pages && cpu->angles && cpu->attend_scratch &&
+			       cpu->attend_parts
+		       ? 0
+		       : -ENOMEM;
 }
 
 static int cpu_open(const struct sk_backend_options *options, const struct sk_backend_shape *shape,

@@ -48,8 +48,9 @@ struct sk_cpu {
 	struct sk_cpu_rows *groups; /* (n_groups) rows that attend together; room for max_rows */
 	uint32_t *row_pages;        /* (max_rows) */
 	float *angles;              /* (max_rows, 2, n_rot) */
-	float *attend_scratch;      /* (n_threads, SK_ATTEND_QUERIES, value_dim) */
-	struct sk_region rounded;   /* (max_rows, most bytes of a linear's row): activations */
+	float *attend_scratch;      /* (n_threads, SK_ATTEND_QUERIES, 2, value_dim) */
+	float *attend_parts;      /* see struct sk_cpu_attend: n_threads * SK_ATTEND_SPLIT heads */
+	struct sk_region rounded; /* (max_rows, most bytes of a linear's row): activations */
 };
 
 extern const struct sk_backend_ops sk_cpu_ops;
@@ -63,6 +64,19 @@ static inline struct sk_cpu *sk_cpu_from(struct sk_backend *backend)
 static inline float *sk_buffer_row(const struct sk_buffer *buffer, uint32_t row)
 {
 	return (float *)buffer->region.data + (size_t)row * buffer->width;
+}
+
+/* What attention wants a thread: multiples of 16 floats. */
+static inline size_t sk_cpu_scratch_floats(const struct sk_cpu *cpu)
+{
+	return (size_t)SK_ATTEND_QUERIES * 2 * cpu->pages.value_dim;
+}
+
+static inline size_t sk_cpu_parts_floats(const struct sk_cpu *cpu)
+{
+	size_t queries = cpu->base.shape.n_heads / cpu->base.shape.n_kv_heads;
+	return SK_ATTEND_SPLIT * SK_ATTEND_SEGMENTS * queries *
+	       (cpu->pages.value_dim + SK_ATTEND_PART);
 }
 
 /* memory.c */

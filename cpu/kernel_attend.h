@@ -1,7 +1,8 @@
 /* Attention over pages. The queries of a few rows, and of the heads that share a key head, visit each
  * page together; a query's softmax is kept up to date page by page (greatest score, sum, weighted sum
- * of values), first over its sinks, then over its window. What a query does depends on the pages that
- * it sees alone, so that its result is the same in whatever company.
+ * of values), first over its sinks, then over its window. The window is cut into segments of pages, whose
+ * parts are joined in order, whether one thread computed them all or several did. What a query does
+ * depends on the pages that it sees alone, so that its result is the same in whatever company.
  */
 #pragma once
 
@@ -9,6 +10,7 @@
 #include "cpu/simd.h"
 
 #include <math.h>
+#include <string.h>
 
 #if LANES == 16
 #define GROUP 4 /* queries at once */
@@ -16,11 +18,17 @@
 #define GROUP 1
 #endif
 
+/* A softmax over some of the entries. */
+struct part {
+	float *sum;         /* (value_dim), of values by weight */
+	float most, weight; /* greatest score, sum of weights relative to it */
+};
+
 struct query {
 	const float *text, *sink; /* rotated for the window, for the sinks */
-	float *sum;               /* (value_dim), of values by weight */
-	float most, weight;       /* greatest score, sum of weights relative to it */
+	struct part part, total;  /* of the segment at hand, of those before it */
 	const struct sk_row *row;
+	uint64_t page0, segment_pages; /* the window's first page; a power of two */
 };
 
 /* A page as a query sees it: tokens [from, to). */
@@ -89,17 +97,17 @@ SK_INLINE void weigh(const struct look *look, float *scores, float *ret_rescale)
 		most = v_max(most, v_load(scores + v * LANES));
 	float top = v_most(most);
 	*ret_rescale = 1;
-	if (top > query->most) {
-		*ret_rescale = v_exp(v_set(query->most - top))[0];
-		query->most = top;
+	if (top > query->part.most) {
+		*ret_rescale = v_exp(v_set(query->part.most - top))[0];
+		query->part.most = top;
 	}
 	vf sum = v_set(0);
 	for (int v = 0; v < PAGE_VECTORS; v++) {
-		vf weight = v_exp(v_load(scores + v * LANES) - query->most);
+		vf weight = v_exp(v_load(scores + v * LANES) - query->part.most);
 		v_store(scores + v * LANES, weight);
 		sum += weight;
 	}
-	query->weight = query->weight * *ret_rescale + v_sum(sum);
+	query->part.weight = query->part.weight * *ret_rescale + v_sum(sum);
 }
 
 /* n_vectors vectors of each query's sum, from dim `d` on */
@@ -126,7 +134,7 @@ SK_INLINE void gather_values(enum sk_kv_format format, const int n, const int n_
 	for (int j = 0; j < n; j++)
 		SK_UNROLL
 	for (int v = 0; v < n_vectors; v++) {
-		float *sum = looks[j].query->sum + d + v * LANES;
+		float *sum = looks[j].query->part.sum + d + v * LANES;
 		v_store(sum, v_fma(v_load(sum), v_set(rescale[j]), sums[j][v]));
 	}
 }
@@ -193,59 +201,188 @@ SK_INLINE int look(struct look *looks, struct query *queries, int n, uint64_t en
 	return n_looks;
 }
 
+static void clear_part(struct part *part, uint32_t value_dim)
+{
+	part->most = -INFINITY;
+	part->weight = 0;
+	memset(part->sum, 0, value_dim * sizeof *part->sum);
+}
+
+/* total += part; a total of weight 0 is still empty */
+static void join(struct part *total, const struct part *part, uint32_t value_dim)
+{
+	if (total->weight == 0) {
+		total->most = part->most;
+		total->weight = part->weight;
+		memcpy(total->sum, part->sum, value_dim * sizeof *total->sum);
+		return;
+	}
+	float most = part->most > total->most ? part->most : total->most;
+	vf before = v_set(v_exp(v_set(total->most - most))[0]);
+	vf now = v_set(v_exp(v_set(part->most - most))[0]);
+	total->weight = total->weight * before[0] + part->weight * now[0];
+	total->most = most;
+	for (uint32_t d = 0; d < value_dim; d += LANES)
+		v_store(total->sum + d,
+			v_load(total->sum + d) * before + v_load(part->sum + d) * now);
+}
+
+/* Those queries for which `page` begins another segment put away their part. */
+static void next_segment(struct query *queries, int n, uint64_t page, uint32_t value_dim)
+{
+	for (int i = 0; i < n; i++) {
+		struct query *query = &queries[i];
+		if (page <= query->page0 || page > query->row->entry / SK_PAGE_TOKENS ||
+		    (page - query->page0) % query->segment_pages)
+			continue;
+		join(&query->total, &query->part, value_dim);
+		clear_part(&query->part, value_dim);
+	}
+}
+
+/* Pages [from, to] of the window, after the sinks where `from` is its first. */
 SK_INLINE void attend_queries(enum sk_kv_format format, const struct sk_cpu_attend *job,
 			      const struct sk_span *span, struct query *queries, int n,
-			      uint32_t kv_head)
+			      uint32_t kv_head, uint64_t first, uint64_t from, uint64_t to)
 {
 	struct look looks[SK_ATTEND_QUERIES];
-	uint64_t first = UINT64_MAX, entry = 0;
 	uint32_t n_sink = 0;
-	for (int i = 0; i < n; i++) {
-		const struct sk_row *row = queries[i].row;
-		first = row->first < first ? row->first : first;
-		entry = row->entry > entry ? row->entry : entry;
-		n_sink = row->n_sink > n_sink ? row->n_sink : n_sink;
-	}
-	for (uint32_t p = 0; (uint64_t)p * SK_PAGE_TOKENS < n_sink; p++)
-		visit_all(format, job, looks,
-			  look(looks, queries, n, (uint64_t)p * SK_PAGE_TOKENS, true),
-			  span->sink_pages[p], kv_head);
-	for (uint64_t p = first / SK_PAGE_TOKENS; p <= entry / SK_PAGE_TOKENS; p++)
+	for (int i = 0; i < n; i++)
+		n_sink = queries[i].row->n_sink > n_sink ? queries[i].row->n_sink : n_sink;
+	if (from == first)
+		for (uint32_t p = 0; (uint64_t)p * SK_PAGE_TOKENS < n_sink; p++)
+			visit_all(format, job, looks,
+				  look(looks, queries, n, (uint64_t)p * SK_PAGE_TOKENS, true),
+				  span->sink_pages[p], kv_head);
+	for (uint64_t p = from; p <= to; p++) {
+		if (p > from)
+			next_segment(queries, n, p, job->pages->value_dim);
 		visit_all(format, job, looks, look(looks, queries, n, p * SK_PAGE_TOKENS, false),
 			  span->pages[p - span->page0], kv_head);
+	}
+}
+
+/* `n` queries, from the `done`th of those rows on; their parts and totals lie in `sums`. */
+static void set_queries(struct query *queries, const struct sk_cpu_attend *job,
+			const struct sk_cpu_rows *rows, uint32_t kv_head, uint32_t done, uint32_t n,
+			float *sums)
+{
+	const uint32_t d = job->shape->head_dim, value_dim = job->pages->value_dim;
+	const uint32_t shared = job->shape->n_heads / job->shape->n_kv_heads;
+	const size_t width = (size_t)job->shape->n_heads * d;
+
+	for (uint32_t i = 0; i < n; i++, sums += 2 * value_dim) {
+		const struct sk_row *row = &job->batch->rows[rows->row + (done + i) / shared];
+		const float *text = job->q + (rows->row + (done + i) / shared) * 2 * width +
+				    (kv_head * shared + (done + i) % shared) * d;
+		queries[i] = (struct query){
+			.text = text,
+			.sink = text + width,
+			.part.sum = sums,
+			.total.sum = sums + value_dim,
+			.row = row,
+			.page0 = row->first / SK_PAGE_TOKENS,
+			.segment_pages = sk_attend_segment_pages(row),
+		};
+		clear_part(&queries[i].part, value_dim);
+	}
+}
+
+static void run_queries(const struct sk_cpu_attend *job, const struct sk_cpu_rows *rows,
+			struct query *queries, uint32_t n, uint32_t kv_head, uint64_t first,
+			uint64_t from, uint64_t to)
+{
+	if (job->shape->kv_format == SK_KV_F16)
+		attend_queries(SK_KV_F16, job, rows->span, queries, (int)n, kv_head, first, from,
+			       to);
+	else
+		attend_queries(SK_KV_F32, job, rows->span, queries, (int)n, kv_head, first, from,
+			       to);
+}
+
+static void put_out(const struct sk_cpu_attend *job, const struct sk_cpu_rows *rows,
+		    uint32_t kv_head, uint32_t query, const struct part *total)
+{
+	const uint32_t d = job->shape->head_dim,
+		       shared = job->shape->n_heads / job->shape->n_kv_heads;
+	float *out = job->out + (rows->row + query / shared) * (size_t)job->shape->n_heads * d +
+		     (kv_head * shared + query % shared) * d;
+	for (uint32_t i = 0; i < d; i++)
+		out[i] = total->sum[i] / total->weight;
 }
 
 static void attend(const struct sk_cpu_attend *job, const struct sk_cpu_rows *rows,
 		   uint32_t kv_head, uint32_t thread)
 {
-	const struct sk_backend_shape *shape = job->shape;
-	const uint32_t d = shape->head_dim, value_dim = job->pages->value_dim;
-	const uint32_t shared = shape->n_heads / shape->n_kv_heads, n = rows->n_rows * shared;
-	const size_t width = (size_t)shape->n_heads * d;
-	float *scratch = job->scratch + (size_t)thread * SK_ATTEND_QUERIES * value_dim;
+	const uint32_t value_dim = job->pages->value_dim;
+	const uint32_t n = rows->n_rows * (job->shape->n_heads / job->shape->n_kv_heads);
+	float *sums = job->scratch + (size_t)thread * SK_ATTEND_QUERIES * 2 * value_dim;
 	struct query queries[SK_ATTEND_QUERIES];
 
-	for (uint32_t done = 0; done < n; done += SK_ATTEND_QUERIES) {
-		uint32_t count = n - done < SK_ATTEND_QUERIES ? n - done : SK_ATTEND_QUERIES;
-		memset(scratch, 0, (size_t)count * value_dim * sizeof *scratch);
+	for (uint32_t done = 0, count; done < n; done += count) {
+		count = n - done < SK_ATTEND_QUERIES ? n - done : SK_ATTEND_QUERIES;
+		set_queries(queries, job, rows, kv_head, done, count, sums);
+		uint64_t from = UINT64_MAX, to = 0;
 		for (uint32_t i = 0; i < count; i++) {
-			uint32_t row = rows->row + (done + i) / shared;
-			uint32_t head = kv_head * shared + (done + i) % shared;
-			const float *text = job->q + row * 2 * width + head * d;
-			queries[i] = (struct query){
-				text, text + width,          scratch + i * value_dim, -INFINITY,
-				0,    &job->batch->rows[row]};
+			uint64_t last = queries[i].row->entry / SK_PAGE_TOKENS;
+			from = queries[i].page0 < from ? queries[i].page0 : from;
+			to = last > to ? last : to;
 		}
-		if (shape->kv_format == SK_KV_F16)
-			attend_queries(SK_KV_F16, job, rows->span, queries, (int)count, kv_head);
-		else
-			attend_queries(SK_KV_F32, job, rows->span, queries, (int)count, kv_head);
+		run_queries(job, rows, queries, count, kv_head, from, from, to);
 		for (uint32_t i = 0; i < count; i++) {
-			uint32_t row = rows->row + (done + i) / shared;
-			float *out = job->out + row * width +
-				     (kv_head * shared + (done + i) % shared) * d;
-			for (uint32_t j = 0; j < d; j++)
-				out[j] = queries[i].sum[j] / queries[i].weight;
+			join(&queries[i].total, &queries[i].part, value_dim);
+			put_out(job, rows, kv_head, done + i, &queries[i].total);
 		}
+	}
+}
+
+/* A part as it lies in sk_cpu_attend.parts: its sum, then most and weight. */
+static float *part_of(const struct sk_cpu_attend *job, uint32_t group, uint32_t kv_head,
+		      uint32_t segment, uint32_t query)
+{
+	const uint32_t shared = job->shape->n_heads / job->shape->n_kv_heads;
+	size_t i =
+		((size_t)group * job->shape->n_kv_heads + kv_head) * SK_ATTEND_SEGMENTS + segment;
+	return job->parts + (i * shared + query) * (job->pages->value_dim + SK_ATTEND_PART);
+}
+
+static void attend_segment(const struct sk_cpu_attend *job, const struct sk_cpu_rows *row,
+			   uint32_t group, uint32_t kv_head, uint32_t segment, uint32_t thread)
+{
+	const uint32_t value_dim = job->pages->value_dim;
+	const uint32_t n = job->shape->n_heads / job->shape->n_kv_heads;
+	float *sums = job->scratch + (size_t)thread * SK_ATTEND_QUERIES * 2 * value_dim;
+	struct query queries[SK_ATTEND_QUERIES];
+
+	for (uint32_t done = 0, count; done < n; done += count) {
+		count = n - done < SK_ATTEND_QUERIES ? n - done : SK_ATTEND_QUERIES;
+		set_queries(queries, job, row, kv_head, done, count, sums);
+		uint64_t first = queries[0].page0, last = queries[0].row->entry / SK_PAGE_TOKENS;
+		uint64_t from = first + segment * queries[0].segment_pages;
+		uint64_t to = from + queries[0].segment_pages - 1;
+		run_queries(job, row, queries, count, kv_head, first, from, to < last ? to : last);
+		for (uint32_t i = 0; i < count; i++) {
+			float *part = part_of(job, group, kv_head, segment, done + i);
+			memcpy(part, queries[i].part.sum, value_dim * sizeof *part);
+			part[value_dim] = queries[i].part.most;
+			part[value_dim + 1] = queries[i].part.weight;
+		}
+	}
+}
+
+static void attend_join(const struct sk_cpu_attend *job, const struct sk_cpu_rows *row,
+			uint32_t group, uint32_t kv_head)
+{
+	const uint32_t value_dim = job->pages->value_dim;
+	const uint32_t n_segments = sk_attend_n_segments(&job->batch->rows[row->row]);
+
+	for (uint32_t i = 0; i < job->shape->n_heads / job->shape->n_kv_heads; i++) {
+		struct part total = {.sum = job->scratch};
+		for (uint32_t s = 0; s < n_segments; s++) {
+			float *sum = part_of(job, group, kv_head, s, i);
+			struct part part = {sum, sum[value_dim], sum[value_dim + 1]};
+			join(&total, &part, value_dim);
+		}
+		put_out(job, row, kv_head, i, &total);
 	}
 }

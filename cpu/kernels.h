@@ -68,7 +68,25 @@ struct sk_cpu_rows {
 	uint32_t row, n_rows;
 };
 
-#define SK_ATTEND_QUERIES 32 /* at once, at most */
+#define SK_ATTEND_QUERIES  32 /* at once, at most */
+#define SK_ATTEND_SEGMENTS 16 /* of a row's window, at most */
+#define SK_ATTEND_PART     16 /* floats of a part beside its sum of values */
+#define SK_ATTEND_SPLIT    2  /* heads a thread, of all rows, up to which segments are shared out */
+
+/* The pages of a segment: 4, or the next power of two with which SK_ATTEND_SEGMENTS are enough. */
+static inline uint64_t sk_attend_segment_pages(const struct sk_row *row)
+{
+	uint64_t pages = row->entry / SK_PAGE_TOKENS - row->first / SK_PAGE_TOKENS + 1, segment = 4;
+	while (segment * SK_ATTEND_SEGMENTS < pages)
+		segment *= 2;
+	return segment;
+}
+
+static inline uint32_t sk_attend_n_segments(const struct sk_row *row)
+{
+	uint64_t pages = row->entry / SK_PAGE_TOKENS - row->first / SK_PAGE_TOKENS;
+	return (uint32_t)(pages / sk_attend_segment_pages(row)) + 1;
+}
 
 struct sk_cpu_attend {
 	const struct sk_backend_shape *shape;
@@ -77,7 +95,9 @@ struct sk_cpu_attend {
 	const float *q;
 	float *out;
 	uint32_t layer;
-	float *scratch; /* (n_threads, SK_ATTEND_QUERIES, value_dim) */
+	float *scratch; /* (n_threads, SK_ATTEND_QUERIES, 2, value_dim) */
+	float *parts;   /* (groups, n_kv_heads, SK_ATTEND_SEGMENTS, n_heads / n_kv_heads,
+			   value_dim + SK_ATTEND_PART) */
 };
 
 struct sk_cpu_kernels {
@@ -93,6 +113,12 @@ struct sk_cpu_kernels {
 	void (*append)(const struct sk_cpu_append *job, uint32_t row);
 	void (*attend)(const struct sk_cpu_attend *job, const struct sk_cpu_rows *rows,
 		       uint32_t kv_head, uint32_t thread);
+	/* The same in pieces, for a group of one row: a part for each segment, then (on one thread) the
+	 * whole. */
+	void (*attend_segment)(const struct sk_cpu_attend *job, const struct sk_cpu_rows *row,
+			       uint32_t group, uint32_t kv_head, uint32_t segment, uint32_t thread);
+	void (*attend_join)(const struct sk_cpu_attend *job, const struct sk_cpu_rows *row,
+			    uint32_t group, uint32_t kv_head);
 	void (*norm)(float *out, const float *in, uint32_t n, const float *weight,
 		     const float *bias, float eps, bool subtract_mean);
 	/* SwiGLU: out[i] of gate `in` and up `up` */

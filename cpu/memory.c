@@ -156,8 +156,8 @@ uint64_t sk_cpu_scratch_bytes(const struct sk_backend *backend)
 		bytes += sk_container_of(node, struct sk_buffer, node)->region.size_bytes;
 	bytes += rows * (sizeof *cpu->groups + sizeof *cpu->row_pages +
 			 (2 * (uint64_t)cpu->base.shape.n_rot + 1) * sizeof *cpu->angles);
-	bytes += (uint64_t)sk_cpu_pool_n_threads(cpu->pool) * SK_ATTEND_QUERIES *
-		 cpu->pages.value_dim * sizeof(float);
+	bytes += sk_cpu_pool_n_threads(cpu->pool) *
+		 (sk_cpu_scratch_floats(cpu) + sk_cpu_parts_floats(cpu)) * sizeof(float);
 	return bytes;
 }
 

@@ -283,6 +283,7 @@ void sk_cpu_append(struct sk_backend *backend, struct sk_buffer *q, const struct
 struct attend_job {
 	struct sk_cpu *cpu;
 	struct sk_cpu_attend attend;
+	uint32_t n_segments; /* of the row that has most */
 };
 
 static void attend_chunk(void *arg, uint32_t chunk, uint32_t thread)
@@ -293,10 +294,38 @@ static void attend_chunk(void *arg, uint32_t chunk, uint32_t thread)
 				  chunk / n_groups, thread);
 }
 
+static void segment_chunk(void *arg, uint32_t chunk, uint32_t thread)
+{
+	const struct attend_job *job = arg;
+	uint32_t segment = chunk % job->n_segments, kv_head = chunk / job->n_segments,
+		 group = kv_head / job->attend.shape->n_kv_heads;
+	const struct sk_cpu_rows *row = &job->cpu->groups[group];
+	if (segment < sk_attend_n_segments(&job->attend.batch->rows[row->row]))
+		job->cpu->kernels->attend_segment(&job->attend, row, group,
+						  kv_head % job->attend.shape->n_kv_heads, segment,
+						  thread);
+}
+
+/* Few rows and key heads do not share out evenly among the threads: then their segments do. */
+static bool in_segments(struct attend_job *job)
+{
+	const struct sk_cpu *cpu = job->cpu;
+	uint32_t n_threads = sk_cpu_pool_n_threads(cpu->pool);
+	if (n_threads == 1 || cpu->n_groups != cpu->n_rows ||
+	    (uint64_t)cpu->n_groups * cpu->base.shape.n_kv_heads > n_threads * SK_ATTEND_SPLIT)
+		return false;
+	for (uint32_t i = 0; i < cpu->n_rows; i++) {
+		uint32_t n = sk_attend_n_segments(&cpu->batch->rows[i]);
+		job->n_segments = n > job->n_segments ? n : job->n_segments;
+	}
+	return job->n_segments > 1;
+}
+
 void sk_cpu_attend(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
 		   uint32_t layer)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
+	const uint32_t n_kv_heads = cpu->base.shape.n_kv_heads;
 	struct attend_job job = {
 		.cpu = cpu,
 		.attend = {.shape = &cpu->base.shape,
@@ -305,9 +334,18 @@ void sk_cpu_attend(struct sk_backend *backend, struct sk_buffer *out, const stru
 			   .q = sk_buffer_row(q, 0),
 			   .out = sk_buffer_row(out, 0),
 			   .layer = layer,
-			   .scratch = cpu->attend_scratch},
+			   .scratch = cpu->attend_scratch,
+			   .parts = cpu->attend_parts},
 	};
-	sk_cpu_pool_run(cpu->pool, cpu->n_groups * cpu->base.shape.n_kv_heads, attend_chunk, &job);
+	if (!in_segments(&job)) {
+		sk_cpu_pool_run(cpu->pool, cpu->n_groups * n_kv_heads, attend_chunk, &job);
+		return;
+	}
+	sk_cpu_pool_run(cpu->pool, cpu->n_groups * n_kv_heads * job.n_segments, segment_chunk,
+			&job);
+	for (uint32_t group = 0; group < cpu->n_groups; group++)
+		for (uint32_t kv_head = 0; kv_head < n_kv_heads; kv_head++)
+			cpu->kernels->attend_join(&job.attend, &cpu->groups[group], group, kv_head);
 }
 
 /* --- Activations --------------------------------------------------------------------------------- */

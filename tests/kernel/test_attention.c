@@ -252,9 +252,12 @@ static void check(const char *instructions, struct setup *setup, double toleranc
 	float *singles =
 		run_all(instructions, 1, setup, 1); /* the same bits, one token at a time */
 	assert_memory_equal(chunks, singles, size);
+	float *segments = run_all(instructions, 8, setup, 1); /* shared out among many threads */
+	assert_memory_equal(segments, singles, size);
 	free(expected);
 	free(chunks);
 	free(singles);
+	free(segments);
 	free(setup->qkv);
 }
 
@@ -280,8 +283,9 @@ static void run_case(const char *instructions, uint32_t n_heads, uint32_t n_kv_h
 					      .slack = random_below(20),
 					      .origin = origin,
 					      .n_tokens = 300};
+	/* its window is cut into three segments and more */
 	setup->sessions[1] = (struct session){
-		.n_sink = n_sink, .window = 500, .origin = origin, .n_tokens = 150};
+		.n_sink = n_sink, .window = 500, .origin = origin, .n_tokens = 390};
 	setup->sessions[2] = (struct session){.window = 33, .origin = origin / 2, .n_tokens = 120};
 	check(instructions, setup, format == SK_KV_F16 ? 3e-2 : 1e-4);
 	free(setup);

@@ -182,6 +182,14 @@ SK_INLINE void visit_all(enum sk_kv_format format, const struct sk_cpu_attend *j
 		visit(format, 1, looks + i, keys, values, head_dim, value_dim);
 }
 
+/* Asks for a head of a page that is visited next: it is too short for the machine to foresee. */
+SK_INLINE void prefetch_head(const struct sk_cpu_attend *job, uint32_t page, uint32_t kv_head)
+{
+	const char *bytes = sk_cpu_pages_head(job->pages, page, job->layer, kv_head);
+	for (size_t i = 0; i < job->pages->head_bytes; i += 64)
+		__builtin_prefetch(bytes + i, 0, 2);
+}
+
 /* Those queries that see tokens of the page whose first entry is `entry0`, in the sinks or the window. */
 SK_INLINE int look(struct look *looks, struct query *queries, int n, uint64_t entry0, bool sinks)
 {
@@ -257,6 +265,8 @@ SK_INLINE void attend_queries(enum sk_kv_format format, const struct sk_cpu_atte
 	for (uint64_t p = from; p <= to; p++) {
 		if (p > from)
 			next_segment(queries, n, p, job->pages->value_dim);
+		if (p < to)
+			prefetch_head(job, span->pages[p + 1 - span->page0], kv_head);
 		visit_all(format, job, looks, look(looks, queries, n, p * SK_PAGE_TOKENS, false),
 			  span->pages[p - span->page0], kv_head);
 	}

@@ -1,8 +1,8 @@
 /* Rotation of queries and keys, and the writing of keys and values to their page. */
 #pragma once
 
+#include "base/simd.h"
 #include "cpu/kernels.h"
-#include "cpu/simd.h"
 
 /* One head: pairs (i, i + n_rot / 2) turn by the angles, the rest is copied. */
 SK_INLINE void rotate(float *out, const float *in, const float *angles, uint32_t n_rot,

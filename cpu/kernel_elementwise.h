@@ -1,8 +1,8 @@
 /* Norms, activation functions and log-probabilities, one row (or part of one) at a time. */
 #pragma once
 
+#include "base/simd.h"
 #include "cpu/kernels.h"
-#include "cpu/simd.h"
 
 #include <math.h>
 

@@ -6,8 +6,8 @@
  */
 #pragma once
 
+#include "base/simd.h"
 #include "cpu/kernels.h"
-#include "cpu/simd.h"
 
 #include <math.h>
 

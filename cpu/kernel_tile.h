@@ -1,8 +1,8 @@
 /* What matrix kernels share: a tile of results, panel rows for some batch rows, and how it is written. */
 #pragma once
 
+#include "base/simd.h"
 #include "cpu/kernels.h"
-#include "cpu/simd.h"
 
 #define TILE_ROWS 64
 /* Asks for what lies ahead of `p`, where n rows are multiplied at once (past a panel's end lies the next): into the

@@ -3,8 +3,8 @@
  */
 #pragma once
 
+#include "base/simd.h"
 #include "cpu/kernels.h"
-#include "cpu/simd.h"
 
 #include <math.h>
 #include <string.h>

@@ -3,59 +3,10 @@
 
 #include "base/cleanup.h"
 #include "base/half.h"
-#include "cpu/codes.h"
 #include "cpu/pool.h"
 
 #include <errno.h>
 #include <string.h>
-
-/* The least that holds both: floats over eight bits over four, halves and minima if either has them. */
-static enum sk_packing join(enum sk_packing a, enum sk_packing b)
-{
-	if (a == b)
-		return a;
-	if (!sk_packing_is_blocks(a) && !sk_packing_is_blocks(b))
-		return SK_PACKING_F32;
-	if (!sk_packing_is_blocks(a))
-		return a;
-	if (!sk_packing_is_blocks(b))
-		return b;
-	bool minima = sk_packing_has_minima(a) || sk_packing_has_minima(b);
-	if (sk_packing_is_four_bits(a) && sk_packing_is_four_bits(b))
-		return SK_PACKING_Q4M;
-	if (sk_packing_has_halves(a) || sk_packing_has_halves(b))
-		return minima ? SK_PACKING_Q8HM : SK_PACKING_Q8H;
-	return minima ? SK_PACKING_Q8M : SK_PACKING_Q8;
-}
-
-static int choose(const struct sk_matrix *matrix, enum sk_weight_format format,
-		  enum sk_packing *ret_packing)
-{
-	enum sk_packing own = sk_codes_packing(matrix->parts[0].tensor->dtype);
-	for (uint32_t i = 1; i < matrix->n_parts; i++)
-		own = join(own, sk_codes_packing(matrix->parts[i].tensor->dtype));
-
-	switch (format) {
-	case SK_WEIGHTS_AUTO:
-		*ret_packing = own;
-		break;
-	case SK_WEIGHTS_F32:
-		*ret_packing = SK_PACKING_F32;
-		break;
-	case SK_WEIGHTS_BF16:
-		*ret_packing = SK_PACKING_BF16;
-		break;
-	case SK_WEIGHTS_Q8: /* what has eight bits or four keeps its codes */
-		*ret_packing = sk_packing_is_blocks(own) ? join(own, SK_PACKING_Q8) : SK_PACKING_Q8;
-		break;
-	case SK_WEIGHTS_Q4:
-		*ret_packing = own == SK_PACKING_Q4M ? own : SK_PACKING_Q4;
-		break;
-	default:
-		return -ENOTSUP;
-	}
-	return *ret_packing < SK_N_PACKINGS ? 0 : -ENOTSUP;
-}
 
 static void measure(struct sk_packed *p)
 {
@@ -248,7 +199,7 @@ int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix,
 	struct sk_packed p = {.n_rows = matrix->n_rows, .n_cols = matrix->n_cols};
 	if (p.n_rows == 0 || p.n_cols == 0 || matrix->n_parts == 0)
 		return -EINVAL;
-	int r = choose(matrix, format, &p.packing);
+	int r = sk_codes_choose(matrix, format, &p.packing);
 	if (r < 0)
 		return r;
 	measure(&p);

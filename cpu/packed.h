@@ -12,64 +12,18 @@
  *          the scales, for each block 16 of the first half and 16 of the second
  *   Q4(M)  as Q8(M) with two groups in one: the even group in the low nibbles, the odd in the high ones
  * A last single block has a second one of zeros beside it.
- * The value of a code u is (u - zero) * scale, where zero is 128 in Q8, 8 in Q4; u * scale + minimum in
- * Q8M and Q4M; (u - 128) * (scale * factor) in Q8H, + minimum in Q8HM. So Q8H holds Q6_K as it is, Q8 too
- * (factors of one), and Q8HM holds them beside rows that have minima.
+ * What a code is worth: backend/codes.h.
  *
  * A thing of the engine thread once packed, read by the workers.
  */
 #pragma once
 
-#include "backend/backend.h"
-#include "base/tensor.h"
+#include "backend/codes.h"
 #include "cpu/region.h"
 
 #define SK_PANEL_ROWS     16
-#define SK_BLOCK_COLS     32
-#define SK_HALF_COLS      16 /* half a block */
 #define SK_Q8_BLOCK_BYTES 512
 #define SK_Q4_BLOCK_BYTES 256
-
-enum sk_packing {
-	SK_PACKING_F32,
-	SK_PACKING_F16,
-	SK_PACKING_BF16,
-	SK_PACKING_Q8,
-	SK_PACKING_Q8M,
-	SK_PACKING_Q8H,
-	SK_PACKING_Q8HM,
-	SK_PACKING_Q4,
-	SK_PACKING_Q4M,
-	SK_N_PACKINGS,
-};
-
-static inline bool sk_packing_is_blocks(enum sk_packing packing)
-{
-	return packing >= SK_PACKING_Q8;
-}
-
-static inline bool sk_packing_has_minima(enum sk_packing packing)
-{
-	return packing == SK_PACKING_Q8M || packing == SK_PACKING_Q8HM || packing == SK_PACKING_Q4M;
-}
-
-static inline bool sk_packing_has_halves(enum sk_packing packing)
-{
-	return packing == SK_PACKING_Q8H || packing == SK_PACKING_Q8HM;
-}
-
-static inline bool sk_packing_is_four_bits(enum sk_packing packing)
-{
-	return packing == SK_PACKING_Q4 || packing == SK_PACKING_Q4M;
-}
-
-/* The code that stands for zero, or for the minimum. */
-static inline int sk_packing_zero(enum sk_packing packing)
-{
-	if (packing == SK_PACKING_Q8M || packing == SK_PACKING_Q4M)
-		return 0;
-	return packing == SK_PACKING_Q4 ? 8 : 128;
-}
 
 struct sk_packed {
 	enum sk_packing packing;

@@ -1,10 +1,11 @@
 /* The block formats are those of base/tensor.h; this file takes their codes where sk_dtype_decode_row()
  * takes their values. */
-#include "cpu/codes.h"
+#include "backend/codes.h"
 
 #include "base/half.h"
-#include "cpu/simd.h"
+#include "base/simd.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum sk_packing sk_codes_packing(enum sk_dtype dtype)
@@ -33,6 +34,54 @@ enum sk_packing sk_codes_packing(enum sk_dtype dtype)
 		break;
 	}
 	return SK_N_PACKINGS;
+}
+
+/* The least that holds both: floats over eight bits over four, halves and minima if either has them. */
+static enum sk_packing join(enum sk_packing a, enum sk_packing b)
+{
+	if (a == b)
+		return a;
+	if (!sk_packing_is_blocks(a) && !sk_packing_is_blocks(b))
+		return SK_PACKING_F32;
+	if (!sk_packing_is_blocks(a))
+		return a;
+	if (!sk_packing_is_blocks(b))
+		return b;
+	bool minima = sk_packing_has_minima(a) || sk_packing_has_minima(b);
+	if (sk_packing_is_four_bits(a) && sk_packing_is_four_bits(b))
+		return SK_PACKING_Q4M;
+	if (sk_packing_has_halves(a) || sk_packing_has_halves(b))
+		return minima ? SK_PACKING_Q8HM : SK_PACKING_Q8H;
+	return minima ? SK_PACKING_Q8M : SK_PACKING_Q8;
+}
+
+int sk_codes_choose(const struct sk_matrix *matrix, enum sk_weight_format format,
+		    enum sk_packing *ret_packing)
+{
+	enum sk_packing own = sk_codes_packing(matrix->parts[0].tensor->dtype);
+	for (uint32_t i = 1; i < matrix->n_parts; i++)
+		own = join(own, sk_codes_packing(matrix->parts[i].tensor->dtype));
+
+	switch (format) {
+	case SK_WEIGHTS_AUTO:
+		*ret_packing = own;
+		break;
+	case SK_WEIGHTS_F32:
+		*ret_packing = SK_PACKING_F32;
+		break;
+	case SK_WEIGHTS_BF16:
+		*ret_packing = SK_PACKING_BF16;
+		break;
+	case SK_WEIGHTS_Q8: /* what has eight bits or four keeps its codes */
+		*ret_packing = sk_packing_is_blocks(own) ? join(own, SK_PACKING_Q8) : SK_PACKING_Q8;
+		break;
+	case SK_WEIGHTS_Q4:
+		*ret_packing = own == SK_PACKING_Q4M ? own : SK_PACKING_Q4;
+		break;
+	default:
+		return -ENOTSUP;
+	}
+	return *ret_packing < SK_N_PACKINGS ? 0 : -ENOTSUP;
 }
 
 static inline uint16_t u16_at(const uint8_t *p)

@@ -2,15 +2,19 @@
 
 #include "cpu/cpu.h"
 #include "daemon/options.h"
+#include "gpu/gpu.h"
 
 #include <errno.h>
 
+/* Not there in a build without CUDA, which does not link gpu/. */
+extern const struct sk_backend_kind sk_gpu_backend __attribute__((weak));
+
 int sk_choose_backend(int choice, const struct sk_backend_kind **ret_kind, struct sk_diag *diag)
 {
-	if (choice == SK_BACKEND_CUDA)
+	if (choice == SK_BACKEND_CUDA && !&sk_gpu_backend)
 		return sk_diag_fail(
 			diag, ENODEV,
 			"this streamkvd was built without the CUDA backend; use --backend cpu");
-	*ret_kind = &sk_cpu_backend;
+	*ret_kind = choice == SK_BACKEND_CUDA ? &sk_gpu_backend : &sk_cpu_backend;
 	return 0;
 }

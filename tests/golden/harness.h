@@ -5,10 +5,25 @@
 #include "cpu/cpu.h"
 #include "engine/forward.h"
 #include "engine/session.h"
+#include "gpu/gpu.h"
 #include "sk_test.h"
 
 #include <math.h>
 #include <string.h>
+
+/* Not there in a build without CUDA. */
+extern const struct sk_backend_kind sk_gpu_backend __attribute__((weak));
+
+/* STREAMKV_TEST_BACKEND=cuda: the same tests on that device, where they don't name instructions. */
+static inline const struct sk_backend_kind *harness_backend(const char *instructions)
+{
+	const char *wanted = getenv("STREAMKV_TEST_BACKEND");
+	if (!wanted || strcmp(wanted, "cuda") != 0 || instructions)
+		return &sk_cpu_backend;
+	if (!&sk_gpu_backend)
+		fail_msg("this build has no backend cuda");
+	return &sk_gpu_backend;
+}
 
 struct harness {
 	struct sk_model *model;
@@ -30,7 +45,7 @@ static inline void harness_open(struct harness *h, const char *path, enum sk_wei
 	if (sk_model_open(path, &h->model, &diag) < 0)
 		fail_msg("%s", diag.text);
 	struct sk_backend_shape shape = sk_forward_shape(sk_model_config(h->model), kv, max_rows);
-	if (sk_backend_open(&sk_cpu_backend, &options, &shape, &h->backend, &diag) < 0)
+	if (sk_backend_open(harness_backend(instructions), &options, &shape, &h->backend, &diag) < 0)
 		fail_msg("%s", diag.text);
 	if (sk_forward_init(&h->forward, h->backend, h->model, weights, max_rows, NULL, NULL,
 			    &diag) < 0)

@@ -52,8 +52,16 @@ static unsigned sk_test_n_skipped;
 
 /* What main() returns. */
 #define sk_test_run(tests, setup, teardown)                                                        \
-	sk_test_outcome(cmocka_run_group_tests(tests, setup, teardown),                            \
+	sk_test_outcome((sk_test_filter(), cmocka_run_group_tests(tests, setup, teardown)),        \
 			sizeof(tests) / sizeof *(tests))
+
+/* STREAMKV_TEST_FILTER='test_gather*' runs some of a program's tests alone. */
+static inline void sk_test_filter(void)
+{
+	const char *pattern = getenv("STREAMKV_TEST_FILTER");
+	if (pattern)
+		cmocka_set_test_filter(pattern);
+}
 
 static inline int sk_test_outcome(int n_failed, size_t n_tests)
 {

@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "base/half.h"
 #include "cpu/cpu.h"
+#include "gpu/gpu.h"
 
 #include <errno.h>
 #include <math.h>
@@ -23,8 +24,9 @@
 	{#f " scalar", f, NULL, NULL, "scalar"}, {#f " avx2", f, NULL, NULL, "avx2"},              \
 		{#f " avx512", f, NULL, NULL, "avx512"},                                           \
 		{#f " avx512-vnni", f, NULL, NULL, "avx512-vnni"},                                 \
+		{#f " avx512-bf16", f, NULL, NULL, "avx512-bf16"},                                 \
 	{                                                                                          \
-#f " avx512-bf16", f, NULL, NULL, "avx512-bf16"                                    \
+#f " cuda", f, NULL, NULL, "cuda"                                                  \
 	}
 
 static uint64_t random_state = 88172645463325252u;
@@ -84,7 +86,10 @@ static inline struct sk_backend_shape default_shape(void)
 					 .max_rows = MAX_ROWS};
 }
 
-/* NULL where this machine has no such instructions. */
+/* Not there in a build without CUDA. */
+extern const struct sk_backend_kind sk_gpu_backend __attribute__((weak));
+
+/* NULL where this machine has no such instructions, or no such device. */
 static inline struct sk_backend *try_open(const char *instructions, uint32_t n_threads, bool exact,
 					  const struct sk_backend_shape *shape)
 {
@@ -92,7 +97,10 @@ static inline struct sk_backend *try_open(const char *instructions, uint32_t n_t
 		.n_threads = n_threads, .instructions = instructions, .exact = exact};
 	struct sk_backend *backend = NULL;
 	struct sk_diag diag;
-	int r = sk_backend_open(&sk_cpu_backend, &options, shape, &backend, &diag);
+	const bool cuda = instructions && strcmp(instructions, "cuda") == 0;
+	if (cuda && !&sk_gpu_backend)
+		return NULL;
+	int r = sk_backend_open(cuda ? &sk_gpu_backend : &sk_cpu_backend, &options, shape, &backend, &diag);
 	if (r == -ENODEV)
 		return NULL;
 	assert_int_equal(r, 0);

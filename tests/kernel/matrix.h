@@ -67,7 +67,7 @@ static inline bool in_four_bits(const struct kind *kind)
 }
 
 /* What becomes of the activations. */
-enum rounding { FLOATS, SIXTEEN_BITS, EIGHT_BITS, BFLOATS };
+enum rounding { FLOATS, SIXTEEN_BITS, EIGHT_BITS, BFLOATS, HALVES }; /* HALVES: of weights, too */
 
 static inline enum rounding rounding_of(const struct kind *kind, const char *instructions,
 					bool exact)
@@ -75,12 +75,15 @@ static inline enum rounding rounding_of(const struct kind *kind, const char *ins
 	const bool bf16 = strcmp(instructions, "avx512-bf16") == 0,
 		   vnni = bf16 || strcmp(instructions, "avx512-vnni") == 0,
 		   bytes = vnni || (in_four_bits(kind) && strcmp(instructions, "scalar") != 0);
+	const bool bfloats = kind->dtypes[0] == SK_DTYPE_BF16 || kind->format == SK_WEIGHTS_BF16;
+	if (strcmp(instructions, "cuda") == 0) { /* where there are many rows; few are not rounded */
+		if (exact || (kind->dtypes[0] == SK_DTYPE_F32 && kind->format == SK_WEIGHTS_AUTO))
+			return FLOATS;
+		return bfloats ? BFLOATS : HALVES;
+	}
 	if (in_blocks(kind))
 		return bytes && !exact ? EIGHT_BITS : SIXTEEN_BITS;
-	return bf16 && !exact &&
-			       (kind->dtypes[0] == SK_DTYPE_BF16 || kind->format == SK_WEIGHTS_BF16)
-		       ? BFLOATS
-		       : FLOATS;
+	return bf16 && !exact && bfloats ? BFLOATS : FLOATS;
 }
 
 /* Random data of any format: bytes for codes, sane halves where scales lie. */
@@ -185,7 +188,8 @@ static inline float *multiply(struct sk_backend *backend, const struct sk_linear
 	assert_int_equal(sk_backend_end_step(backend), 0);
 	float *all = malloc((size_t)n_rows * n_out * sizeof *all);
 	assert_non_null(all);
-	memcpy(all, sk_backend_read(backend, out, 0), (size_t)n_rows * n_out * sizeof *all);
+	for (uint32_t i = 0; i < n_rows; i++)
+		memcpy(all + (size_t)i * n_out, sk_backend_read(backend, out, i), n_out * sizeof *all);
 	sk_backend_free(backend, in);
 	sk_backend_free(backend, out);
 	return all;
@@ -251,6 +255,7 @@ static inline void variances_of(const float *x, uint32_t n_cols, enum rounding r
 			rounding == EIGHT_BITS && most < 4.0001 * rms ? 32639. / 256 : 32639;
 		out[c] = rounding == FLOATS    ? 0
 			 : rounding == BFLOATS ? (double)x[c] * x[c] / 256 / 256 / 3
+			 : rounding == HALVES  ? (double)x[c] * x[c] / 2048 / 2048 * 2 / 3
 					       : most * most / steps / steps / 12;
 	}
 }

@@ -45,7 +45,10 @@ static void check_kind(const char *instructions, const struct kind *kind, bool e
 	for (size_t i = 0; i < sizeof row_counts / sizeof *row_counts; i++) {
 		uint32_t n = row_counts[i], row0 = random_below(MAX_ROWS - n + 1);
 		float *part = multiply(backend, plain, input, NULL, row0, n, n_cols, n_out);
-		assert_memory_equal(part, whole + (size_t)row0 * n_out, n * n_out * sizeof *part);
+		if (strcmp(instructions, "cuda") == 0) /* a library has its own ways with many rows */
+			check_product(name, part, &e, NULL, NULL, row0, n);
+		else
+			assert_memory_equal(part, whole + (size_t)row0 * n_out, n * n_out * sizeof *part);
 		free(part);
 		part = multiply(backend, biased, input, begin, row0, n, n_cols, n_out);
 		check_product(name, part, &e, bias, start, row0, n);

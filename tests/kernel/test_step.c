@@ -160,8 +160,13 @@ static void test_gather(void **state)
 	for (uint32_t i = 3; i < 10; i++)
 		for (uint32_t j = 0; j < 20; j++)
 			assert_true(sk_backend_read(backend, out, i)[j] == 0);
-	assert_memory_equal(sk_backend_read(backend, out, 1), sk_backend_read(backend, all, 2),
-			    20 * sizeof(float));
+	for (uint32_t j = 0; j < 20; j++) /* ten rows and three: CUDA multiplies them in other ways */
+		if (strcmp(*state, "cuda") == 0)
+			assert_true(fabsf(sk_backend_read(backend, out, 1)[j] -
+					  sk_backend_read(backend, all, 2)[j]) < 1e-4f);
+		else
+			assert_true(sk_backend_read(backend, out, 1)[j] ==
+				    sk_backend_read(backend, all, 2)[j]);
 
 	begin_plain(backend, &plain, 10, 0); /* the next step has all its rows again */
 	sk_backend_embed(backend, x, table);

@@ -1,0 +1,189 @@
+/* The CUDA backend's own struct. gpu.c opens and closes, memory.c holds weights and buffers, packed.c brings
+ * weights into their layout, pages.c is the pool, step.c notes the operations of a step, run.c launches them.
+ *
+ * Operations are noted, not run, until the step ends (or is waited for): then it is known whether they are
+ * those of an earlier step, whose graph can be launched again. One thread calls (the engine's), but for the
+ * copies of pages (pages.c), which have a stream of their own.
+ */
+#pragma once
+
+#include "backend/impl.h"
+#include "base/list.h"
+#include "gpu/kernels/launch.h"
+
+#include <cublas_v2.h>
+#include <cuda_runtime_api.h>
+#include <stdatomic.h>
+
+/* Memory of the device. */
+struct sk_gpu_block {
+	void *data;
+	size_t size_bytes;
+};
+
+struct sk_buffer {
+	struct sk_list node; /* in sk_gpu.buffers */
+	struct sk_gpu_block block;
+	uint32_t n_rows, width, stride; /* stride: width rounded up to SK_GPU_COLS, zero beyond width */
+	float *host;                    /* (n_rows, stride) pinned, once somebody reads */
+	uint64_t host_step;             /* the step that it was copied after */
+	uint32_t n_written;             /* rows, in the last step that wrote it */
+};
+
+struct sk_linear {
+	struct sk_list node; /* in sk_gpu.linears */
+	struct sk_gpu_block codes, scales, bias;
+	struct sk_gpu_matrix matrix;
+	uint32_t n_cols; /* of the model; those of `matrix` are padded with zeros */
+};
+
+struct sk_norm {
+	struct sk_list node; /* in sk_gpu.norms */
+	struct sk_gpu_block weight, bias; /* bias: or empty */
+	uint32_t width;
+};
+
+/* An operation as it was noted. */
+struct sk_gpu_note {
+	enum sk_gpu_op {
+		SK_GPU_EMBED,
+		SK_GPU_NORM,
+		SK_GPU_MATMUL,
+		SK_GPU_MATMUL_ADD,
+		SK_GPU_APPEND,
+		SK_GPU_ATTEND,
+		SK_GPU_ACTIVATE,
+		SK_GPU_GATHER,
+		SK_GPU_SCORE,
+	} op;
+	struct sk_buffer *out;
+	const struct sk_buffer *in;
+	const void *weights; /* a linear, a norm, or NULL */
+	uint32_t n_rows;
+	uint32_t number; /* layer, enum sk_act, place in the step's list of rows, subtract_mean */
+	uint32_t at;     /* row of `out` */
+	float eps;
+};
+
+/* A step that was captured. */
+struct sk_gpu_graph {
+	uint64_t key;
+	uint32_t n_segments, n_notes;
+	struct sk_gpu_note *notes; /* to be sure that it is the same */
+	cudaGraphExec_t exec;
+};
+
+#define SK_GPU_GRAPHS 128
+
+struct sk_gpu {
+	struct sk_backend base;
+	char name[272], layout[32];
+	int device;
+	uint32_t n_processors;
+	bool exact;
+	cudaStream_t stream, copies; /* of steps; of pages that come and go */
+	cublasHandle_t cublas;
+	struct sk_gpu_block workspace; /* the library's */
+
+	struct sk_list buffers, linears, norms;
+	uint64_t weight_bytes;
+	struct sk_gpu_block decoded; /* weights as the library multiplies them, where they are not */
+	struct sk_gpu_block rounded; /* activations for it */
+
+	struct sk_gpu_cache cache;
+	struct sk_gpu_block pages, steps;
+	cudaEvent_t pages_done; /* what the engine thread did to pages */
+	atomic_int copy_error;  /* of another thread's copies: a cudaError_t */
+
+	/* The step. What kernels must know of it lies in one piece, here and on the device: rows, then the table
+	 * of pages; before both, lists of rows and ids. */
+	struct sk_gpu_block told;
+	char *telling; /* pinned */
+	size_t told_rows, told_table; /* in bytes, after the list */
+	size_t n_list, n_table, max_list, max_table;
+	const struct sk_batch *batch;
+	uint32_t n_rows; /* at work now */
+	uint32_t n_segments; /* blocks that share a row's attention */
+	struct sk_gpu_note *notes;
+	uint32_t n_notes, n_run, max_notes;
+	uint64_t step; /* number of it */
+	struct sk_gpu_block parts, counters;
+	struct sk_gpu_graph graphs[SK_GPU_GRAPHS];
+	uint32_t n_graphs;
+	bool without_graphs; /* to compare */
+
+	int error; /* the first of the step, -errno */
+	char why[160];
+};
+
+extern const struct sk_backend_ops sk_gpu_ops;
+
+/* NULL for a backend of another kind: a fault of the caller, which then does nothing. */
+static inline struct sk_gpu *sk_gpu_from(const struct sk_backend *backend)
+{
+	return backend->ops == &sk_gpu_ops ? (struct sk_gpu *)backend : NULL;
+}
+
+static inline uint32_t sk_gpu_padded(uint32_t n_cols)
+{
+	return (n_cols + SK_GPU_COLS - 1) / SK_GPU_COLS * SK_GPU_COLS;
+}
+
+/* gpu.c: keeps the first fault of a step. False where it is one. */
+bool sk_gpu_check(struct sk_gpu *gpu, cudaError_t error, const char *what);
+int sk_gpu_errno(cudaError_t error); /* -ENOMEM or -EIO */
+
+/* memory.c */
+int sk_gpu_block_init(struct sk_gpu *gpu, struct sk_gpu_block *block, size_t size_bytes); /* zeroed */
+void sk_gpu_block_finish(struct sk_gpu_block *block);
+int sk_gpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
+		 struct sk_buffer **ret_buffer);
+void sk_gpu_free(struct sk_backend *backend, struct sk_buffer *buffer);
+int sk_gpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix,
+		       const struct sk_matrix *bias, enum sk_weight_format format,
+		       struct sk_linear **ret_linear);
+int sk_gpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
+		     const struct sk_matrix *bias, struct sk_norm **ret_norm);
+uint64_t sk_gpu_scratch_bytes(const struct sk_backend *backend);
+void sk_gpu_free_all(struct sk_gpu *gpu);
+
+/* packed.c: uploads a matrix. */
+int sk_gpu_pack(struct sk_gpu *gpu, struct sk_linear *linear, const struct sk_matrix *matrix,
+		enum sk_weight_format format);
+
+/* pages.c */
+void sk_gpu_pages_init(struct sk_gpu *gpu);
+int sk_gpu_reserve_pages(struct sk_backend *backend, uint32_t n_pages);
+void sk_gpu_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages);
+void sk_gpu_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to);
+void sk_gpu_read_page(struct sk_backend *backend, uint32_t page, void *bytes);
+void sk_gpu_write_page(struct sk_backend *backend, uint32_t page, const void *bytes);
+void sk_gpu_pages_finish(struct sk_gpu *gpu);
+
+/* step.c */
+int sk_gpu_step_init(struct sk_gpu *gpu);
+void sk_gpu_step_finish(struct sk_gpu *gpu);
+int sk_gpu_begin_step(struct sk_backend *backend, const struct sk_batch *batch);
+void sk_gpu_embed_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table);
+void sk_gpu_norm_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		    const struct sk_norm *norm, float eps, bool subtract_mean);
+void sk_gpu_matmul_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+		      const struct sk_linear *linear);
+void sk_gpu_matmul_add_op(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
+			  const struct sk_linear *linear);
+void sk_gpu_append_op(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv,
+		      uint32_t layer);
+void sk_gpu_attend_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
+		      uint32_t layer);
+void sk_gpu_activate_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
+			enum sk_act act);
+void sk_gpu_gather_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
+		      const uint32_t *rows, uint32_t n_rows);
+void sk_gpu_score_op(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
+		     const struct sk_buffer *logits, const int32_t *ids);
+
+/* run.c: launches what has been noted. */
+int sk_gpu_end_step(struct sk_backend *backend);
+void sk_gpu_wait(struct sk_backend *backend);
+const float *sk_gpu_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row);
+void sk_gpu_drop_graphs(struct sk_gpu *gpu);

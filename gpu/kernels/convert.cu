@@ -1,0 +1,129 @@
+/* From one format to another: weights for the library that multiplies matrices, activations for it, rows of
+ * an embedding.
+ */
+#include "format.h"
+
+#define BLOCK 256
+
+SK_DEVICE void put(float *out, float x)
+{
+	*out = x;
+}
+
+SK_DEVICE void put(__half *out, float x) /* what is too large for a half becomes the largest */
+{
+	const bool finite = fabsf(x) < INFINITY;
+	*out = __float2half_rn(finite ? fminf(fmaxf(x, -65504.f), 65504.f) : x);
+}
+
+SK_DEVICE void put(__nv_bfloat16 *out, float x)
+{
+	*out = __float2bfloat16_rn(x);
+}
+
+/* A word a thread; blockIdx.y is the row. */
+template <int F, class T> __global__ void decode(const sk_gpu_matrix m, T *out)
+{
+	constexpr int N = sk_word<F>::N;
+	const uint32_t word = blockIdx.x * BLOCK + threadIdx.x, n_words = m.n_cols / N;
+	for (uint32_t row = blockIdx.y; row < m.n_rows && word < n_words; row += gridDim.y) {
+		sk_word<F> w;
+		w.set(sk_load16_once((const char *)m.codes + ((size_t)row * n_words + word) * 16),
+		      (const char *)m.scales + row * sk_scale_bytes(F, m.n_cols), word);
+		for (int i = 0; i < N; i++)
+			put(out + (size_t)row * m.n_cols + word * N + i, w.v[i]);
+	}
+}
+
+template <int F, class T>
+static cudaError_t run_decode(cudaStream_t stream, const struct sk_gpu_matrix *m, void *out)
+{
+	const uint32_t n_words = m->n_cols / sk_word<F>::N;
+	const uint32_t rows = m->n_rows < 16384 ? m->n_rows : 16384;
+	return sk_launch(stream, decode<F, T>, dim3((n_words + BLOCK - 1) / BLOCK, rows), BLOCK, 0, *m, (T *)out);
+}
+
+cudaError_t sk_gpu_decode(cudaStream_t stream, const struct sk_gpu_matrix *m, void *out,
+			  enum sk_gpu_format to)
+{
+	return sk_by_format(m->format, [&](auto format) {
+		constexpr int F = decltype(format)::value;
+		return to == SK_GPU_F32   ? run_decode<F, float>(stream, m, out)
+		       : to == SK_GPU_F16 ? run_decode<F, __half>(stream, m, out)
+					  : run_decode<F, __nv_bfloat16>(stream, m, out);
+	});
+}
+
+template <class T> __global__ void round_rows(T *out, const float *in, uint32_t width)
+{
+	const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;
+	if (i < width)
+		put(out + (size_t)blockIdx.y * width + i, in[(size_t)blockIdx.y * width + i]);
+}
+
+cudaError_t sk_gpu_round(cudaStream_t stream, void *out, const float *in, uint32_t width, uint32_t n,
+			 enum sk_gpu_format to)
+{
+	const dim3 grid((width + BLOCK - 1) / BLOCK, n);
+	if (to == SK_GPU_F16)
+		return sk_launch(stream, round_rows<__half>, grid, BLOCK, 0, (__half *)out, in, width);
+	return sk_launch(stream, round_rows<__nv_bfloat16>, grid, BLOCK, 0, (__nv_bfloat16 *)out, in, width);
+}
+
+__global__ void bias_rows(float *out, uint32_t stride, const float *bias, uint32_t width, bool add)
+{
+	const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;
+	if (i < width) {
+		float *to = out + (size_t)blockIdx.y * stride + i;
+		*to = add ? *to + bias[i] : bias[i];
+	}
+}
+
+cudaError_t sk_gpu_bias(cudaStream_t stream, float *out, uint32_t stride, const float *bias,
+			uint32_t width, uint32_t n, bool add)
+{
+	return sk_launch(stream, bias_rows, dim3((width + BLOCK - 1) / BLOCK, n), BLOCK, 0, out, stride, bias,
+			 width, add);
+}
+
+template <int F>
+__global__ void embed(float *out, uint32_t stride, const sk_gpu_matrix m, const sk_gpu_row *rows,
+		      uint32_t width)
+{
+	constexpr int N = sk_word<F>::N;
+	const uint32_t n_words = m.n_cols / N;
+	const size_t row = (uint32_t)rows[blockIdx.y].id;
+	for (uint32_t word = blockIdx.x * BLOCK + threadIdx.x; word < n_words; word += gridDim.x * BLOCK) {
+		sk_word<F> w;
+		w.set(sk_load16_once((const char *)m.codes + (row * n_words + word) * 16),
+		      (const char *)m.scales + row * sk_scale_bytes(F, m.n_cols), word);
+		for (int i = 0; i < N && word * N + i < width; i++)
+			out[(size_t)blockIdx.y * stride + word * N + i] = w.v[i];
+	}
+}
+
+cudaError_t sk_gpu_embed(cudaStream_t stream, float *out, uint32_t stride, const struct sk_gpu_matrix *m,
+			 const struct sk_gpu_row *rows, uint32_t width, uint32_t n)
+{
+	return sk_by_format(m->format, [&](auto format) {
+		constexpr int F = decltype(format)::value;
+		const uint32_t n_words = m->n_cols / sk_word<F>::N;
+		return sk_launch(stream, embed<F>, dim3((n_words + BLOCK - 1) / BLOCK, n), BLOCK, 0, out, stride,
+				 *m, rows, width);
+	});
+}
+
+__global__ void gather(float *out, uint32_t out_stride, const float *in, uint32_t in_stride,
+		       const uint32_t *rows, uint32_t width)
+{
+	const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;
+	if (i < width)
+		out[(size_t)blockIdx.y * out_stride + i] = in[(size_t)rows[blockIdx.y] * in_stride + i];
+}
+
+cudaError_t sk_gpu_gather(cudaStream_t stream, float *out, uint32_t out_stride, const float *in,
+			  uint32_t in_stride, const uint32_t *rows, uint32_t width, uint32_t n)
+{
+	return sk_launch(stream, gather, dim3((width + BLOCK - 1) / BLOCK, n), BLOCK, 0, out, out_stride, in,
+			 in_stride, rows, width);
+}

@@ -1,0 +1,108 @@
+/* What the host asks of kernels: plain C, so that only gpu/kernels is compiled by nvcc. Every function
+ * queues on `stream` and returns what the launch returned. Rows of activations are `stride` floats apart,
+ * and zero from their width up to it.
+ */
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SK_GPU_PAGE_TOKENS 32 /* is SK_PAGE_TOKENS: a lane a token */
+#define SK_GPU_COLS        32 /* columns of weights and activations come in such runs */
+#define SK_GPU_MATVEC_ROWS 8  /* at once, at most */
+
+/* A row of a step, as kernels see it (struct sk_row and its span). */
+struct sk_gpu_row {
+	uint64_t place, sink_place; /* text position of the token; query's rotation for the sinks */
+	uint32_t pages,
+		n_pages; /* of the window in the step's table, from the page of `first` on */
+	uint32_t sinks, n_sink_pages;
+	uint32_t first_slot, last_slot; /* in the window's first page, in its last */
+	uint32_t n_sink;
+	int32_t id;
+};
+
+/* A matrix (n_rows, n_cols): F32, F16, BF16 as such; Q8 a byte a column, (u - 128) * scale; Q4 columns j and
+ * j + 16 of a block in one byte, (u - 8) * scale. Q8X and Q4M: u * scale + minimum. A row is `row_bytes`
+ * long, a multiple of 16; scales a row `row_scales`. */
+enum sk_gpu_format {
+	SK_GPU_F32,
+	SK_GPU_F16,
+	SK_GPU_BF16,
+	SK_GPU_Q8,  /* a half scale for 32 columns */
+	SK_GPU_Q8X, /* a float scale and minimum for 16 columns */
+	SK_GPU_Q4,  /* a half scale for 32 columns */
+	SK_GPU_Q4M, /* a half scale and minimum for 32 columns */
+	SK_N_GPU_FORMATS,
+};
+
+struct sk_gpu_matrix {
+	enum sk_gpu_format format;
+	uint32_t n_rows, n_cols; /* n_cols: a multiple of SK_GPU_COLS */
+	const void *codes, *scales;
+	const float *bias; /* (n_rows), or NULL */
+};
+
+/* out (n, m->n_rows) = in m^T + bias, or out += that; n <= SK_GPU_MATVEC_ROWS */
+cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
+			  uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t n,
+			  bool add);
+/* out (n_rows, n_cols) in the format that a library multiplies: F32, F16 or BF16 */
+cudaError_t sk_gpu_decode(cudaStream_t stream, const struct sk_gpu_matrix *m, void *out,
+			  enum sk_gpu_format to);
+cudaError_t sk_gpu_round(cudaStream_t stream, void *out, const float *in, uint32_t width,
+			 uint32_t n, enum sk_gpu_format to);
+/* out = bias in every row, or out += it */
+cudaError_t sk_gpu_bias(cudaStream_t stream, float *out, uint32_t stride, const float *bias,
+			uint32_t width, uint32_t n, bool add);
+
+/* out (n, n_cols): rows of a matrix, by the step's ids */
+cudaError_t sk_gpu_embed(cudaStream_t stream, float *out, uint32_t stride,
+			 const struct sk_gpu_matrix *m, const struct sk_gpu_row *rows,
+			 uint32_t width, uint32_t n);
+cudaError_t sk_gpu_norm(cudaStream_t stream, float *out, uint32_t out_stride, const float *in,
+			uint32_t in_stride, const float *weight, const float *bias, uint32_t width,
+			uint32_t n, float eps, bool subtract_mean);
+/* kind: enum sk_act */
+cudaError_t sk_gpu_activate(cudaStream_t stream, float *out, uint32_t out_stride, const float *in,
+			    uint32_t in_stride, uint32_t width, uint32_t n, int kind);
+cudaError_t sk_gpu_gather(cudaStream_t stream, float *out, uint32_t out_stride, const float *in,
+			  uint32_t in_stride, const uint32_t *rows, uint32_t width, uint32_t n);
+cudaError_t sk_gpu_score(cudaStream_t stream, float *out, uint32_t out_stride, const float *logits,
+			 uint32_t stride, const uint32_t *ids, uint32_t n_vocab, uint32_t n);
+
+/* The KV pages and what attention must know of them. A page holds, for each layer and key head, keys as
+ * (padded_dim / 16 bytes, SK_GPU_PAGE_TOKENS) words of 16 bytes, then values as (SK_GPU_PAGE_TOKENS,
+ * padded_dim). */
+struct sk_gpu_cache {
+	char *pages;
+	uint64_t page_bytes, layer_bytes, head_bytes;
+	uint32_t n_heads, n_kv_heads, head_dim, padded_dim, n_rot;
+	bool halves;           /* else floats */
+	const uint64_t *steps; /* (n_rot / 2) turns a position, in units of 2^-64 */
+};
+
+cudaError_t sk_gpu_append(cudaStream_t stream, const struct sk_gpu_cache *cache, float *q,
+			  uint32_t q_stride, const float *qkv, uint32_t qkv_stride,
+			  const struct sk_gpu_row *rows, const uint32_t *table, uint32_t layer,
+			  uint32_t n);
+
+#define SK_GPU_ATTEND_HEADS  4 /* queries of one key head that a block takes at once, at most */
+#define SK_GPU_SEGMENT_PAGES 4 /* a warp each; parts of so many pages are joined in order */
+
+/* n_segments > 1: as many blocks a row and head, whose parts go through `parts` (n, n_kv_heads, chunks of
+ * heads, n_segments, heads of a chunk, padded_dim + 2) and `counters`, zero before and after. 1: one block
+ * does all of a row's segments. The results are the same. */
+cudaError_t sk_gpu_attend(cudaStream_t stream, const struct sk_gpu_cache *cache, float *out,
+			  uint32_t out_stride, const float *q, uint32_t q_stride,
+			  const struct sk_gpu_row *rows, const uint32_t *table, uint32_t layer,
+			  uint32_t n, uint32_t n_segments, float *parts, uint32_t *counters);
+
+#ifdef __cplusplus
+}
+#endif

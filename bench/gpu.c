@@ -4,11 +4,11 @@
  *
  *     bench_gpu MODEL [--weights auto|f32|bf16|q8|q4] [--quick]
  */
+#include "gpu/gpu.h"
 #include "base/clock.h"
 #include "bench/gpu_probe.h"
 #include "engine/forward.h"
 #include "engine/session.h"
-#include "gpu/gpu.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -35,6 +35,8 @@ struct bench {
 	uint32_t wanted[MAX_ROWS];
 };
 
+#define COPIES 4 /* times all layers, of an operation that is timed alone */
+
 static void fail(const char *what, int error)
 {
 	fprintf(stderr, "bench_gpu: %s: %s\n", what, strerror(-error));
@@ -44,6 +46,14 @@ static void fail(const char *what, int error)
 static int32_t some_id(const struct bench *b, uint64_t i)
 {
 	return (int32_t)(i * 2654435761u % b->forward.config.n_vocab);
+}
+
+/* Sessions may always take what is free. */
+static void top_up(struct bench *b)
+{
+	int r = sk_pool_promise(&b->pool, b->pool.n_free - b->pool.n_promised);
+	if (r < 0)
+		fail("pages", r);
 }
 
 /* A prompt of n tokens through one session, in steps of MAX_ROWS; the last one's logits. */
@@ -62,6 +72,7 @@ static void prefill(struct bench *b, struct sk_session *session, uint32_t n)
 		if (r < 0)
 			fail("a prompt", r);
 		sk_session_trim(session);
+		top_up(b);
 	}
 	sk_forward_logits(&b->forward, 0);
 }
@@ -71,7 +82,8 @@ static void decode(struct bench *b, uint32_t n, bool read)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		const int32_t id = some_id(b, b->sessions[i]->window.next + i);
-		int r = sk_session_advance(b->sessions[i], &id, 1, &b->rows[i], &b->views[i], &b->spans[i]);
+		int r = sk_session_advance(b->sessions[i], &id, 1, &b->rows[i], &b->views[i],
+					   &b->spans[i]);
 		if (r < 0)
 			fail("a token", r);
 		b->spans[i].row = i;
@@ -85,6 +97,7 @@ static void decode(struct bench *b, uint32_t n, bool read)
 		sk_forward_logits(&b->forward, n - 1);
 	for (uint32_t i = 0; i < n; i++)
 		sk_session_trim(b->sessions[i]);
+	top_up(b);
 }
 
 static int ascending(const void *a, const void *b)
@@ -120,7 +133,8 @@ static double floor_ms(const struct bench *b, uint32_t n_sessions)
 	const struct sk_model_config *c = &b->forward.config;
 	double weights = (double)sk_backend_weight_bytes(b->backend);
 	if (!c->tied_output)
-		weights -= (double)c->n_vocab * c->n_embd * 2; /* the embedding, where it is of 16 bits */
+		weights -= (double)c->n_vocab * c->n_embd *
+			   2; /* the embedding, where it is of 16 bits */
 	double cache = (double)n_sessions * (SINK + WINDOW) / SK_PAGE_TOKENS *
 		       (double)sk_backend_page_bytes(b->backend);
 	return (weights + cache) / b->bandwidth * 1e3;
@@ -132,11 +146,13 @@ static void decode_all(struct bench *b, bool quick)
 	for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
 		for (int read = 0; read < 2; read++) {
 			struct times t = time_decode(b, counts[i], quick ? 30 : 100, read);
-			printf("{\"what\": \"decode\", \"sessions\": %u, \"logits_read\": %s, \"least_ms\": %.4f, "
+			printf("{\"what\": \"decode\", \"sessions\": %u, \"logits_read\": %s, "
+			       "\"least_ms\": %.4f, "
 			       "\"median_ms\": %.4f, \"floor_ms\": %.4f, \"of_floor\": %.3f, "
 			       "\"tokens_per_s\": %.1f}\n",
-			       counts[i], read ? "true" : "false", t.least, t.median, floor_ms(b, counts[i]),
-			       floor_ms(b, counts[i]) / t.median, counts[i] / t.median * 1e3);
+			       counts[i], read ? "true" : "false", t.least, t.median,
+			       floor_ms(b, counts[i]), floor_ms(b, counts[i]) / t.median,
+			       counts[i] / t.median * 1e3);
 			fflush(stdout);
 		}
 }
@@ -153,12 +169,134 @@ static void prompts(struct bench *b)
 			ms[k] = (double)(sk_clock_ns() - begun) * 1e-6;
 		}
 		qsort(ms, 5, sizeof *ms, ascending);
-		printf("{\"what\": \"prefill\", \"tokens\": %u, \"least_ms\": %.3f, \"median_ms\": %.3f, "
+		printf("{\"what\": \"prefill\", \"tokens\": %u, \"least_ms\": %.3f, \"median_ms\": "
+		       "%.3f, "
 		       "\"tokens_per_s\": %.0f}\n",
 		       lengths[i], ms[0], ms[2], lengths[i] / ms[2] * 1e3);
 		fflush(stdout);
 	}
 	prefill(b, b->sessions[0], SINK + WINDOW + 32);
+}
+
+/* Operations alone, many in one step: microseconds each, and what they read of the floor. */
+static void operations(struct bench *b, uint32_t n_rows)
+{
+	struct sk_forward *f = &b->forward;
+	const struct sk_model_config *c = &f->config;
+	const double page =
+		(double)sk_backend_page_bytes(b->backend) / c->n_layers / SK_PAGE_TOKENS;
+	static const char *const names[] = {"qkv",   "attention output", "up",     "down",
+					    "norm",  "append",           "attend", "activate",
+					    "logits"};
+	for (int op = 0; op < 9; op++) {
+		double best = 0, bytes = 0;
+		for (int round = 0; round < 5; round++) {
+			for (uint32_t i = 0; i < n_rows; i++) {
+				const int32_t id = some_id(b, i);
+				int r = sk_session_advance(b->sessions[i], &id, 1, &b->rows[i],
+							   &b->views[i], &b->spans[i]);
+				if (r < 0)
+					fail("a token", r);
+				b->spans[i].row = i;
+				b->wanted[i] = i;
+			}
+			struct sk_batch batch = {n_rows, n_rows, b->rows, b->spans};
+			double us
+				[2]; /* once, and COPIES times more: the difference has no launch in it */
+			for (int times = 0; times < 2; times++) {
+				uint64_t begun = 0;
+				for (int warm = 0; warm < 2; warm++) {
+					int r = sk_backend_begin_step(b->backend, &batch);
+					if (r < 0)
+						fail("a step", r);
+					begun = sk_clock_ns();
+					for (int copy = 0; copy < (times ? COPIES + 1 : 1); copy++)
+						for (uint32_t l = 0; l < c->n_layers; l++) {
+							const struct sk_layer_weights *w =
+								&f->weights.layers[l];
+							switch (op) {
+							case 0:
+								sk_backend_matmul(b->backend,
+										  f->qkv, f->h,
+										  w->qkv);
+								break;
+							case 1:
+								sk_backend_matmul_add(b->backend,
+										      f->x, f->att,
+										      w->attn_out);
+								break;
+							case 2:
+								sk_backend_matmul(b->backend, f->up,
+										  f->h, w->ffn_up);
+								break;
+							case 3:
+								sk_backend_matmul_add(b->backend,
+										      f->x, f->act,
+										      w->ffn_down);
+								break;
+							case 4:
+								sk_backend_norm(b->backend, f->h,
+										f->x, w->attn_norm,
+										1e-5f, true);
+								break;
+							case 5:
+								sk_backend_append(b->backend, f->q,
+										  f->qkv, l);
+								break;
+							case 6:
+								sk_backend_attend(b->backend,
+										  f->att, f->q, l);
+								break;
+							case 7:
+								sk_backend_activate(b->backend,
+										    f->act, f->up,
+										    SK_ACT_GELU);
+								break;
+							default:
+								sk_backend_matmul(
+									b->backend, f->logits, f->h,
+									f->weights.output);
+							}
+						}
+					r = sk_backend_end_step(b->backend);
+					if (r < 0)
+						fail("a step", r);
+				}
+				us[times] = (double)(sk_clock_ns() - begun) * 1e-3;
+			}
+			const double one = (us[1] - us[0]) / COPIES / c->n_layers;
+			if (round == 0 || one < best)
+				best = one;
+			for (uint32_t i = 0; i < n_rows; i++)
+				sk_session_trim(b->sessions[i]);
+			top_up(b);
+		}
+		const double width = c->n_embd, q = (double)c->n_heads * c->head_dim;
+		switch (op) {
+		case 0:
+			bytes = width * 3 * q * 2;
+			break;
+		case 1:
+			bytes = width * q * 2;
+			break;
+		case 2:
+		case 3:
+			bytes = width * c->n_ff * 2;
+			break;
+		case 6:
+			bytes = n_rows * page * (SINK + WINDOW);
+			break;
+		case 8:
+			bytes = width * c->n_vocab * 2;
+			break;
+		default:
+			break;
+		}
+		printf("{\"what\": \"operation\", \"rows\": %u, \"operation\": \"%s\", \"us\": "
+		       "%.2f, \"of_bandwidth\": %.3f}\n",
+		       n_rows, names[op], best, bytes / b->bandwidth * 1e6 / best);
+		fflush(stdout);
+	}
 }
 
 /* Where the time goes: every operation waited for. */
@@ -171,7 +309,8 @@ static void profile(struct bench *b, uint32_t n_sessions)
 	sk_backend_set_profile(b->backend, NULL);
 	for (int op = 0; op < SK_N_OPS; op++)
 		if (p.ns[op])
-			printf("{\"what\": \"profile\", \"sessions\": %u, \"operation\": \"%s\", \"ms\": %.4f}\n",
+			printf("{\"what\": \"profile\", \"sessions\": %u, \"operation\": \"%s\", "
+			       "\"ms\": %.4f}\n",
 			       n_sessions, sk_op_name(op), (double)p.ns[op] * 1e-6 / 5);
 	fflush(stdout);
 }
@@ -182,8 +321,9 @@ static void far(struct bench *b)
 	b->sessions[0]->origin += FAR; /* keys are where they were: time alone is measured */
 	struct times there = time_decode(b, 1, 100, false);
 	b->sessions[0]->origin -= FAR;
-	printf("{\"what\": \"far\", \"position\": %d, \"near_ms\": %.4f, \"far_ms\": %.4f, \"ratio\": %.4f}\n", FAR,
-	       near.median, there.median, there.median / near.median);
+	printf("{\"what\": \"far\", \"position\": %d, \"near_ms\": %.4f, \"far_ms\": %.4f, "
+	       "\"ratio\": %.4f}\n",
+	       FAR, near.median, there.median, there.median / near.median);
 }
 
 int main(int argc, char **argv)
@@ -214,17 +354,19 @@ int main(int argc, char **argv)
 		return 66;
 	}
 	struct sk_backend_options options = {0};
-	struct sk_backend_shape shape = sk_forward_shape(sk_model_config(b.model), SK_KV_F16, MAX_ROWS);
+	struct sk_backend_shape shape =
+		sk_forward_shape(sk_model_config(b.model), SK_KV_F16, MAX_ROWS);
 	int r = sk_backend_open(&sk_gpu_backend, &options, &shape, &b.backend, &diag);
 	if (r < 0) {
 		fprintf(stderr, "bench_gpu: %s\n", diag.text);
 		return r == -ENODEV ? 77 : 1;
 	}
 	b.bandwidth = bench_gpu_bandwidth();
-	printf("{\"what\": \"device\", \"name\": \"%s\", \"bandwidth_gb_s\": %.1f}\n", sk_backend_name(b.backend),
-	       b.bandwidth * 1e-9);
+	printf("{\"what\": \"device\", \"name\": \"%s\", \"bandwidth_gb_s\": %.1f}\n",
+	       sk_backend_name(b.backend), b.bandwidth * 1e-9);
 	uint64_t begun = sk_clock_ns();
-	r = sk_forward_init(&b.forward, b.backend, b.model, weights, MAX_SESSIONS, NULL, NULL, &diag);
+	r = sk_forward_init(&b.forward, b.backend, b.model, weights, MAX_SESSIONS, NULL, NULL,
+			    &diag);
 	if (r < 0) {
 		fprintf(stderr, "bench_gpu: %s\n", diag.text);
 		return 1;
@@ -234,7 +376,8 @@ int main(int argc, char **argv)
 	       (double)sk_backend_weight_bytes(b.backend) * 1e-9,
 	       (double)sk_backend_scratch_bytes(b.backend) * 1e-9);
 	fflush(stdout);
-	if ((r = sk_pool_init(&b.pool, b.backend, PAGES)) < 0 || (r = sk_pool_promise(&b.pool, PAGES)) < 0)
+	if ((r = sk_pool_init(&b.pool, b.backend, PAGES)) < 0 ||
+	    (r = sk_pool_promise(&b.pool, PAGES)) < 0)
 		fail("the pool of pages", r);
 	struct sk_policy policy = {SK_MODE_STREAMING, SINK, WINDOW, 0};
 	for (uint32_t i = 0; i < MAX_SESSIONS; i++) {
@@ -246,6 +389,9 @@ int main(int argc, char **argv)
 	decode_all(&b, quick);
 	prompts(&b);
 	far(&b);
+	static const uint32_t rows[] = {1, 8, 16, 64, 256};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		operations(&b, rows[i]);
 	profile(&b, 1);
 	profile(&b, 64);
 	for (uint32_t i = 0; i < MAX_SESSIONS; i++)

@@ -5,4 +5,5 @@
 #ifdef __cplusplus
 extern "C"
 #endif
-double bench_gpu_bandwidth(void);
+	double
+	bench_gpu_bandwidth(void);

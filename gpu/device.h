@@ -24,10 +24,12 @@ struct sk_gpu_block {
 struct sk_buffer {
 	struct sk_list node; /* in sk_gpu.buffers */
 	struct sk_gpu_block block;
-	uint32_t n_rows, width, stride; /* stride: width rounded up to SK_GPU_COLS, zero beyond width */
-	float *host;                    /* (n_rows, stride) pinned, once somebody reads */
-	uint64_t host_step;             /* the step that it was copied after */
-	uint32_t n_written;             /* rows, in the last step that wrote it */
+	uint32_t n_rows, width,
+		stride;     /* stride: width rounded up to SK_GPU_COLS, zero beyond width */
+	float *host;        /* (n_rows, stride) pinned, once somebody reads */
+	uint64_t host_step; /* the step that it was copied after */
+	uint32_t n_host;    /* rows copied */
+	uint32_t n_written; /* rows, in the last step that wrote it */
 };
 
 struct sk_linear {
@@ -38,7 +40,7 @@ struct sk_linear {
 };
 
 struct sk_norm {
-	struct sk_list node; /* in sk_gpu.norms */
+	struct sk_list node;              /* in sk_gpu.norms */
 	struct sk_gpu_block weight, bias; /* bias: or empty */
 	uint32_t width;
 };
@@ -81,13 +83,15 @@ struct sk_gpu {
 	int device;
 	uint32_t n_processors;
 	bool exact;
+	uint32_t few_rows;           /* up to which our own kernel is faster than the library */
 	cudaStream_t stream, copies; /* of steps; of pages that come and go */
 	cublasHandle_t cublas;
 	struct sk_gpu_block workspace; /* the library's */
 
 	struct sk_list buffers, linears, norms;
 	uint64_t weight_bytes;
-	struct sk_gpu_block decoded; /* weights as the library multiplies them, where they are not */
+	struct sk_gpu_block
+		decoded; /* weights as the library multiplies them, where they are not */
 	struct sk_gpu_block rounded; /* activations for it */
 
 	struct sk_gpu_cache cache;
@@ -98,11 +102,11 @@ struct sk_gpu {
 	/* The step. What kernels must know of it lies in one piece, here and on the device: rows, then the table
 	 * of pages; before both, lists of rows and ids. */
 	struct sk_gpu_block told;
-	char *telling; /* pinned */
+	char *telling;                /* pinned */
 	size_t told_rows, told_table; /* in bytes, after the list */
 	size_t n_list, n_table, max_list, max_table;
 	const struct sk_batch *batch;
-	uint32_t n_rows; /* at work now */
+	uint32_t n_rows;     /* at work now */
 	uint32_t n_segments; /* blocks that share a row's attention */
 	struct sk_gpu_note *notes;
 	uint32_t n_notes, n_run, max_notes;
@@ -134,7 +138,8 @@ bool sk_gpu_check(struct sk_gpu *gpu, cudaError_t error, const char *what);
 int sk_gpu_errno(cudaError_t error); /* -ENOMEM or -EIO */
 
 /* memory.c */
-int sk_gpu_block_init(struct sk_gpu *gpu, struct sk_gpu_block *block, size_t size_bytes); /* zeroed */
+int sk_gpu_block_init(struct sk_gpu *gpu, struct sk_gpu_block *block,
+		      size_t size_bytes); /* zeroed */
 void sk_gpu_block_finish(struct sk_gpu_block *block);
 int sk_gpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
 		 struct sk_buffer **ret_buffer);
@@ -164,19 +169,20 @@ void sk_gpu_pages_finish(struct sk_gpu *gpu);
 int sk_gpu_step_init(struct sk_gpu *gpu);
 void sk_gpu_step_finish(struct sk_gpu *gpu);
 int sk_gpu_begin_step(struct sk_backend *backend, const struct sk_batch *batch);
-void sk_gpu_embed_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table);
+void sk_gpu_embed_op(struct sk_backend *backend, struct sk_buffer *out,
+		     const struct sk_linear *table);
 void sk_gpu_norm_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
 		    const struct sk_norm *norm, float eps, bool subtract_mean);
 void sk_gpu_matmul_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
 		      const struct sk_linear *linear);
-void sk_gpu_matmul_add_op(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
-			  const struct sk_linear *linear);
+void sk_gpu_matmul_add_op(struct sk_backend *backend, struct sk_buffer *x,
+			  const struct sk_buffer *in, const struct sk_linear *linear);
 void sk_gpu_append_op(struct sk_backend *backend, struct sk_buffer *q, const struct sk_buffer *qkv,
 		      uint32_t layer);
 void sk_gpu_attend_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
 		      uint32_t layer);
-void sk_gpu_activate_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
-			enum sk_act act);
+void sk_gpu_activate_op(struct sk_backend *backend, struct sk_buffer *out,
+			const struct sk_buffer *in, enum sk_act act);
 void sk_gpu_gather_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
 		      const uint32_t *rows, uint32_t n_rows);
 void sk_gpu_score_op(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,

@@ -106,10 +106,11 @@ static int upload_steps(struct sk_gpu *gpu)
 	const uint32_t half = gpu->base.shape.n_rot / 2;
 	uint64_t steps[MAX_HEAD_DIM / 2];
 	for (uint32_t i = 0; i < half; i++)
-		steps[i] = (uint64_t)roundl(ldexpl(
-			powl((long double)gpu->base.shape.rope_base, -2.0L * i / gpu->base.shape.n_rot) /
-				(2 * 3.14159265358979323846264338327950288L),
-			64));
+		steps[i] = (uint64_t)roundl(
+			ldexpl(powl((long double)gpu->base.shape.rope_base,
+				    -2.0L * i / gpu->base.shape.n_rot) /
+				       (2 * 3.14159265358979323846264338327950288L),
+			       64));
 	int r = sk_gpu_block_init(gpu, &gpu->steps, half * sizeof *steps);
 	if (r == 0 && half)
 		r = sk_gpu_errno(cudaMemcpy(gpu->steps.data, steps, half * sizeof *steps,
@@ -156,13 +157,16 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 	if (error != cudaSuccess || n_devices == 0) {
 		cudaGetLastError();
 		return sk_diag_fail(diag, ENODEV, "backend cuda: no device: %s; use --backend cpu",
-				    error == cudaSuccess ? "none is there" : cudaGetErrorString(error));
+				    error == cudaSuccess ? "none is there"
+							 : cudaGetErrorString(error));
 	}
 	if (options->device >= (uint32_t)n_devices)
-		return sk_diag_fail(diag, ENODEV, "backend cuda: there is no device %u; devices are 0 to %d",
+		return sk_diag_fail(diag, ENODEV,
+				    "backend cuda: there is no device %u; devices are 0 to %d",
 				    options->device, n_devices - 1);
 	if (shape->head_dim > MAX_HEAD_DIM)
-		return sk_diag_fail(diag, ENOTSUP, "backend cuda: heads of %u dimensions; at most %d are known",
+		return sk_diag_fail(diag, ENOTSUP,
+				    "backend cuda: heads of %u dimensions; at most %d are known",
 				    shape->head_dim, MAX_HEAD_DIM);
 	struct sk_gpu *gpu = calloc(1, sizeof *gpu);
 	if (!gpu)
@@ -170,6 +174,10 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 	gpu->base = (struct sk_backend){.ops = &sk_gpu_ops, .shape = *shape};
 	gpu->device = (int)options->device;
 	gpu->exact = options->exact;
+	const char *few_rows = getenv("STREAMKV_FEW_ROWS"); /* to compare, as the next */
+	gpu->few_rows = few_rows ? (uint32_t)atoi(few_rows) : SK_GPU_FEW_ROWS;
+	if (gpu->few_rows > SK_GPU_FEW_ROWS || gpu->few_rows < SK_GPU_MATVEC_ROWS)
+		gpu->few_rows = SK_GPU_FEW_ROWS;
 	gpu->without_graphs = getenv("STREAMKV_NO_GRAPHS") != NULL;
 	sk_list_init(&gpu->buffers);
 	sk_list_init(&gpu->linears);
@@ -178,9 +186,10 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 	int r = gpu_init(gpu);
 	if (r < 0) {
 		gpu_close(&gpu->base);
-		return sk_diag_fail(diag, -r, "backend cuda: device %u cannot be used with %u rows a step: %s",
-				    options->device, shape->max_rows,
-				    r == -ENOMEM ? "not enough memory" : "the driver failed");
+		return sk_diag_fail(
+			diag, -r, "backend cuda: device %u cannot be used with %u rows a step: %s",
+			options->device, shape->max_rows,
+			r == -ENOMEM ? "not enough memory" : "the driver failed");
 	}
 	*ret_backend = &gpu->base;
 	return 0;

@@ -68,7 +68,8 @@ int sk_gpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
 	buffer->n_rows = n_rows;
 	buffer->width = width;
 	buffer->stride = sk_gpu_padded(width);
-	int r = sk_gpu_block_init(gpu, &buffer->block, (size_t)n_rows * buffer->stride * sizeof(float));
+	int r = sk_gpu_block_init(gpu, &buffer->block,
+				  (size_t)n_rows * buffer->stride * sizeof(float));
 	if (r < 0) {
 		free(buffer);
 		return r;
@@ -113,10 +114,12 @@ static int reserve_scratch(struct sk_gpu *gpu, const struct sk_gpu_matrix *matri
 {
 	const bool wide = gpu->exact || matrix->format == SK_GPU_F32;
 	const size_t element = wide ? 4 : 2;
-	const bool as_it_is = matrix->format == SK_GPU_F32 ||
-			      (!wide && (matrix->format == SK_GPU_F16 || matrix->format == SK_GPU_BF16));
+	const bool as_it_is =
+		matrix->format == SK_GPU_F32 ||
+		(!wide && (matrix->format == SK_GPU_F16 || matrix->format == SK_GPU_BF16));
 	const size_t decoded = as_it_is ? 0 : (size_t)matrix->n_rows * matrix->n_cols * element;
-	const size_t rounded = wide ? 0 : (size_t)gpu->base.shape.max_rows * matrix->n_cols * element;
+	const size_t rounded =
+		wide ? 0 : (size_t)gpu->base.shape.max_rows * matrix->n_cols * element;
 	struct {
 		struct sk_gpu_block *block;
 		size_t bytes;
@@ -155,7 +158,8 @@ int sk_gpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matri
 		return r;
 	}
 	linear->matrix.bias = linear->bias.data;
-	gpu->weight_bytes += linear->codes.size_bytes + linear->scales.size_bytes + linear->bias.size_bytes;
+	gpu->weight_bytes +=
+		linear->codes.size_bytes + linear->scales.size_bytes + linear->bias.size_bytes;
 	sk_list_append(&gpu->linears, &linear->node);
 	*ret_linear = linear;
 	return 0;
@@ -188,8 +192,9 @@ int sk_gpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
 uint64_t sk_gpu_scratch_bytes(const struct sk_backend *backend)
 {
 	const struct sk_gpu *gpu = sk_gpu_from(backend);
-	uint64_t bytes = gpu->workspace.size_bytes + gpu->decoded.size_bytes + gpu->rounded.size_bytes +
-			 gpu->told.size_bytes + gpu->parts.size_bytes + gpu->counters.size_bytes;
+	uint64_t bytes = gpu->workspace.size_bytes + gpu->decoded.size_bytes +
+			 gpu->rounded.size_bytes + gpu->told.size_bytes + gpu->parts.size_bytes +
+			 gpu->counters.size_bytes;
 	sk_list_for_each (node, &gpu->buffers)
 		bytes += sk_container_of(node, struct sk_buffer, node)->block.size_bytes;
 	return bytes;

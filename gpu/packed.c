@@ -25,10 +25,10 @@ struct packer {
 static enum sk_gpu_format format_of(enum sk_packing packing)
 {
 	static const enum sk_gpu_format formats[SK_N_PACKINGS] = {
-		[SK_PACKING_F32] = SK_GPU_F32,  [SK_PACKING_F16] = SK_GPU_F16,
+		[SK_PACKING_F32] = SK_GPU_F32,   [SK_PACKING_F16] = SK_GPU_F16,
 		[SK_PACKING_BF16] = SK_GPU_BF16, [SK_PACKING_Q8] = SK_GPU_Q8,
-		[SK_PACKING_Q8M] = SK_GPU_Q8X,  [SK_PACKING_Q8H] = SK_GPU_Q8X,
-		[SK_PACKING_Q8HM] = SK_GPU_Q8X, [SK_PACKING_Q4] = SK_GPU_Q4,
+		[SK_PACKING_Q8M] = SK_GPU_Q8X,   [SK_PACKING_Q8H] = SK_GPU_Q8X,
+		[SK_PACKING_Q8HM] = SK_GPU_Q8X,  [SK_PACKING_Q4] = SK_GPU_Q4,
 		[SK_PACKING_Q4M] = SK_GPU_Q4M,
 	};
 	return formats[packing];
@@ -66,7 +66,8 @@ static void measure(struct packer *p)
 	}
 }
 
-static void put_floats(const struct packer *p, enum sk_dtype dtype, const void *data, uint8_t *codes)
+static void put_floats(const struct packer *p, enum sk_dtype dtype, const void *data,
+		       uint8_t *codes)
 {
 	const uint32_t n = p->matrix->n_cols;
 	if (sk_codes_packing(dtype) == p->packing) { /* as it is */
@@ -83,7 +84,7 @@ static void put_floats(const struct packer *p, enum sk_dtype dtype, const void *
 		halves[i] = sk_bf16_from_float(p->floats[i]);
 }
 
-/* Scale and minimum for each half of a block, as floats: u * scale + minimum. */
+/* Scale and minimum for each half of a block, as floats. */
 static void put_halves_scales(const struct packer *p, uint32_t block, float *out)
 {
 	const float scale = sk_half_to_float(p->codes.scales[block]);
@@ -95,7 +96,7 @@ static void put_halves_scales(const struct packer *p, uint32_t block, float *out
 					      ? sk_half_to_float(p->codes.minima[block])
 					      : 0;
 		out[2 * h] = s;
-		out[2 * h + 1] = minimum - (float)sk_packing_zero(p->packing) * s;
+		out[2 * h + 1] = minimum;
 	}
 }
 
@@ -143,11 +144,13 @@ static int upload(struct sk_gpu *gpu, struct packer *p, struct sk_linear *linear
 			else
 				put_floats(p, dtype, data, stage + i * p->code_bytes);
 		}
-		cudaError_t error = cudaMemcpyAsync((char *)linear->codes.data + row * p->code_bytes, stage,
-						    n * p->code_bytes, cudaMemcpyHostToDevice, gpu->stream);
+		cudaError_t error =
+			cudaMemcpyAsync((char *)linear->codes.data + row * p->code_bytes, stage,
+					n * p->code_bytes, cudaMemcpyHostToDevice, gpu->stream);
 		if (error == cudaSuccess && p->scale_bytes)
-			error = cudaMemcpyAsync((char *)linear->scales.data + row * p->scale_bytes, scales,
-						n * p->scale_bytes, cudaMemcpyHostToDevice, gpu->stream);
+			error = cudaMemcpyAsync((char *)linear->scales.data + row * p->scale_bytes,
+						scales, n * p->scale_bytes, cudaMemcpyHostToDevice,
+						gpu->stream);
 		if (error == cudaSuccess)
 			error = cudaStreamSynchronize(gpu->stream);
 		if (error != cudaSuccess)
@@ -193,6 +196,7 @@ int sk_gpu_pack(struct sk_gpu *gpu, struct sk_linear *linear, const struct sk_ma
 	linear->n_cols = matrix->n_cols;
 	linear->matrix = (struct sk_gpu_matrix){
 		.format = p.format,
+		.zero = (float)sk_packing_zero(p.packing),
 		.n_rows = matrix->n_rows,
 		.n_cols = p.padded,
 		.codes = linear->codes.data,

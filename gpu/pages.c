@@ -48,7 +48,8 @@ void sk_gpu_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint3
 		return;
 	for (uint32_t i = 0; i < n_pages; i++)
 		sk_gpu_check(gpu,
-			     cudaMemsetAsync(page_at(gpu, pages[i]), 0, gpu->cache.page_bytes, gpu->stream),
+			     cudaMemsetAsync(page_at(gpu, pages[i]), 0, gpu->cache.page_bytes,
+					     gpu->stream),
 			     "clearing a page");
 	sk_gpu_check(gpu, cudaEventRecord(gpu->pages_done, gpu->stream), "clearing pages");
 }

@@ -35,37 +35,39 @@ static cudaDataType_t type_of(enum sk_gpu_format format)
 	return format == SK_GPU_F32 ? CUDA_R_32F : format == SK_GPU_F16 ? CUDA_R_16F : CUDA_R_16BF;
 }
 
+/* What many rows are multiplied in. A half holds a code of eight bits times its scale better than a bfloat16. */
+static enum sk_gpu_format format_for(const struct sk_gpu *gpu, const struct sk_gpu_matrix *m)
+{
+	return gpu->exact || m->format == SK_GPU_F32 ? SK_GPU_F32
+	       : m->format == SK_GPU_BF16            ? SK_GPU_BF16
+						     : SK_GPU_F16;
+}
+
 /* The library's part: many rows. Row-major matrices are its transposed ones. */
-static cudaError_t multiply_many(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add)
+static cudaError_t multiply_many(struct sk_gpu *gpu, const struct sk_gpu_note *note, const void *in,
+				 bool add)
 {
 	const struct sk_linear *linear = note->weights;
 	const struct sk_gpu_matrix *m = &linear->matrix;
-	/* A half holds a code of eight bits times its scale better than a bfloat16 does. */
-	const enum sk_gpu_format format = gpu->exact || m->format == SK_GPU_F32 ? SK_GPU_F32
-					  : m->format == SK_GPU_BF16            ? SK_GPU_BF16
-										: SK_GPU_F16;
-	const void *weights = m->codes, *in = floats(note->in);
+	const enum sk_gpu_format format = format_for(gpu, m);
+	const void *weights = m->codes;
 	cudaError_t error = cudaSuccess;
 
 	if (format != m->format) {
 		weights = gpu->decoded.data;
 		error = sk_gpu_decode(gpu->stream, m, gpu->decoded.data, format);
 	}
-	if (error == cudaSuccess && format != SK_GPU_F32) {
-		in = gpu->rounded.data;
-		error = sk_gpu_round(gpu->stream, gpu->rounded.data, floats(note->in), note->in->stride,
-				     note->n_rows, format);
-	}
 	if (error == cudaSuccess && m->bias)
-		error = sk_gpu_bias(gpu->stream, floats(note->out), note->out->stride, m->bias, m->n_rows,
-				    note->n_rows, add);
+		error = sk_gpu_bias(gpu->stream, floats(note->out), note->out->stride, m->bias,
+				    m->n_rows, note->n_rows, add);
 	if (error != cudaSuccess)
 		return error;
 	const float one = 1, beta = add || m->bias ? 1 : 0;
 	cublasStatus_t status = cublasGemmEx(
-		gpu->cublas, CUBLAS_OP_T, CUBLAS_OP_N, (int)m->n_rows, (int)note->n_rows, (int)m->n_cols, &one,
-		weights, type_of(format), (int)m->n_cols, in, type_of(format), (int)note->in->stride, &beta,
-		floats(note->out), CUDA_R_32F, (int)note->out->stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+		gpu->cublas, CUBLAS_OP_T, CUBLAS_OP_N, (int)m->n_rows, (int)note->n_rows,
+		(int)m->n_cols, &one, weights, type_of(format), (int)m->n_cols, in, type_of(format),
+		(int)note->in->stride, &beta, floats(note->out), CUDA_R_32F, (int)note->out->stride,
+		CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
 	return status == CUBLAS_STATUS_SUCCESS        ? cudaSuccess
 	       : status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation
 						      : cudaErrorUnknown;
@@ -73,11 +75,26 @@ static cudaError_t multiply_many(struct sk_gpu *gpu, const struct sk_gpu_note *n
 
 static cudaError_t multiply(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add)
 {
-	const struct sk_linear *linear = note->weights;
-	if (note->n_rows > SK_GPU_MATVEC_ROWS)
-		return multiply_many(gpu, note, add);
-	return sk_gpu_matvec(gpu->stream, &linear->matrix, floats(note->out), note->out->stride,
-			     floats(note->in), note->in->stride, note->n_rows, add);
+	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
+	const bool halves = m->format == SK_GPU_F16 || m->format == SK_GPU_BF16;
+	struct sk_buffer *out = note->out;
+	const void *in = floats(note->in);
+	const uint32_t n = note->n_rows;
+
+	if (n <= SK_GPU_MATVEC_ROWS && (gpu->exact || !halves))
+		return sk_gpu_matvec(gpu->stream, m, floats(out), out->stride, in, note->in->stride,
+				     n, add);
+	if (n > SK_GPU_MATVEC_ROWS && format_for(gpu, m) != SK_GPU_F32) {
+		cudaError_t error = sk_gpu_round(gpu->stream, gpu->rounded.data, in,
+						 note->in->stride, n, format_for(gpu, m));
+		if (error != cudaSuccess)
+			return error;
+		in = gpu->rounded.data;
+	}
+	if (n <= gpu->few_rows && halves && !gpu->exact)
+		return sk_gpu_few(gpu->stream, m, floats(out), out->stride, in, note->in->stride, n,
+				  add);
+	return multiply_many(gpu, note, in, add);
 }
 
 /* --- One by one ------------------------------------------------------------------------------------ */
@@ -93,8 +110,8 @@ static cudaError_t launch(struct sk_gpu *gpu, const struct sk_gpu_note *note)
 	switch (note->op) {
 	case SK_GPU_EMBED:
 		table = note->weights;
-		return sk_gpu_embed(gpu->stream, floats(out), out->stride, &table->matrix, device_rows(gpu),
-				    table->n_cols, n);
+		return sk_gpu_embed(gpu->stream, floats(out), out->stride, &table->matrix,
+				    device_rows(gpu), table->n_cols, n);
 	case SK_GPU_NORM:
 		norm = note->weights;
 		return sk_gpu_norm(gpu->stream, floats(out), out->stride, floats(in), in->stride,
@@ -104,21 +121,23 @@ static cudaError_t launch(struct sk_gpu *gpu, const struct sk_gpu_note *note)
 	case SK_GPU_MATMUL_ADD:
 		return multiply(gpu, note, note->op == SK_GPU_MATMUL_ADD);
 	case SK_GPU_APPEND:
-		return sk_gpu_append(gpu->stream, &gpu->cache, floats(out), out->stride, floats(in), in->stride,
-				     device_rows(gpu), device_table(gpu), note->number, n);
+		return sk_gpu_append(gpu->stream, &gpu->cache, floats(out), out->stride, floats(in),
+				     in->stride, device_rows(gpu), device_table(gpu), note->number,
+				     n);
 	case SK_GPU_ATTEND:
-		return sk_gpu_attend(gpu->stream, &gpu->cache, floats(out), out->stride, floats(in), in->stride,
-				     device_rows(gpu), device_table(gpu), note->number, n, gpu->n_segments,
-				     gpu->parts.data, gpu->counters.data);
+		return sk_gpu_attend(gpu->stream, &gpu->cache, floats(out), out->stride, floats(in),
+				     in->stride, device_rows(gpu), device_table(gpu), note->number,
+				     n, gpu->n_segments, gpu->parts.data, gpu->counters.data);
 	case SK_GPU_ACTIVATE:
-		return sk_gpu_activate(gpu->stream, floats(out), out->stride, floats(in), in->stride, out->width,
-				       n, (int)note->number);
+		return sk_gpu_activate(gpu->stream, floats(out), out->stride, floats(in),
+				       in->stride, out->width, n, (int)note->number);
 	case SK_GPU_GATHER:
 		return sk_gpu_gather(gpu->stream, floats(out), out->stride, floats(in), in->stride,
 				     device_list(gpu) + note->number, out->width, n);
 	case SK_GPU_SCORE:
-		return sk_gpu_score(gpu->stream, floats(out) + (size_t)note->at * out->stride, out->stride,
-				    floats(in), in->stride, device_list(gpu) + note->number, in->width, n);
+		return sk_gpu_score(gpu->stream, floats(out) + (size_t)note->at * out->stride,
+				    out->stride, floats(in), in->stride,
+				    device_list(gpu) + note->number, in->width, n);
 	}
 	return cudaErrorInvalidValue;
 }
@@ -241,8 +260,10 @@ static cudaError_t launch_graph(struct sk_gpu *gpu)
 /* Launches what was noted since, and waits. */
 static void flush(struct sk_gpu *gpu)
 {
-	if (gpu->error == 0 && gpu->n_run < gpu->n_notes && sk_gpu_check(gpu, tell(gpu), "telling of a step"))
-		sk_gpu_check(gpu, is_for_graphs(gpu) ? launch_graph(gpu) : launch_all(gpu), "a step");
+	if (gpu->error == 0 && gpu->n_run < gpu->n_notes &&
+	    sk_gpu_check(gpu, tell(gpu), "telling of a step"))
+		sk_gpu_check(gpu, is_for_graphs(gpu) ? launch_graph(gpu) : launch_all(gpu),
+			     "a step");
 	sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "a step");
 }
 
@@ -269,17 +290,23 @@ int sk_gpu_end_step(struct sk_backend *backend)
 const float *sk_gpu_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row)
 {
 	struct sk_gpu *gpu = sk_gpu_from(backend);
-	struct sk_buffer *b = (struct sk_buffer *)buffer;
+	struct sk_buffer *b =
+		(struct sk_buffer *)buffer; /* its copy is no part of what the caller sees */
 	const size_t row_bytes = (size_t)b->stride * sizeof(float);
-	if (!b->host && !sk_gpu_check(gpu, cudaMallocHost((void **)&b->host, b->n_rows * row_bytes), "reading"))
+	if (!b->host &&
+	    !sk_gpu_check(gpu, cudaMallocHost((void **)&b->host, b->n_rows * row_bytes), "reading"))
 		return NULL;
-	if (b->host_step != gpu->step) {
+	if (b->host_step != gpu->step)
+		b->n_host = 0;
+	if (row >= b->n_host) { /* all that the step wrote at once */
+		const uint32_t n = row < b->n_written ? b->n_written : row + 1;
 		sk_gpu_check(gpu,
-			     cudaMemcpyAsync(b->host, b->block.data, b->n_written * row_bytes,
+			     cudaMemcpyAsync(b->host, b->block.data, n * row_bytes,
 					     cudaMemcpyDeviceToHost, gpu->stream),
 			     "reading");
 		sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "reading");
 		b->host_step = gpu->step;
+		b->n_host = n;
 	}
 	return b->host + (size_t)row * b->stride;
 }

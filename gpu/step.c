@@ -37,8 +37,8 @@ static int reserve_told(struct sk_gpu *gpu, size_t n_list, size_t n_table)
 	gpu->max_list = n_list > 2 * old.max_list ? n_list : 2 * old.max_list;
 	gpu->max_table = n_table > 2 * old.max_table ? n_table : 2 * old.max_table;
 	gpu->told_rows = whole_lines(gpu->max_list * sizeof(uint32_t));
-	gpu->told_table = gpu->told_rows +
-			  whole_lines(gpu->base.shape.max_rows * sizeof(struct sk_gpu_row));
+	gpu->told_table =
+		gpu->told_rows + whole_lines(gpu->base.shape.max_rows * sizeof(struct sk_gpu_row));
 	const size_t bytes = gpu->told_table + gpu->max_table * sizeof(uint32_t);
 
 	void *telling = NULL;
@@ -67,7 +67,8 @@ static int reserve_told(struct sk_gpu *gpu, size_t n_list, size_t n_table)
 static uint32_t blocks_a_row(const struct sk_gpu *gpu)
 {
 	const uint32_t shared = gpu->base.shape.n_heads / gpu->base.shape.n_kv_heads;
-	return gpu->base.shape.n_kv_heads * ((shared + SK_GPU_ATTEND_HEADS - 1) / SK_GPU_ATTEND_HEADS);
+	return gpu->base.shape.n_kv_heads *
+	       ((shared + SK_GPU_ATTEND_HEADS - 1) / SK_GPU_ATTEND_HEADS);
 }
 
 int sk_gpu_step_init(struct sk_gpu *gpu)
@@ -111,7 +112,8 @@ static int tell_span(struct sk_gpu *gpu, const struct sk_batch *batch, const str
 
 	const uint32_t sinks = (uint32_t)gpu->n_table, window = sinks + n_sinks;
 	memcpy(told_table(gpu) + sinks, span->sink_pages, n_sinks * sizeof(uint32_t));
-	memcpy(told_table(gpu) + window, span->pages + (page0 - span->page0), n_window * sizeof(uint32_t));
+	memcpy(told_table(gpu) + window, span->pages + (page0 - span->page0),
+	       n_window * sizeof(uint32_t));
 	gpu->n_table += n_sinks + n_window;
 
 	for (uint32_t i = 0; i < span->n_rows; i++) {
@@ -130,8 +132,9 @@ static int tell_span(struct sk_gpu *gpu, const struct sk_batch *batch, const str
 			.n_sink = row->n_sink,
 			.id = row->id,
 		};
-		const uint32_t segments = (told->n_sink_pages + told->n_pages + SK_GPU_SEGMENT_PAGES - 1) /
-					  SK_GPU_SEGMENT_PAGES;
+		const uint32_t segments =
+			(told->n_sink_pages + told->n_pages + SK_GPU_SEGMENT_PAGES - 1) /
+			SK_GPU_SEGMENT_PAGES;
 		gpu->n_segments = segments > gpu->n_segments ? segments : gpu->n_segments;
 	}
 	return 0;
@@ -234,7 +237,8 @@ static bool list(struct sk_gpu *gpu, const void *numbers, uint32_t n, uint32_t *
 	return true;
 }
 
-void sk_gpu_embed_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_linear *table)
+void sk_gpu_embed_op(struct sk_backend *backend, struct sk_buffer *out,
+		     const struct sk_linear *table)
 {
 	struct sk_gpu *gpu = sk_gpu_from(backend);
 	if (!gpu)
@@ -242,8 +246,10 @@ void sk_gpu_embed_op(struct sk_backend *backend, struct sk_buffer *out, const st
 	if (out->width != table->n_cols)
 		fault(gpu, -EINVAL);
 	else
-		note(gpu, (struct sk_gpu_note){
-				  .op = SK_GPU_EMBED, .out = out, .weights = table, .n_rows = gpu->n_rows});
+		note(gpu, (struct sk_gpu_note){.op = SK_GPU_EMBED,
+					       .out = out,
+					       .weights = table,
+					       .n_rows = gpu->n_rows});
 }
 
 void sk_gpu_norm_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
@@ -273,8 +279,11 @@ static void multiply(struct sk_backend *backend, enum sk_gpu_op op, struct sk_bu
 	if (in->width != linear->n_cols || out->width != linear->matrix.n_rows)
 		fault(gpu, -EINVAL);
 	else
-		note(gpu, (struct sk_gpu_note){
-				  .op = op, .out = out, .in = in, .weights = linear, .n_rows = gpu->n_rows});
+		note(gpu, (struct sk_gpu_note){.op = op,
+					       .out = out,
+					       .in = in,
+					       .weights = linear,
+					       .n_rows = gpu->n_rows});
 }
 
 void sk_gpu_matmul_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
@@ -283,8 +292,8 @@ void sk_gpu_matmul_op(struct sk_backend *backend, struct sk_buffer *out, const s
 	multiply(backend, SK_GPU_MATMUL, out, in, linear);
 }
 
-void sk_gpu_matmul_add_op(struct sk_backend *backend, struct sk_buffer *x, const struct sk_buffer *in,
-			  const struct sk_linear *linear)
+void sk_gpu_matmul_add_op(struct sk_backend *backend, struct sk_buffer *x,
+			  const struct sk_buffer *in, const struct sk_linear *linear)
 {
 	multiply(backend, SK_GPU_MATMUL_ADD, x, in, linear);
 }
@@ -297,11 +306,15 @@ void sk_gpu_append_op(struct sk_backend *backend, struct sk_buffer *q, const str
 		return;
 	const struct sk_backend_shape *shape = &gpu->base.shape;
 	if (layer >= shape->n_layers || q->width != 2 * shape->n_heads * shape->head_dim ||
-	    qkv->width != (shape->n_heads + 2 * shape->n_kv_heads) * shape->head_dim || !gpu->cache.pages)
+	    qkv->width != (shape->n_heads + 2 * shape->n_kv_heads) * shape->head_dim ||
+	    !gpu->cache.pages)
 		fault(gpu, -EINVAL);
 	else
-		note(gpu, (struct sk_gpu_note){
-				  .op = SK_GPU_APPEND, .out = q, .in = qkv, .n_rows = gpu->n_rows, .number = layer});
+		note(gpu, (struct sk_gpu_note){.op = SK_GPU_APPEND,
+					       .out = q,
+					       .in = qkv,
+					       .n_rows = gpu->n_rows,
+					       .number = layer});
 }
 
 void sk_gpu_attend_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *q,
@@ -315,12 +328,15 @@ void sk_gpu_attend_op(struct sk_backend *backend, struct sk_buffer *out, const s
 	    q->width != 2 * out->width || !gpu->cache.pages)
 		fault(gpu, -EINVAL);
 	else
-		note(gpu, (struct sk_gpu_note){
-				  .op = SK_GPU_ATTEND, .out = out, .in = q, .n_rows = gpu->n_rows, .number = layer});
+		note(gpu, (struct sk_gpu_note){.op = SK_GPU_ATTEND,
+					       .out = out,
+					       .in = q,
+					       .n_rows = gpu->n_rows,
+					       .number = layer});
 }
 
-void sk_gpu_activate_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
-			enum sk_act act)
+void sk_gpu_activate_op(struct sk_backend *backend, struct sk_buffer *out,
+			const struct sk_buffer *in, enum sk_act act)
 {
 	struct sk_gpu *gpu = sk_gpu_from(backend);
 	if (!gpu)
@@ -328,8 +344,11 @@ void sk_gpu_activate_op(struct sk_backend *backend, struct sk_buffer *out, const
 	if (in->width != (act == SK_ACT_SWIGLU ? 2 : 1) * out->width)
 		fault(gpu, -EINVAL);
 	else
-		note(gpu, (struct sk_gpu_note){
-				  .op = SK_GPU_ACTIVATE, .out = out, .in = in, .n_rows = gpu->n_rows, .number = act});
+		note(gpu, (struct sk_gpu_note){.op = SK_GPU_ACTIVATE,
+					       .out = out,
+					       .in = in,
+					       .n_rows = gpu->n_rows,
+					       .number = act});
 }
 
 void sk_gpu_gather_op(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
@@ -343,8 +362,11 @@ void sk_gpu_gather_op(struct sk_backend *backend, struct sk_buffer *out, const s
 	if (out->width != x->width)
 		fault(gpu, -EINVAL);
 	else if (list(gpu, rows, n_rows, &at))
-		note(gpu, (struct sk_gpu_note){
-				  .op = SK_GPU_GATHER, .out = out, .in = x, .n_rows = n_rows, .number = at});
+		note(gpu, (struct sk_gpu_note){.op = SK_GPU_GATHER,
+					       .out = out,
+					       .in = x,
+					       .n_rows = n_rows,
+					       .number = at});
 }
 
 void sk_gpu_score_op(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,

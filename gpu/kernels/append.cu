@@ -31,6 +31,7 @@ __global__ void __launch_bounds__(BLOCK)
 	append(const sk_gpu_cache c, float *q, uint32_t q_stride, const float *qkv, uint32_t qkv_stride,
 	       const sk_gpu_row *rows, const uint32_t *table, uint32_t layer)
 {
+	sk_begin();
 	constexpr uint32_t N = 16 / sizeof(T);
 	__shared__ float sines[2][MAX_PAIRS], cosines[2][MAX_PAIRS];
 	const sk_gpu_row row = rows[blockIdx.x];

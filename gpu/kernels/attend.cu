@@ -59,7 +59,7 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, const char *head, 
 	sk_word<F> w;
 	float scores[G] = {};
 	for (uint32_t word = 0; word < n_words; word++) {
-		w.set(*(const uint4 *)(head + ((size_t)word * SK_WARP + lane) * 16), nullptr, 0);
+		w.set(*(const uint4 *)(head + ((size_t)word * SK_WARP + lane) * 16), nullptr, 0, 0);
 #pragma unroll
 		for (int g = 0; g < G; g++)
 #pragma unroll
@@ -86,7 +86,7 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, const char *head, 
 		float sum[G][N] = {};
 		if (token < tokens)
 			for (uint32_t t = from + token; t < to; t += tokens) {
-				w.set(*(const uint4 *)(values + ((size_t)t * n_words + word) * 16), nullptr, 0);
+				w.set(*(const uint4 *)(values + ((size_t)t * n_words + word) * 16), nullptr, 0, 0);
 #pragma unroll
 				for (int g = 0; g < G; g++)
 #pragma unroll
@@ -166,6 +166,7 @@ __global__ void __launch_bounds__(BLOCK)
 	attend(const sk_gpu_cache c, float *out, uint32_t out_stride, const float *q, uint32_t q_stride,
 	       const sk_gpu_row *rows, const uint32_t *table, uint32_t layer, float *parts, uint32_t *counters)
 {
+	sk_begin();
 	__shared__ bool last;
 	const room<G> r = room_of<G>((float *)cu_smem, c.padded_dim);
 	const heads h = heads_of<G>(c, blockIdx.y);

@@ -31,7 +31,7 @@ template <int F> struct sk_word;
 template <> struct sk_word<SK_GPU_F32> {
 	static constexpr int N = 4;
 	float v[N];
-	SK_MEMBER void set(uint4 w, const void *, uint32_t)
+	SK_MEMBER void set(uint4 w, const void *, uint32_t, float)
 	{
 		v[0] = __uint_as_float(w.x), v[1] = __uint_as_float(w.y);
 		v[2] = __uint_as_float(w.z), v[3] = __uint_as_float(w.w);
@@ -41,7 +41,7 @@ template <> struct sk_word<SK_GPU_F32> {
 template <> struct sk_word<SK_GPU_F16> {
 	static constexpr int N = 8;
 	float v[N];
-	SK_MEMBER void set(uint4 w, const void *, uint32_t)
+	SK_MEMBER void set(uint4 w, const void *, uint32_t, float)
 	{
 		v[0] = sk_low_half(w.x), v[1] = sk_high_half(w.x);
 		v[2] = sk_low_half(w.y), v[3] = sk_high_half(w.y);
@@ -53,7 +53,7 @@ template <> struct sk_word<SK_GPU_F16> {
 template <> struct sk_word<SK_GPU_BF16> {
 	static constexpr int N = 8;
 	float v[N];
-	SK_MEMBER void set(uint4 w, const void *, uint32_t)
+	SK_MEMBER void set(uint4 w, const void *, uint32_t, float)
 	{
 		v[0] = sk_low_bf16(w.x), v[1] = sk_high_bf16(w.x);
 		v[2] = sk_low_bf16(w.y), v[3] = sk_high_bf16(w.y);
@@ -70,7 +70,7 @@ SK_DEVICE float sk_byte(unsigned u, int i)
 template <> struct sk_word<SK_GPU_Q8> {
 	static constexpr int N = 16;
 	float v[N];
-	SK_MEMBER void set(uint4 w, const void *scales, uint32_t word)
+	SK_MEMBER void set(uint4 w, const void *scales, uint32_t word, float)
 	{
 		const float scale = __half2float(((const __half *)scales)[word / 2]);
 		const unsigned u[4] = {w.x, w.y, w.z, w.w};
@@ -83,13 +83,13 @@ template <> struct sk_word<SK_GPU_Q8> {
 template <> struct sk_word<SK_GPU_Q8X> {
 	static constexpr int N = 16;
 	float v[N];
-	SK_MEMBER void set(uint4 w, const void *scales, uint32_t word)
+	SK_MEMBER void set(uint4 w, const void *scales, uint32_t word, float zero)
 	{
 		const float2 s = ((const float2 *)scales)[word];
 		const unsigned u[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
 		for (int i = 0; i < N; i++)
-			v[i] = fmaf(sk_byte(u[i / 4], i % 4), s.x, s.y);
+			v[i] = (sk_byte(u[i / 4], i % 4) - zero) * s.x + s.y;
 	}
 };
 
@@ -101,7 +101,7 @@ SK_DEVICE float sk_nibble(unsigned u, int i)
 template <> struct sk_word<SK_GPU_Q4> {
 	static constexpr int N = 32;
 	float v[N];
-	SK_MEMBER void set(uint4 w, const void *scales, uint32_t word)
+	SK_MEMBER void set(uint4 w, const void *scales, uint32_t word, float)
 	{
 		const float scale = __half2float(((const __half *)scales)[word]);
 		const unsigned u[4] = {w.x, w.y, w.z, w.w};
@@ -114,7 +114,7 @@ template <> struct sk_word<SK_GPU_Q4> {
 template <> struct sk_word<SK_GPU_Q4M> {
 	static constexpr int N = 32;
 	float v[N];
-	SK_MEMBER void set(uint4 w, const void *scales, uint32_t word)
+	SK_MEMBER void set(uint4 w, const void *scales, uint32_t word, float)
 	{
 		const unsigned s = ((const unsigned *)scales)[word];
 		const unsigned u[4] = {w.x, w.y, w.z, w.w};

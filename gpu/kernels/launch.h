@@ -15,6 +15,7 @@ extern "C" {
 #define SK_GPU_PAGE_TOKENS 32 /* is SK_PAGE_TOKENS: a lane a token */
 #define SK_GPU_COLS        32 /* columns of weights and activations come in such runs */
 #define SK_GPU_MATVEC_ROWS 8  /* at once, at most */
+#define SK_GPU_FEW_ROWS    64
 
 /* A row of a step, as kernels see it (struct sk_row and its span). */
 struct sk_gpu_row {
@@ -28,8 +29,8 @@ struct sk_gpu_row {
 };
 
 /* A matrix (n_rows, n_cols): F32, F16, BF16 as such; Q8 a byte a column, (u - 128) * scale; Q4 columns j and
- * j + 16 of a block in one byte, (u - 8) * scale. Q8X and Q4M: u * scale + minimum. A row is `row_bytes`
- * long, a multiple of 16; scales a row `row_scales`. */
+ * j + 16 of a block in one byte, (u - 8) * scale. Q4M: u * scale + minimum; Q8X: with a zero, too. Rows of codes,
+ * and of scales, lie one behind the other; those of codes are multiples of 16 bytes. */
 enum sk_gpu_format {
 	SK_GPU_F32,
 	SK_GPU_F16,
@@ -43,6 +44,7 @@ enum sk_gpu_format {
 
 struct sk_gpu_matrix {
 	enum sk_gpu_format format;
+	float zero;              /* of Q8X: (u - zero) * scale + minimum */
 	uint32_t n_rows, n_cols; /* n_cols: a multiple of SK_GPU_COLS */
 	const void *codes, *scales;
 	const float *bias; /* (n_rows), or NULL */
@@ -52,6 +54,11 @@ struct sk_gpu_matrix {
 cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
 			  uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t n,
 			  bool add);
+/* The same for F16 and BF16, n <= SK_GPU_FEW_ROWS. `in`: floats where n <= SK_GPU_MATVEC_ROWS, else rounded to the
+ * matrix's format. */
+cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
+		       uint32_t out_stride, const void *in, uint32_t in_stride, uint32_t n,
+		       bool add);
 /* out (n_rows, n_cols) in the format that a library multiplies: F32, F16 or BF16 */
 cudaError_t sk_gpu_decode(cudaStream_t stream, const struct sk_gpu_matrix *m, void *out,
 			  enum sk_gpu_format to);

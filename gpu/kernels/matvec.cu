@@ -10,6 +10,7 @@ __global__ void __launch_bounds__(BLOCK)
 	matvec(const sk_gpu_matrix m, float *out, uint32_t out_stride, const float *in, uint32_t in_stride,
 	       uint32_t n, bool add)
 {
+	sk_begin();
 	constexpr int N = sk_word<F>::N;
 	const uint32_t lane = threadIdx.x % SK_WARP;
 	const uint32_t row0 = (blockIdx.x * (BLOCK / SK_WARP) + threadIdx.x / SK_WARP) * ROWS;
@@ -43,7 +44,7 @@ __global__ void __launch_bounds__(BLOCK)
 #pragma unroll
 			for (int r = 0; r < ROWS; r++) {
 				sk_word<F> w;
-				w.set(words[r][u], scales[r], word);
+				w.set(words[r][u], scales[r], word, m.zero);
 #pragma unroll
 				for (int v = 0; v < VECTORS; v++) {
 					const float4 *x = (const float4 *)(in + (size_t)(v < (int)n ? v : 0) * in_stride +

@@ -33,6 +33,22 @@ SK_DEVICE void sk_let_next_begin(void)
 {
 	asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
+/* d (16, 8) += a (16, 16) b (16, 8), a warp together, in fragments as PTX's mma.m16n8k16 has them. */
+SK_DEVICE void sk_mma_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+		     "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+		     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+SK_DEVICE void sk_mma_bfloats(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+		     "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+		     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 #else
 #include "cusim.h"
 #define SK_DEVICE static inline
@@ -52,11 +68,27 @@ SK_DEVICE void sk_let_next_begin(void)
 {
 	pdl_launch();
 }
+
+SK_DEVICE void sk_mma_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+	mma_m16n8k16(d, a, b);
+}
+
+SK_DEVICE void sk_mma_bfloats(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+	mma_m16n8k16_bf16(d, a, b);
+}
 #endif
 
 #define SK_WARP     32
 #define SK_ALL      0xffffffffu
 #define SK_PER_WORD 8 /* 16-bit elements in 16 bytes */
+
+SK_DEVICE void sk_begin(void)
+{
+	sk_let_next_begin();
+	sk_wait_for_previous();
+}
 
 SK_DEVICE float sk_warp_sum(float x)
 {
@@ -72,7 +104,8 @@ SK_DEVICE float sk_warp_max(float x)
 	return x;
 }
 
-/* Queues kernel<<<grid, block, shared>>> on a stream. */
+/* Queues kernel<<<grid, block, shared>>> on a stream. It may begin before its predecessor has ended, so every kernel
+ * starts with sk_begin(), and before that touches nothing that another writes. */
 template <class... Wanted, class... Given>
 static cudaError_t sk_launch(cudaStream_t stream, void (*kernel)(Wanted...), dim3 grid,
 			     uint32_t block, size_t shared_bytes, Given... arguments)
@@ -82,5 +115,10 @@ static cudaError_t sk_launch(cudaStream_t stream, void (*kernel)(Wanted...), dim
 	config.blockDim = dim3(block);
 	config.dynamicSmemBytes = shared_bytes;
 	config.stream = stream;
+	cudaLaunchAttribute early[1] = {};
+	early[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	early[0].val.programmaticStreamSerializationAllowed = 1;
+	config.attrs = early;
+	config.numAttrs = 1;
 	return cudaLaunchKernelEx(&config, kernel, static_cast<Wanted>(arguments)...);
 }

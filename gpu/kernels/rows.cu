@@ -24,6 +24,7 @@ __global__ void __launch_bounds__(BLOCK)
 	norm(float *out, uint32_t out_stride, const float *in, uint32_t in_stride, const float *weight,
 	     const float *bias, uint32_t width, float eps, bool subtract_mean)
 {
+	sk_begin();
 	__shared__ float shared[WARPS];
 	in += (size_t)blockIdx.x * in_stride;
 	out += (size_t)blockIdx.x * out_stride;
@@ -62,6 +63,7 @@ SK_DEVICE float gelu_tanh(float x)
 __global__ void activate(float *out, uint32_t out_stride, const float *in, uint32_t in_stride,
 			 uint32_t width, int kind)
 {
+	sk_begin();
 	const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;
 	if (i >= width)
 		return;
@@ -87,6 +89,7 @@ cudaError_t sk_gpu_activate(cudaStream_t stream, float *out, uint32_t out_stride
 __global__ void __launch_bounds__(BLOCK) score(float *out, uint32_t out_stride, const float *logits,
 					       uint32_t stride, const uint32_t *ids, uint32_t n_vocab)
 {
+	sk_begin();
 	__shared__ float shared[WARPS];
 	logits += (size_t)blockIdx.x * stride;
 

@@ -45,7 +45,8 @@ static inline void harness_open(struct harness *h, const char *path, enum sk_wei
 	if (sk_model_open(path, &h->model, &diag) < 0)
 		fail_msg("%s", diag.text);
 	struct sk_backend_shape shape = sk_forward_shape(sk_model_config(h->model), kv, max_rows);
-	if (sk_backend_open(harness_backend(instructions), &options, &shape, &h->backend, &diag) < 0)
+	if (sk_backend_open(harness_backend(instructions), &options, &shape, &h->backend, &diag) <
+	    0)
 		fail_msg("%s", diag.text);
 	if (sk_forward_init(&h->forward, h->backend, h->model, weights, max_rows, NULL, NULL,
 			    &diag) < 0)

@@ -86,7 +86,8 @@ static void test_chunkings_agree(void **state)
 				N_IDS, chunks[c]);
 			double d = largest_difference(one, other, (size_t)N_IDS * h.n_vocab);
 			print_message("policy %u, chunks of %u: %.2e\n", p, chunks[c], d);
-			assert_true(d == 0);
+			/* CUDA multiplies many rows in another way than few */
+			assert_true(d <= (harness_backend(NULL) == &sk_cpu_backend ? 0 : 1e-3));
 			free(other);
 		}
 		free(one);

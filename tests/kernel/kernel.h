@@ -100,7 +100,8 @@ static inline struct sk_backend *try_open(const char *instructions, uint32_t n_t
 	const bool cuda = instructions && strcmp(instructions, "cuda") == 0;
 	if (cuda && !&sk_gpu_backend)
 		return NULL;
-	int r = sk_backend_open(cuda ? &sk_gpu_backend : &sk_cpu_backend, &options, shape, &backend, &diag);
+	int r = sk_backend_open(cuda ? &sk_gpu_backend : &sk_cpu_backend, &options, shape, &backend,
+				&diag);
 	if (r == -ENODEV)
 		return NULL;
 	assert_int_equal(r, 0);

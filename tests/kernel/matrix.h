@@ -76,7 +76,8 @@ static inline enum rounding rounding_of(const struct kind *kind, const char *ins
 		   vnni = bf16 || strcmp(instructions, "avx512-vnni") == 0,
 		   bytes = vnni || (in_four_bits(kind) && strcmp(instructions, "scalar") != 0);
 	const bool bfloats = kind->dtypes[0] == SK_DTYPE_BF16 || kind->format == SK_WEIGHTS_BF16;
-	if (strcmp(instructions, "cuda") == 0) { /* where there are many rows; few are not rounded */
+	if (strcmp(instructions, "cuda") ==
+	    0) { /* where there are many rows; few are not rounded */
 		if (exact || (kind->dtypes[0] == SK_DTYPE_F32 && kind->format == SK_WEIGHTS_AUTO))
 			return FLOATS;
 		return bfloats ? BFLOATS : HALVES;
@@ -189,7 +190,8 @@ static inline float *multiply(struct sk_backend *backend, const struct sk_linear
 	float *all = malloc((size_t)n_rows * n_out * sizeof *all);
 	assert_non_null(all);
 	for (uint32_t i = 0; i < n_rows; i++)
-		memcpy(all + (size_t)i * n_out, sk_backend_read(backend, out, i), n_out * sizeof *all);
+		memcpy(all + (size_t)i * n_out, sk_backend_read(backend, out, i),
+		       n_out * sizeof *all);
 	sk_backend_free(backend, in);
 	sk_backend_free(backend, out);
 	return all;

@@ -152,7 +152,8 @@ static float *run_all(const char *instructions, uint32_t n_threads, struct setup
 	assert_int_equal(sk_backend_reserve_pages(backend, POOL_PAGES), 0);
 	struct sk_buffer *qkv = buffer_of(backend, MAX_ROWS, qkv_width(shape));
 	struct sk_buffer *q = buffer_of(backend, MAX_ROWS, 2 * width);
-	struct sk_buffer *out[2] = {buffer_of(backend, MAX_ROWS, width), buffer_of(backend, MAX_ROWS, width)};
+	struct sk_buffer *out[2] = {buffer_of(backend, MAX_ROWS, width),
+				    buffer_of(backend, MAX_ROWS, width)};
 	struct sk_linear *tables[2] = {pack_floats(backend, setup->qkv, n_all, qkv_width(shape))};
 	float *reversed = malloc((size_t)n_all * qkv_width(shape) * sizeof *reversed);
 	float *results = calloc((size_t)shape->n_layers * n_all * width, sizeof *results);
@@ -211,8 +212,10 @@ static float *run_all(const char *instructions, uint32_t n_threads, struct setup
 		assert_int_equal(sk_backend_end_step(backend), 0);
 		for (uint32_t layer = 0; layer < shape->n_layers; layer++)
 			for (uint32_t i = 0; i < batch.n_rows; i++)
-				memcpy(results + ((size_t)layer * n_all + (uint32_t)rows[i].id) * width,
-				       sk_backend_read(backend, out[layer], i), width * sizeof *results);
+				memcpy(results + ((size_t)layer * n_all + (uint32_t)rows[i].id) *
+							 width,
+				       sk_backend_read(backend, out[layer], i),
+				       width * sizeof *results);
 	}
 	sk_backend_close(backend);
 	return results;

@@ -160,7 +160,8 @@ static void test_gather(void **state)
 	for (uint32_t i = 3; i < 10; i++)
 		for (uint32_t j = 0; j < 20; j++)
 			assert_true(sk_backend_read(backend, out, i)[j] == 0);
-	for (uint32_t j = 0; j < 20; j++) /* ten rows and three: CUDA multiplies them in other ways */
+	for (uint32_t j = 0; j < 20;
+	     j++) /* ten rows and three: CUDA multiplies them in other ways */
 		if (strcmp(*state, "cuda") == 0)
 			assert_true(fabsf(sk_backend_read(backend, out, 1)[j] -
 					  sk_backend_read(backend, all, 2)[j]) < 1e-4f);

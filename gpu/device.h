@@ -1,5 +1,6 @@
 /* The CUDA backend's own struct. gpu.c opens and closes, memory.c holds weights and buffers, packed.c brings
- * weights into their layout, pages.c is the pool, step.c notes the operations of a step, run.c launches them.
+ * weights into their layout, pages.c is the pool, step.c notes the operations of a step, launch.c makes
+ * launches of them, run.c decides when.
  *
  * Operations are noted, not run, until the step ends (or is waited for): then it is known whether they are
  * those of an earlier step, whose graph can be launched again. One thread calls (the engine's), but for the
@@ -70,7 +71,7 @@ struct sk_gpu_note {
 /* A step that was captured. */
 struct sk_gpu_graph {
 	uint64_t key;
-	uint32_t n_segments, n_notes;
+	uint32_t n_segments, n_warps, n_notes;
 	struct sk_gpu_note *notes; /* to be sure that it is the same */
 	cudaGraphExec_t exec;
 };
@@ -106,12 +107,15 @@ struct sk_gpu {
 	size_t told_rows, told_table; /* in bytes, after the list */
 	size_t n_list, n_table, max_list, max_table;
 	const struct sk_batch *batch;
-	uint32_t n_rows;     /* at work now */
-	uint32_t n_segments; /* blocks that share a row's attention */
+	uint32_t n_rows;       /* at work now */
+	uint32_t n_most_pages; /* that a row sees */
+	struct sk_gpu_sharing sharing;
 	struct sk_gpu_note *notes;
 	uint32_t n_notes, n_run, max_notes;
-	uint64_t step; /* number of it */
-	struct sk_gpu_block parts, counters;
+	uint64_t step;                                 /* number of it */
+	struct sk_gpu_block parts, counters;           /* of attention */
+	struct sk_gpu_block unit_parts, unit_counters; /* of products */
+	struct sk_gpu_block second_norm;               /* (SK_GPU_MATVEC_ROWS, the widest norm) */
 	struct sk_gpu_graph graphs[SK_GPU_GRAPHS];
 	uint32_t n_graphs;
 	bool without_graphs; /* to compare */
@@ -188,7 +192,11 @@ void sk_gpu_gather_op(struct sk_backend *backend, struct sk_buffer *out, const s
 void sk_gpu_score_op(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
 		     const struct sk_buffer *logits, const int32_t *ids);
 
-/* run.c: launches what has been noted. */
+/* launch.c: launches the first of some notes, or the first few, which is *ret_n_taken. */
+cudaError_t sk_gpu_launch(struct sk_gpu *gpu, const struct sk_gpu_note *notes, uint32_t n_notes,
+			  uint32_t *ret_n_taken);
+
+/* run.c */
 int sk_gpu_end_step(struct sk_backend *backend);
 void sk_gpu_wait(struct sk_backend *backend);
 const float *sk_gpu_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row);

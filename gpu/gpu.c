@@ -174,10 +174,6 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 	gpu->base = (struct sk_backend){.ops = &sk_gpu_ops, .shape = *shape};
 	gpu->device = (int)options->device;
 	gpu->exact = options->exact;
-	const char *few_rows = getenv("STREAMKV_FEW_ROWS"); /* to compare, as the next */
-	gpu->few_rows = few_rows ? (uint32_t)atoi(few_rows) : SK_GPU_FEW_ROWS;
-	if (gpu->few_rows > SK_GPU_FEW_ROWS || gpu->few_rows < SK_GPU_MATVEC_ROWS)
-		gpu->few_rows = SK_GPU_FEW_ROWS;
 	gpu->without_graphs = getenv("STREAMKV_NO_GRAPHS") != NULL;
 	sk_list_init(&gpu->buffers);
 	sk_list_init(&gpu->linears);

@@ -109,6 +109,15 @@ static int vector_upload(struct sk_gpu *gpu, const struct sk_matrix *vector, uin
 	return r;
 }
 
+static int at_least(struct sk_gpu *gpu, struct sk_gpu_block *block, size_t size_bytes)
+{
+	if (size_bytes <= block->size_bytes)
+		return 0;
+	sk_gpu_drop_graphs(gpu); /* which know the old one */
+	sk_gpu_block_finish(block);
+	return sk_gpu_block_init(gpu, block, size_bytes);
+}
+
 /* Room for what the library multiplies: this matrix, where it can not be taken as it is, and activations. */
 static int reserve_scratch(struct sk_gpu *gpu, const struct sk_gpu_matrix *matrix)
 {
@@ -127,14 +136,23 @@ static int reserve_scratch(struct sk_gpu *gpu, const struct sk_gpu_matrix *matri
 	if (gpu->base.shape.max_rows <= SK_GPU_MATVEC_ROWS)
 		return 0;
 	for (int i = 0; i < 2; i++) {
-		if (wanted[i].bytes <= wanted[i].block->size_bytes)
-			continue;
-		sk_gpu_block_finish(wanted[i].block);
-		int r = sk_gpu_block_init(gpu, wanted[i].block, wanted[i].bytes);
+		int r = at_least(gpu, wanted[i].block, wanted[i].bytes);
 		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+/* Room for the parts of two products that are launched together, of which this may be the larger. */
+static int reserve_parts(struct sk_gpu *gpu, const struct sk_gpu_matrix *matrix)
+{
+	struct sk_gpu_product product = {.matrix = *matrix};
+	sk_gpu_product_cut(&product);
+	int r = at_least(gpu, &gpu->unit_parts,
+			 2 * sizeof(float) * 128 * (size_t)product.n_tiles * product.n_parts);
+	if (r == 0)
+		r = at_least(gpu, &gpu->unit_counters, 2 * sizeof(uint32_t) * product.n_tiles);
+	return r;
 }
 
 int sk_gpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matrix,
@@ -153,6 +171,8 @@ int sk_gpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matri
 		r = sk_gpu_pack(gpu, linear, matrix, format);
 	if (r == 0)
 		r = reserve_scratch(gpu, &linear->matrix);
+	if (r == 0)
+		r = reserve_parts(gpu, &linear->matrix);
 	if (r < 0) {
 		linear_destroy(linear);
 		return r;
@@ -179,6 +199,9 @@ int sk_gpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
 	int r = vector_upload(gpu, weight, norm->width, &norm->weight);
 	if (r == 0)
 		r = vector_upload(gpu, bias, norm->width, &norm->bias);
+	if (r == 0)
+		r = at_least(gpu, &gpu->second_norm,
+			     sizeof(float) * SK_GPU_MATVEC_ROWS * sk_gpu_padded(norm->width));
 	if (r < 0) {
 		norm_destroy(norm);
 		return r;

@@ -1,4 +1,4 @@
-/* Launches what a step has noted: one by one, or as a graph where the same operations have been run before on as
+/* Launches what a step has noted: as they come, or as a graph where the same operations have been run before on as
  * many rows. What differs from step to step (rows, pages, ids) lies in the device's memory, so that a graph
  * never changes when sessions come and go.
  */
@@ -8,148 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct sk_gpu_row *device_rows(const struct sk_gpu *gpu)
-{
-	return (const struct sk_gpu_row *)((char *)gpu->told.data + gpu->told_rows);
-}
-
-static const uint32_t *device_table(const struct sk_gpu *gpu)
-{
-	return (const uint32_t *)((char *)gpu->told.data + gpu->told_table);
-}
-
-static const uint32_t *device_list(const struct sk_gpu *gpu)
-{
-	return gpu->told.data;
-}
-
-static float *floats(const struct sk_buffer *buffer)
-{
-	return buffer->block.data;
-}
-
-/* --- Matrices ------------------------------------------------------------------------------------- */
-
-static cudaDataType_t type_of(enum sk_gpu_format format)
-{
-	return format == SK_GPU_F32 ? CUDA_R_32F : format == SK_GPU_F16 ? CUDA_R_16F : CUDA_R_16BF;
-}
-
-/* What many rows are multiplied in. A half holds a code of eight bits times its scale better than a bfloat16. */
-static enum sk_gpu_format format_for(const struct sk_gpu *gpu, const struct sk_gpu_matrix *m)
-{
-	return gpu->exact || m->format == SK_GPU_F32 ? SK_GPU_F32
-	       : m->format == SK_GPU_BF16            ? SK_GPU_BF16
-						     : SK_GPU_F16;
-}
-
-/* The library's part: many rows. Row-major matrices are its transposed ones. */
-static cudaError_t multiply_many(struct sk_gpu *gpu, const struct sk_gpu_note *note, const void *in,
-				 bool add)
-{
-	const struct sk_linear *linear = note->weights;
-	const struct sk_gpu_matrix *m = &linear->matrix;
-	const enum sk_gpu_format format = format_for(gpu, m);
-	const void *weights = m->codes;
-	cudaError_t error = cudaSuccess;
-
-	if (format != m->format) {
-		weights = gpu->decoded.data;
-		error = sk_gpu_decode(gpu->stream, m, gpu->decoded.data, format);
-	}
-	if (error == cudaSuccess && m->bias)
-		error = sk_gpu_bias(gpu->stream, floats(note->out), note->out->stride, m->bias,
-				    m->n_rows, note->n_rows, add);
-	if (error != cudaSuccess)
-		return error;
-	const float one = 1, beta = add || m->bias ? 1 : 0;
-	cublasStatus_t status = cublasGemmEx(
-		gpu->cublas, CUBLAS_OP_T, CUBLAS_OP_N, (int)m->n_rows, (int)note->n_rows,
-		(int)m->n_cols, &one, weights, type_of(format), (int)m->n_cols, in, type_of(format),
-		(int)note->in->stride, &beta, floats(note->out), CUDA_R_32F, (int)note->out->stride,
-		CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
-	return status == CUBLAS_STATUS_SUCCESS        ? cudaSuccess
-	       : status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation
-						      : cudaErrorUnknown;
-}
-
-static cudaError_t multiply(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add)
-{
-	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
-	const bool halves = m->format == SK_GPU_F16 || m->format == SK_GPU_BF16;
-	struct sk_buffer *out = note->out;
-	const void *in = floats(note->in);
-	const uint32_t n = note->n_rows;
-
-	if (n <= SK_GPU_MATVEC_ROWS && (gpu->exact || !halves))
-		return sk_gpu_matvec(gpu->stream, m, floats(out), out->stride, in, note->in->stride,
-				     n, add);
-	if (n > SK_GPU_MATVEC_ROWS && format_for(gpu, m) != SK_GPU_F32) {
-		cudaError_t error = sk_gpu_round(gpu->stream, gpu->rounded.data, in,
-						 note->in->stride, n, format_for(gpu, m));
-		if (error != cudaSuccess)
-			return error;
-		in = gpu->rounded.data;
-	}
-	if (n <= gpu->few_rows && halves && !gpu->exact)
-		return sk_gpu_few(gpu->stream, m, floats(out), out->stride, in, note->in->stride, n,
-				  add);
-	return multiply_many(gpu, note, in, add);
-}
-
-/* --- One by one ------------------------------------------------------------------------------------ */
-
-static cudaError_t launch(struct sk_gpu *gpu, const struct sk_gpu_note *note)
-{
-	struct sk_buffer *out = note->out;
-	const struct sk_buffer *in = note->in;
-	const uint32_t n = note->n_rows;
-	const struct sk_norm *norm;
-	const struct sk_linear *table;
-
-	switch (note->op) {
-	case SK_GPU_EMBED:
-		table = note->weights;
-		return sk_gpu_embed(gpu->stream, floats(out), out->stride, &table->matrix,
-				    device_rows(gpu), table->n_cols, n);
-	case SK_GPU_NORM:
-		norm = note->weights;
-		return sk_gpu_norm(gpu->stream, floats(out), out->stride, floats(in), in->stride,
-				   norm->weight.data, norm->bias.data, norm->width, n, note->eps,
-				   note->number != 0);
-	case SK_GPU_MATMUL:
-	case SK_GPU_MATMUL_ADD:
-		return multiply(gpu, note, note->op == SK_GPU_MATMUL_ADD);
-	case SK_GPU_APPEND:
-		return sk_gpu_append(gpu->stream, &gpu->cache, floats(out), out->stride, floats(in),
-				     in->stride, device_rows(gpu), device_table(gpu), note->number,
-				     n);
-	case SK_GPU_ATTEND:
-		return sk_gpu_attend(gpu->stream, &gpu->cache, floats(out), out->stride, floats(in),
-				     in->stride, device_rows(gpu), device_table(gpu), note->number,
-				     n, gpu->n_segments, gpu->parts.data, gpu->counters.data);
-	case SK_GPU_ACTIVATE:
-		return sk_gpu_activate(gpu->stream, floats(out), out->stride, floats(in),
-				       in->stride, out->width, n, (int)note->number);
-	case SK_GPU_GATHER:
-		return sk_gpu_gather(gpu->stream, floats(out), out->stride, floats(in), in->stride,
-				     device_list(gpu) + note->number, out->width, n);
-	case SK_GPU_SCORE:
-		return sk_gpu_score(gpu->stream, floats(out) + (size_t)note->at * out->stride,
-				    out->stride, floats(in), in->stride,
-				    device_list(gpu) + note->number, in->width, n);
-	}
-	return cudaErrorInvalidValue;
-}
-
 static cudaError_t launch_all(struct sk_gpu *gpu)
 {
-	for (; gpu->n_run < gpu->n_notes; gpu->n_run++) {
-		if (gpu->notes[gpu->n_run].n_rows == 0)
-			continue;
-		cudaError_t error = launch(gpu, &gpu->notes[gpu->n_run]);
+	while (gpu->n_run < gpu->n_notes) {
+		uint32_t n_taken;
+		cudaError_t error = sk_gpu_launch(gpu, &gpu->notes[gpu->n_run],
+						  gpu->n_notes - gpu->n_run, &n_taken);
 		if (error != cudaSuccess)
 			return error;
+		gpu->n_run += n_taken;
 	}
 	return cudaSuccess;
 }
@@ -192,7 +59,8 @@ static bool is_for_graphs(const struct sk_gpu *gpu)
 
 static uint64_t key_of(const struct sk_gpu *gpu)
 {
-	uint64_t key = 14695981039346656037u ^ gpu->n_segments;
+	uint64_t key = 14695981039346656037u ^ gpu->sharing.n_segments ^
+		       (uint64_t)gpu->sharing.n_warps << 32;
 	const uint64_t *words = (const uint64_t *)gpu->notes;
 	for (size_t i = 0; i < gpu->n_notes * sizeof *gpu->notes / sizeof *words; i++)
 		key = (key ^ words[i]) * 1099511628211u;
@@ -203,8 +71,8 @@ static struct sk_gpu_graph *find_graph(struct sk_gpu *gpu, uint64_t key)
 {
 	for (uint32_t i = 0; i < gpu->n_graphs; i++) {
 		struct sk_gpu_graph *graph = &gpu->graphs[i];
-		if (graph->key == key && graph->n_segments == gpu->n_segments &&
-		    graph->n_notes == gpu->n_notes &&
+		if (graph->key == key && graph->n_segments == gpu->sharing.n_segments &&
+		    graph->n_warps == gpu->sharing.n_warps && graph->n_notes == gpu->n_notes &&
 		    memcmp(graph->notes, gpu->notes, gpu->n_notes * sizeof *gpu->notes) == 0)
 			return graph;
 	}
@@ -241,7 +109,8 @@ static cudaError_t launch_graph(struct sk_gpu *gpu)
 		memcpy(notes, gpu->notes, gpu->n_notes * sizeof *notes);
 		graph = &gpu->graphs[gpu->n_graphs];
 		*graph = (struct sk_gpu_graph){.key = key,
-					       .n_segments = gpu->n_segments,
+					       .n_segments = gpu->sharing.n_segments,
+					       .n_warps = gpu->sharing.n_warps,
 					       .n_notes = gpu->n_notes,
 					       .notes = notes};
 		cudaError_t error = capture(gpu, &graph->exec);

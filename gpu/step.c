@@ -88,6 +88,9 @@ void sk_gpu_step_finish(struct sk_gpu *gpu)
 	sk_gpu_block_finish(&gpu->told);
 	sk_gpu_block_finish(&gpu->parts);
 	sk_gpu_block_finish(&gpu->counters);
+	sk_gpu_block_finish(&gpu->unit_parts);
+	sk_gpu_block_finish(&gpu->unit_counters);
+	sk_gpu_block_finish(&gpu->second_norm);
 	free(gpu->notes);
 }
 
@@ -132,36 +135,40 @@ static int tell_span(struct sk_gpu *gpu, const struct sk_batch *batch, const str
 			.n_sink = row->n_sink,
 			.id = row->id,
 		};
-		const uint32_t segments =
-			(told->n_sink_pages + told->n_pages + SK_GPU_SEGMENT_PAGES - 1) /
-			SK_GPU_SEGMENT_PAGES;
-		gpu->n_segments = segments > gpu->n_segments ? segments : gpu->n_segments;
+		const uint32_t n_pages = told->n_sink_pages + told->n_pages;
+		gpu->n_most_pages = n_pages > gpu->n_most_pages ? n_pages : gpu->n_most_pages;
 	}
 	return 0;
 }
 
-/* How many blocks share a row's segments: a power of two, so that graphs serve for long; 1 where there are
- * rows and heads enough to fill the device. */
-static int share_segments(struct sk_gpu *gpu, uint32_t n_rows)
+/* How many warps and blocks share a row's pages. Both change seldom, so that graphs serve for long: an even number of
+ * warps, a power of two of blocks; one block where there are rows and heads enough to fill the device. */
+static int share_pages(struct sk_gpu *gpu, uint32_t n_rows)
 {
-	const uint32_t blocks = n_rows * blocks_a_row(gpu);
-	uint32_t n = 1;
-	while (n < gpu->n_segments)
-		n *= 2;
-	gpu->n_segments = blocks >= 2 * gpu->n_processors ? 1 : n;
-	if (gpu->n_segments == 1)
-		return 0;
-	const size_t bytes = (size_t)blocks * gpu->n_segments * SK_GPU_ATTEND_HEADS *
-			     (gpu->cache.padded_dim + 2) * sizeof(float);
-	if (bytes <= gpu->parts.size_bytes)
-		return 0;
-	struct sk_gpu_block parts;
-	int r = sk_gpu_block_init(gpu, &parts, bytes);
-	if (r < 0)
-		return r;
-	sk_gpu_drop_graphs(gpu);
-	sk_gpu_block_finish(&gpu->parts);
-	gpu->parts = parts;
+	const uint32_t blocks = n_rows * blocks_a_row(gpu), n_pages = gpu->n_most_pages;
+	struct sk_gpu_sharing *sharing = &gpu->sharing;
+	sharing->n_warps =
+		n_pages < SK_GPU_SEGMENT_PAGES ? (n_pages + 1) / 2 * 2 : SK_GPU_SEGMENT_PAGES;
+	sharing->n_segments = 1;
+	while (sharing->n_segments * SK_GPU_SEGMENT_PAGES < n_pages)
+		sharing->n_segments *= 2;
+	if (blocks >= gpu->n_processors)
+		sharing->n_segments = 1;
+	sharing->counters = gpu->counters.data;
+	if (sharing->n_segments > 1) {
+		const size_t bytes = (size_t)blocks * sharing->n_segments * SK_GPU_ATTEND_HEADS *
+				     (gpu->cache.padded_dim + 2) * sizeof(float);
+		if (bytes > gpu->parts.size_bytes) {
+			struct sk_gpu_block parts;
+			int r = sk_gpu_block_init(gpu, &parts, bytes);
+			if (r < 0)
+				return r;
+			sk_gpu_drop_graphs(gpu); /* which know the old ones */
+			sk_gpu_block_finish(&gpu->parts);
+			gpu->parts = parts;
+		}
+	}
+	sharing->parts = gpu->parts.data;
 	return 0;
 }
 
@@ -172,12 +179,12 @@ int sk_gpu_begin_step(struct sk_backend *backend, const struct sk_batch *batch)
 		return -EINVAL;
 	gpu->n_list = gpu->n_table = 0;
 	gpu->n_notes = gpu->n_run = 0;
-	gpu->n_segments = 1;
+	gpu->n_most_pages = 0;
 	int r = 0;
 	for (uint32_t i = 0; i < batch->n_spans && r == 0; i++)
 		r = tell_span(gpu, batch, &batch->spans[i]);
 	if (r == 0)
-		r = share_segments(gpu, batch->n_rows);
+		r = share_pages(gpu, batch->n_rows);
 	if (r < 0)
 		return r;
 	gpu->batch = batch;

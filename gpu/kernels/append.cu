@@ -7,13 +7,23 @@
 
 #include "launch.h"
 
-#define BLOCK     256
-#define MAX_PAIRS 128
+#define BLOCK 128
 
 SK_DEVICE void rotation(uint64_t place, uint64_t step, float *ret_sin, float *ret_cos)
 {
 	/* (-1, 1) half turns */
 	sincospif((float)(int64_t)(place * step) * 0x1p-63f, ret_sin, ret_cos);
+}
+
+/* Dim d of a head, rotated to `place`. */
+SK_DEVICE float rotated(const sk_gpu_cache &c, const float *head, uint32_t d, uint64_t place)
+{
+	const uint32_t half = c.n_rot / 2;
+	if (d >= c.n_rot)
+		return head[d];
+	float sine, cosine;
+	rotation(place, c.steps[d < half ? d : d - half], &sine, &cosine);
+	return head[d] * cosine + (d < half ? -head[d + half] : head[d - half]) * sine;
 }
 
 SK_DEVICE void put_kv(float *to, float x)
@@ -26,6 +36,7 @@ SK_DEVICE void put_kv(__half *to, float x)
 	*to = __float2half_rn(x);
 }
 
+/* A block a head and row: queries first, then keys with their values. */
 template <class T>
 __global__ void __launch_bounds__(BLOCK)
 	append(const sk_gpu_cache c, float *q, uint32_t q_stride, const float *qkv, uint32_t qkv_stride,
@@ -33,39 +44,27 @@ __global__ void __launch_bounds__(BLOCK)
 {
 	sk_begin();
 	constexpr uint32_t N = 16 / sizeof(T);
-	__shared__ float sines[2][MAX_PAIRS], cosines[2][MAX_PAIRS];
-	const sk_gpu_row row = rows[blockIdx.x];
-	const uint32_t half = c.n_rot / 2, width = c.n_heads * c.head_dim;
-	qkv += (size_t)blockIdx.x * qkv_stride;
-	q += (size_t)blockIdx.x * q_stride;
+	const sk_gpu_row &row = rows[blockIdx.y];
+	const uint32_t width = c.n_heads * c.head_dim;
+	const float *head = qkv + (size_t)blockIdx.y * qkv_stride + blockIdx.x * c.head_dim;
 
-	for (uint32_t i = threadIdx.x; i < 2 * half; i += BLOCK)
-		rotation(i < half ? row.place : row.sink_place, c.steps[i % half], &sines[i / half][i % half],
-			 &cosines[i / half][i % half]);
-	__syncthreads();
-
-	for (uint32_t i = threadIdx.x; i < width; i += BLOCK) {
-		const uint32_t d = i % c.head_dim, pair = d < half ? d : d - half;
-		if (d >= c.n_rot) {
-			q[i] = q[width + i] = qkv[i];
-			continue;
+	if (blockIdx.x < c.n_heads) {
+		float *out = q + (size_t)blockIdx.y * q_stride + blockIdx.x * c.head_dim;
+		for (uint32_t d = threadIdx.x; d < c.head_dim; d += BLOCK) {
+			const float text = rotated(c, head, d, row.place), sink = rotated(c, head, d, row.sink_place);
+			out[d] = text;
+			out[width + d] = sink;
 		}
-		const float x = qkv[i], y = d < half ? -qkv[i + half] : qkv[i - half];
-		for (int w = 0; w < 2; w++)
-			q[w * width + i] = x * cosines[w][pair] + y * sines[w][pair];
+		return;
 	}
-
-	char *page = c.pages + table[row.pages + row.n_pages - 1] * c.page_bytes + layer * c.layer_bytes;
-	const float *keys = qkv + width, *values = keys + c.n_kv_heads * c.head_dim;
-	for (uint32_t i = threadIdx.x; i < c.n_kv_heads * c.head_dim; i += BLOCK) {
-		const uint32_t d = i % c.head_dim, pair = d < half ? d : d - half;
-		T *k = (T *)(page + i / c.head_dim * c.head_bytes);
-		T *v = k + SK_GPU_PAGE_TOKENS * c.padded_dim;
-		float x = keys[i];
-		if (d < c.n_rot)
-			x = x * cosines[0][pair] + (d < half ? -keys[i + half] : keys[i - half]) * sines[0][pair];
-		put_kv(&k[(d / N * SK_GPU_PAGE_TOKENS + row.last_slot) * N + d % N], x);
-		put_kv(&v[row.last_slot * c.padded_dim + d], values[i]);
+	const uint32_t slot = row.last_slot;
+	T *k = (T *)(c.pages + table[row.pages + row.n_pages - 1] * c.page_bytes + layer * c.layer_bytes +
+		     (blockIdx.x - c.n_heads) * c.head_bytes);
+	T *v = k + SK_GPU_PAGE_TOKENS * c.padded_dim;
+	for (uint32_t d = threadIdx.x; d < c.head_dim; d += BLOCK) {
+		const float key = rotated(c, head, d, row.place), value = head[c.n_kv_heads * c.head_dim + d];
+		put_kv(&k[(d / N * SK_GPU_PAGE_TOKENS + slot) * N + d % N], key);
+		put_kv(&v[slot * c.padded_dim + d], value);
 	}
 }
 
@@ -73,11 +72,10 @@ cudaError_t sk_gpu_append(cudaStream_t stream, const struct sk_gpu_cache *cache,
 			  const float *qkv, uint32_t qkv_stride, const struct sk_gpu_row *rows,
 			  const uint32_t *table, uint32_t layer, uint32_t n)
 {
-	if (cache->n_rot / 2 > MAX_PAIRS)
-		return cudaErrorInvalidValue;
+	const dim3 grid(cache->n_heads + cache->n_kv_heads, n);
 	if (cache->halves)
-		return sk_launch(stream, append<__half>, dim3(n), BLOCK, 0, *cache, q, q_stride, qkv, qkv_stride,
+		return sk_launch(stream, append<__half>, grid, BLOCK, 0, *cache, q, q_stride, qkv, qkv_stride,
 				 rows, table, layer);
-	return sk_launch(stream, append<float>, dim3(n), BLOCK, 0, *cache, q, q_stride, qkv, qkv_stride, rows,
+	return sk_launch(stream, append<float>, grid, BLOCK, 0, *cache, q, q_stride, qkv, qkv_stride, rows,
 			 table, layer);
 }

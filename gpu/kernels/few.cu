@@ -1,18 +1,22 @@
-/* A matrix of 16-bit numbers times up to 64 vectors, on the tensor cores, straight from memory: every weight is read
- * once, in words of 16 bytes, and meets all the vectors in registers.
+/* Matrices of 16-bit numbers times up to 8 vectors, on the tensor cores, straight from memory: every weight is read once,
+ * in words of 16 bytes, and meets all the vectors in registers.
  *
- * A block takes 16 * MT rows of the matrix; its warps share out the columns, 32 at a time, and add up at the end.
+ * The work is cut into units of 16 rows by up to 2560 columns, a block each. Its eight warps share out the columns,
+ * 32 at a time, ask for all that they will need before anything else (weights are there from the start, while the
+ * vectors are still being made by the kernels before: so memory never waits for the small kernels in between),
+ * and add up at the end. Where a row takes several units, or two products go to the same rows, the last block to
+ * finish adds up what the others left, always in the same order.
+ *
  * In mma.m16n8k16 the order of the 16 products is free as long as both sides have the same. So a lane's word of a
- * row (8 columns) serves two of them as it lies: elements 0 to 3 in the first, 4 to 7 in the second.
- *
- * Up to 8 vectors are read as floats and split in two 16-bit numbers, whose products are both summed: nothing of
- * the activations is lost that a product of floats would keep. More come rounded.
+ * row (8 columns) serves two of them as it lies: elements 0 to 3 in the first, 4 to 7 in the second. Activations are
+ * split in two 16-bit numbers, whose products are both summed: nothing is lost that floats would keep.
  */
 #include "format.h"
 
-#define BLOCK 256
+#define BLOCK SK_GPU_UNIT_THREADS
 #define WARPS (BLOCK / SK_WARP)
 #define CHUNK 32 /* columns */
+#define DEEP  10 /* chunks of a warp, at most */
 
 template <int F> SK_DEVICE unsigned pack2(float a, float b);
 
@@ -53,134 +57,139 @@ template <int F> SK_DEVICE void mma_chunk(float (&d)[4], const uint4 (&w)[2], ui
 	mma<F>(d, w[0].z, w[1].z, w[0].w, w[1].w, x.z, x.w);
 }
 
-/* X: float, or the 16 bits of the matrix. NT groups of 8 vectors. */
-template <int F, class X, int NT, int MT, int UNROLL>
-__global__ void __launch_bounds__(BLOCK)
-	few(const sk_gpu_matrix m, float *out, uint32_t out_stride, const X *in, uint32_t in_stride, uint32_t n,
-	    bool add)
+/* What a block works at. */
+struct unit {
+	uint32_t product, tile, part, slot; /* slot: of the parts that are added up */
+};
+
+SK_DEVICE unit unit_of(const sk_gpu_products &p, uint32_t block)
 {
-	constexpr bool FLOATS = sizeof(X) == 4;
-	__shared__ float shared[WARPS / 2][SK_WARP][MT * NT * 4 + 1];
+	const uint32_t first = p.product[0].n_tiles * p.product[0].n_parts;
+	const uint32_t product = block < first ? 0 : 1, at = product ? block - first : block;
+	const uint32_t n_parts = p.product[product].n_parts, part = at % n_parts;
+	return {product, at / n_parts, part, product && p.together ? p.product[0].n_parts + part : part};
+}
+
+SK_DEVICE float activated(float x, int kind)
+{
+	return kind == SK_GPU_NO_ACTIVATION ? x : sk_gelu(x, kind);
+}
+
+/* One output of a tile, in full. */
+SK_DEVICE void put_output(const sk_gpu_products &p, const sk_gpu_product &product, uint32_t row, uint32_t v, float y)
+{
+	if (row >= product.matrix.n_rows || v >= p.n)
+		return;
+	if (product.matrix.bias)
+		y += product.matrix.bias[row];
+	if (p.together && p.product[1].matrix.bias)
+		y += p.product[1].matrix.bias[row];
+	float *to = product.out + (size_t)v * product.out_stride + row;
+	*to = product.add ? *to + y : activated(y, product.activation);
+}
+
+template <int F> __global__ void __launch_bounds__(BLOCK, 2) few(const sk_gpu_products p)
+{
+	__shared__ float shared[WARPS][SK_WARP][4];
+	__shared__ bool last;
 	const uint32_t lane = threadIdx.x % SK_WARP, warp = threadIdx.x / SK_WARP;
 	const uint32_t group = lane / 4, part = lane % 4;
-	const uint32_t row0 = blockIdx.x * 16 * MT, n_chunks = m.n_cols / CHUNK;
+	const unit u = unit_of(p, blockIdx.x);
+	const sk_gpu_product &product = p.product[u.product];
+	const sk_gpu_matrix &m = product.matrix;
+	const uint32_t n_chunks = m.n_cols / CHUNK, a_part = (n_chunks + product.n_parts - 1) / product.n_parts;
+	const uint32_t from = u.part * a_part + warp, to = min(n_chunks, (u.part + 1) * a_part);
 
-	const char *rows[MT][2];
-#pragma unroll
-	for (int t = 0; t < MT; t++)
-#pragma unroll
-		for (int half = 0; half < 2; half++) { /* past the last row: the last again */
-			const uint32_t row = row0 + 16 * t + 8 * half + group;
-			rows[t][half] = (const char *)m.codes +
-					(size_t)(row < m.n_rows ? row : m.n_rows - 1) * m.n_cols * 2 + part * 16;
-		}
-
-	float sums[MT][NT][4] = {};
 	sk_let_next_begin();
-	bool begun = false;
-	for (uint32_t chunk0 = warp; chunk0 < n_chunks; chunk0 += WARPS * UNROLL) {
-		uint4 words[UNROLL][MT][2];
+	const char *rows[2];
 #pragma unroll
-		for (int u = 0; u < UNROLL; u++)
-#pragma unroll
-			for (int t = 0; t < MT; t++)
-#pragma unroll
-				for (int half = 0; half < 2; half++)
-					if (chunk0 + u * WARPS < n_chunks)
-						words[u][t][half] = sk_load16_once(
-							rows[t][half] + (size_t)(chunk0 + u * WARPS) * CHUNK * 2);
-		if (!begun) { /* weights are there from the start, and asked for while others still work */
-			sk_wait_for_previous();
-			begun = true;
-		}
-#pragma unroll
-		for (int u = 0; u < UNROLL; u++) {
-			const uint32_t col = (chunk0 + u * WARPS) * CHUNK + part * 8;
-			if (chunk0 + u * WARPS >= n_chunks)
-				break;
-#pragma unroll
-			for (int v = 0; v < NT; v++) {
-				const bool real = v * 8 + group < n;
-				const X *from = in + (size_t)(v * 8 + group) * in_stride + col;
-				uint4 high = {}, low = {};
-				if (FLOATS && real) {
-					const float4 a = ((const float4 *)from)[0], b = ((const float4 *)from)[1];
-					split<F>(a.x, a.y, &high.x, &low.x);
-					split<F>(a.z, a.w, &high.y, &low.y);
-					split<F>(b.x, b.y, &high.z, &low.z);
-					split<F>(b.z, b.w, &high.w, &low.w);
-				} else if (real) {
-					high = *(const uint4 *)from;
-				}
-#pragma unroll
-				for (int t = 0; t < MT; t++) {
-					mma_chunk<F>(sums[t][v], words[u][t], high);
-					if (FLOATS)
-						mma_chunk<F>(sums[t][v], words[u][t], low);
-				}
-			}
-		}
+	for (int half = 0; half < 2; half++) { /* past the last row: the last again */
+		const uint32_t row = u.tile * 16 + 8 * half + group;
+		rows[half] = (const char *)m.codes + (size_t)(row < m.n_rows ? row : m.n_rows - 1) * m.n_cols * 2 +
+			     part * 16;
 	}
-	if (!begun)
-		sk_wait_for_previous();
+	uint4 words[DEEP][2];
+#pragma unroll
+	for (int i = 0; i < DEEP; i++)
+#pragma unroll
+		for (int half = 0; half < 2; half++)
+			if (from + i * WARPS < to)
+				words[i][half] =
+					sk_load16_once(rows[half] + (size_t)(from + i * WARPS) * CHUNK * 2);
+	sk_wait_for_previous();
 
-	/* The upper half of the warps gives its sums to the lower, until one has them all. */
+	float sums[4] = {};
+	const float *in = product.in + (size_t)group * product.in_stride + part * 8;
 #pragma unroll
-	for (uint32_t left = WARPS / 2; left; left /= 2) {
-		if (warp >= left && warp < 2 * left)
-#pragma unroll
-			for (int i = 0; i < MT * NT * 4; i++)
-				shared[warp - left][lane][i] = sums[i / (NT * 4)][i / 4 % NT][i % 4];
-		__syncthreads();
-		if (warp < left)
-#pragma unroll
-			for (int i = 0; i < MT * NT * 4; i++)
-				sums[i / (NT * 4)][i / 4 % NT][i % 4] += shared[warp][lane][i];
-		__syncthreads();
+	for (int i = 0; i < DEEP; i++) {
+		if (from + i * WARPS >= to)
+			break;
+		uint4 high = {}, low = {};
+		if (group < p.n) {
+			const float4 *x = (const float4 *)(in + (from + i * WARPS) * CHUNK);
+			const float4 a = x[0], b = x[1];
+			split<F>(a.x, a.y, &high.x, &low.x);
+			split<F>(a.z, a.w, &high.y, &low.y);
+			split<F>(b.x, b.y, &high.z, &low.z);
+			split<F>(b.z, b.w, &high.w, &low.w);
+		}
+		mma_chunk<F>(sums, words[i], high);
+		mma_chunk<F>(sums, words[i], low);
 	}
-	if (warp)
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		shared[warp][lane][i] = sums[i];
+	__syncthreads();
+	if (threadIdx.x >= 128)
+		return; /* a thread for each of 16 rows by 8 vectors is left */
+
+	/* Thread: sum i of lane l, as mma leaves them. */
+	const uint32_t l = threadIdx.x / 4, i = threadIdx.x % 4;
+	const uint32_t row = u.tile * 16 + i / 2 * 8 + l / 4, v = l % 4 * 2 + i % 2;
+	float y = 0;
+#pragma unroll
+	for (int w = 0; w < WARPS; w++)
+		y += shared[w][l][i];
+	const uint32_t n_slots = product.n_parts + (p.together ? p.product[1 - u.product].n_parts : 0);
+	if (n_slots == 1) {
+		put_output(p, product, row, v, y);
 		return;
-#pragma unroll
-	for (int i = 0; i < MT * NT * 4; i++) {
-		const uint32_t row = row0 + i / (NT * 4) * 16 + i % 4 / 2 * 8 + group;
-		const uint32_t v = i / 4 % NT * 8 + part * 2 + i % 2;
-		if (row >= m.n_rows || v >= n)
-			continue;
-		float *to = out + (size_t)v * out_stride + row;
-		const float y = sums[i / (NT * 4)][i / 4 % NT][i % 4] + (m.bias ? m.bias[row] : 0);
-		*to = add ? *to + y : y;
 	}
+	const bool second = u.product && !p.together;
+	const uint32_t tile = u.tile + (second ? p.product[0].n_tiles : 0);
+	float *parts = p.parts + (second ? (size_t)p.product[0].n_tiles * p.product[0].n_parts * 128 : 0) +
+		       (size_t)u.tile * n_slots * 128;
+	parts[u.slot * 128 + threadIdx.x] = y;
+	__threadfence();
+	sk_sync_some(128);
+	if (threadIdx.x == 0) {
+		last = atomicAdd(&p.counters[tile], 1u) == n_slots - 1;
+		__threadfence();
+		if (last)
+			p.counters[tile] = 0;
+	}
+	sk_sync_some(128);
+	if (!last)
+		return;
+	y = 0;
+	for (uint32_t s = 0; s < n_slots; s++)
+		y += __ldcg(parts + s * 128 + threadIdx.x);
+	put_output(p, p.product[p.together ? 0 : u.product], row, v, y);
 }
 
-template <int F, class X, int NT, int MT, int UNROLL>
-static cudaError_t run(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out, uint32_t out_stride,
-		       const void *in, uint32_t in_stride, uint32_t n, bool add)
+static uint32_t n_units(const struct sk_gpu_product *product)
 {
-	return sk_launch(stream, few<F, X, NT, MT, UNROLL>, dim3((m->n_rows + 16 * MT - 1) / (16 * MT)), BLOCK, 0,
-			 *m, out, out_stride, (const X *)in, in_stride, n, add);
+	return product->n_tiles * product->n_parts;
 }
 
-template <int F>
-static cudaError_t run_format(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
-			      uint32_t out_stride, const void *in, uint32_t in_stride, uint32_t n, bool add)
+cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_products *products)
 {
-	if (n <= SK_GPU_MATVEC_ROWS)
-		return run<F, float, 1, 1, 4>(stream, m, out, out_stride, in, in_stride, n, add);
-	if (n <= 16)
-		return run<F, uint16_t, 2, 1, 4>(stream, m, out, out_stride, in, in_stride, n, add);
-	if (n <= 32)
-		return run<F, uint16_t, 4, 2, 2>(stream, m, out, out_stride, in, in_stride, n, add);
-	return run<F, uint16_t, 8, 2, 2>(stream, m, out, out_stride, in, in_stride, n, add);
-}
-
-cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out, uint32_t out_stride,
-		       const void *in, uint32_t in_stride, uint32_t n, bool add)
-{
-	if (n > SK_GPU_FEW_ROWS)
+	const dim3 grid(n_units(&products->product[0]) + n_units(&products->product[1]));
+	if (products->n > 8)
 		return cudaErrorInvalidValue;
-	if (m->format == SK_GPU_BF16)
-		return run_format<SK_GPU_BF16>(stream, m, out, out_stride, in, in_stride, n, add);
-	if (m->format == SK_GPU_F16)
-		return run_format<SK_GPU_F16>(stream, m, out, out_stride, in, in_stride, n, add);
+	if (products->product[0].matrix.format == SK_GPU_BF16)
+		return sk_launch(stream, few<SK_GPU_BF16>, grid, BLOCK, 0, *products);
+	if (products->product[0].matrix.format == SK_GPU_F16)
+		return sk_launch(stream, few<SK_GPU_F16>, grid, BLOCK, 0, *products);
 	return cudaErrorInvalidValue;
 }

@@ -15,7 +15,6 @@ extern "C" {
 #define SK_GPU_PAGE_TOKENS 32 /* is SK_PAGE_TOKENS: a lane a token */
 #define SK_GPU_COLS        32 /* columns of weights and activations come in such runs */
 #define SK_GPU_MATVEC_ROWS 8  /* at once, at most */
-#define SK_GPU_FEW_ROWS    64
 
 /* A row of a step, as kernels see it (struct sk_row and its span). */
 struct sk_gpu_row {
@@ -54,11 +53,37 @@ struct sk_gpu_matrix {
 cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
 			  uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t n,
 			  bool add);
-/* The same for F16 and BF16, n <= SK_GPU_FEW_ROWS. `in`: floats where n <= SK_GPU_MATVEC_ROWS, else rounded to the
- * matrix's format. */
-cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
-		       uint32_t out_stride, const void *in, uint32_t in_stride, uint32_t n,
-		       bool add);
+/* Products of a few vectors with F16 or BF16 matrices, one or two in a launch. */
+#define SK_GPU_UNIT_THREADS  256
+#define SK_GPU_UNIT_CHUNKS   80 /* runs of 32 columns that a block takes, at most */
+#define SK_GPU_NO_ACTIVATION (-1)
+
+struct sk_gpu_product {
+	struct sk_gpu_matrix matrix;
+	float *out;
+	const float *in; /* (n, n_cols of the matrix) */
+	uint32_t out_stride, in_stride;
+	uint32_t n_tiles, n_parts; /* of 16 rows; of columns: sk_gpu_product_cut() */
+	int activation;            /* enum sk_act, where add is false; or SK_GPU_NO_ACTIVATION */
+	bool add;
+};
+
+struct sk_gpu_products {
+	struct sk_gpu_product product[2]; /* the second: or zeros */
+	bool together;                    /* both go to the same outputs, which are the first's */
+	uint32_t n;                       /* vectors, at most SK_GPU_MATVEC_ROWS */
+	float *parts;       /* (tiles, parts of a tile, 128) of the first, of the second */
+	uint32_t *counters; /* (tiles of both), zero before and after */
+};
+
+static inline void sk_gpu_product_cut(struct sk_gpu_product *product)
+{
+	const uint32_t n_chunks = product->matrix.n_cols / SK_GPU_COLS;
+	product->n_tiles = (product->matrix.n_rows + 15) / 16;
+	product->n_parts = (n_chunks + SK_GPU_UNIT_CHUNKS - 1) / SK_GPU_UNIT_CHUNKS;
+}
+
+cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_products *products);
 /* out (n_rows, n_cols) in the format that a library multiplies: F32, F16 or BF16 */
 cudaError_t sk_gpu_decode(cudaStream_t stream, const struct sk_gpu_matrix *m, void *out,
 			  enum sk_gpu_format to);
@@ -72,9 +97,15 @@ cudaError_t sk_gpu_bias(cudaStream_t stream, float *out, uint32_t stride, const 
 cudaError_t sk_gpu_embed(cudaStream_t stream, float *out, uint32_t stride,
 			 const struct sk_gpu_matrix *m, const struct sk_gpu_row *rows,
 			 uint32_t width, uint32_t n);
-cudaError_t sk_gpu_norm(cudaStream_t stream, float *out, uint32_t out_stride, const float *in,
-			uint32_t in_stride, const float *weight, const float *bias, uint32_t width,
-			uint32_t n, float eps, bool subtract_mean);
+/* Once or twice the norm of the same rows: the second's `out` is NULL, or as far between rows as the first's. */
+struct sk_gpu_norm {
+	float *out;
+	const float *weight, *bias; /* (width); bias: or NULL */
+};
+
+cudaError_t sk_gpu_norm(cudaStream_t stream, const struct sk_gpu_norm norms[2], uint32_t out_stride,
+			const float *in, uint32_t in_stride, uint32_t width, uint32_t n, float eps,
+			bool subtract_mean);
 /* kind: enum sk_act */
 cudaError_t sk_gpu_activate(cudaStream_t stream, float *out, uint32_t out_stride, const float *in,
 			    uint32_t in_stride, uint32_t width, uint32_t n, int kind);
@@ -99,16 +130,22 @@ cudaError_t sk_gpu_append(cudaStream_t stream, const struct sk_gpu_cache *cache,
 			  const struct sk_gpu_row *rows, const uint32_t *table, uint32_t layer,
 			  uint32_t n);
 
-#define SK_GPU_ATTEND_HEADS  4 /* queries of one key head that a block takes at once, at most */
-#define SK_GPU_SEGMENT_PAGES 4 /* a warp each; parts of so many pages are joined in order */
+#define SK_GPU_ATTEND_HEADS 4 /* queries of one key head that a block takes at once, at most */
+#define SK_GPU_SEGMENT_PAGES                                                                       \
+	16 /* parts of so many pages are joined in order; a warp takes a page */
 
-/* n_segments > 1: as many blocks a row and head, whose parts go through `parts` (n, n_kv_heads, chunks of
- * heads, n_segments, heads of a chunk, padded_dim + 2) and `counters`, zero before and after. 1: one block
- * does all of a row's segments. The results are the same. */
+/* How the work on a row and key head is shared out. The results are the same in any way. */
+struct sk_gpu_sharing {
+	uint32_t n_warps;    /* of a block: pages at once, at most SK_GPU_SEGMENT_PAGES */
+	uint32_t n_segments; /* blocks, a segment each; 1: one block does them all */
+	float *parts; /* (n, n_kv_heads, groups of heads, n_segments, heads of a group, padded_dim + 2) */
+	uint32_t *counters; /* (n, n_kv_heads, groups of heads), zero before and after */
+};
+
 cudaError_t sk_gpu_attend(cudaStream_t stream, const struct sk_gpu_cache *cache, float *out,
 			  uint32_t out_stride, const float *q, uint32_t q_stride,
 			  const struct sk_gpu_row *rows, const uint32_t *table, uint32_t layer,
-			  uint32_t n, uint32_t n_segments, float *parts, uint32_t *counters);
+			  uint32_t n, const struct sk_gpu_sharing *sharing);
 
 #ifdef __cplusplus
 }

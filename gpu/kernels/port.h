@@ -33,6 +33,12 @@ SK_DEVICE void sk_let_next_begin(void)
 {
 	asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
+/* The first n threads of a block meet, whole warps; the others have ended. */
+SK_DEVICE void sk_sync_some(int n)
+{
+	asm volatile("bar.sync 1, %0;" : : "r"(n) : "memory");
+}
+
 /* d (16, 8) += a (16, 16) b (16, 8), a warp together, in fragments as PTX's mma.m16n8k16 has them. */
 SK_DEVICE void sk_mma_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
 {
@@ -69,6 +75,11 @@ SK_DEVICE void sk_let_next_begin(void)
 	pdl_launch();
 }
 
+SK_DEVICE void sk_sync_some(int)
+{
+	__syncthreads();
+}
+
 SK_DEVICE void sk_mma_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
 {
 	mma_m16n8k16(d, a, b);
@@ -102,6 +113,14 @@ SK_DEVICE float sk_warp_max(float x)
 	for (int i = 16; i; i /= 2)
 		x = fmaxf(x, __shfl_xor_sync(SK_ALL, x, i));
 	return x;
+}
+
+/* The MLP's nonlinearity; kind: enum sk_act. */
+SK_DEVICE float sk_gelu(float x, int kind)
+{
+	if (kind == 0) /* SK_ACT_GELU */
+		return 0.5f * x * (1 + erff(x * 0.7071067811865476f));
+	return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
 }
 
 /* Queues kernel<<<grid, block, shared>>> on a stream. It may begin before its predecessor has ended, so every kernel

@@ -3,10 +3,10 @@
 
 #include "launch.h"
 
-#define BLOCK 256
-#define WARPS (BLOCK / SK_WARP)
+#define BLOCK     256
+#define MAX_WARPS 32
 
-/* The sum, or the greatest, of every thread's x: to all threads. `shared` holds WARPS floats. */
+/* The sum, or the greatest, of every thread's x: to all threads. `shared` holds a float a warp. */
 template <bool GREATEST> SK_DEVICE float over_block(float x, float *shared)
 {
 	x = GREATEST ? sk_warp_max(x) : sk_warp_sum(x);
@@ -15,50 +15,55 @@ template <bool GREATEST> SK_DEVICE float over_block(float x, float *shared)
 		shared[threadIdx.x / SK_WARP] = x;
 	__syncthreads();
 	x = shared[0];
-	for (int i = 1; i < WARPS; i++)
+	for (uint32_t i = 1; i < blockDim.x / SK_WARP; i++)
 		x = GREATEST ? fmaxf(x, shared[i]) : x + shared[i];
 	return x;
 }
 
-__global__ void __launch_bounds__(BLOCK)
-	norm(float *out, uint32_t out_stride, const float *in, uint32_t in_stride, const float *weight,
-	     const float *bias, uint32_t width, float eps, bool subtract_mean)
+struct norms {
+	struct sk_gpu_norm norm[2];
+};
+
+__global__ void norm(const norms both, uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t width,
+		     float eps, bool subtract_mean)
 {
 	sk_begin();
-	__shared__ float shared[WARPS];
+	__shared__ float shared[MAX_WARPS];
 	in += (size_t)blockIdx.x * in_stride;
-	out += (size_t)blockIdx.x * out_stride;
 
 	float mean = 0;
 	if (subtract_mean) {
-		for (uint32_t i = threadIdx.x; i < width; i += BLOCK)
+		for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)
 			mean += in[i];
 		mean = over_block<false>(mean, shared) / width;
 	}
 	float square = 0;
-	for (uint32_t i = threadIdx.x; i < width; i += BLOCK)
+	for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)
 		square = fmaf(in[i] - mean, in[i] - mean, square);
 	const float scale = 1 / sqrtf(over_block<false>(square, shared) / width + eps);
-	for (uint32_t i = threadIdx.x; i < width; i += BLOCK) {
-		const float y = (in[i] - mean) * scale * weight[i];
-		out[i] = bias ? y + bias[i] : y;
+	for (int k = 0; k < 2; k++) {
+		const struct sk_gpu_norm &n = both.norm[k];
+		if (!n.out)
+			continue;
+		float *out = n.out + (size_t)blockIdx.x * out_stride;
+		for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) {
+			const float y = (in[i] - mean) * scale * n.weight[i];
+			out[i] = n.bias ? y + n.bias[i] : y;
+		}
 	}
 }
 
-cudaError_t sk_gpu_norm(cudaStream_t stream, float *out, uint32_t out_stride, const float *in,
-			uint32_t in_stride, const float *weight, const float *bias, uint32_t width,
-			uint32_t n, float eps, bool subtract_mean)
+cudaError_t sk_gpu_norm(cudaStream_t stream, const struct sk_gpu_norm all[2], uint32_t out_stride,
+			const float *in, uint32_t in_stride, uint32_t width, uint32_t n, float eps,
+			bool subtract_mean)
 {
-	return sk_launch(stream, norm, dim3(n), BLOCK, 0, out, out_stride, in, in_stride, weight, bias, width, eps,
-			 subtract_mean);
+	const norms both = {{all[0], all[1]}};
+	/* few rows: the sooner one is done the better */
+	return sk_launch(stream, norm, dim3(n), n <= 32 ? MAX_WARPS * SK_WARP : BLOCK, 0, both, out_stride, in, in_stride,
+			 width, eps, subtract_mean);
 }
 
-enum { GELU, GELU_TANH, SWIGLU }; /* as enum sk_act */
-
-SK_DEVICE float gelu_tanh(float x)
-{
-	return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-}
+#define SWIGLU 2 /* SK_ACT_SWIGLU */
 
 __global__ void activate(float *out, uint32_t out_stride, const float *in, uint32_t in_stride,
 			 uint32_t width, int kind)
@@ -72,10 +77,8 @@ __global__ void activate(float *out, uint32_t out_stride, const float *in, uint3
 	float y;
 	if (kind == SWIGLU)
 		y = x / (1 + expf(-x)) * from[width + i];
-	else if (kind == GELU_TANH)
-		y = gelu_tanh(x);
 	else
-		y = 0.5f * x * (1 + erff(x * 0.7071067811865476f));
+		y = sk_gelu(x, kind);
 	out[(size_t)blockIdx.y * out_stride + i] = y;
 }
 
@@ -90,7 +93,7 @@ __global__ void __launch_bounds__(BLOCK) score(float *out, uint32_t out_stride, 
 					       uint32_t stride, const uint32_t *ids, uint32_t n_vocab)
 {
 	sk_begin();
-	__shared__ float shared[WARPS];
+	__shared__ float shared[MAX_WARPS];
 	logits += (size_t)blockIdx.x * stride;
 
 	float most = -INFINITY;

@@ -269,12 +269,105 @@ static void test_memory(void **state)
 	sk_backend_close(backend);
 }
 
+enum { WIDTH = 48, HEAD = 16, HEADS = 2, INNER = 3000, LAYER_ROWS = 3 };
+
+struct layer {
+	struct sk_linear *qkv, *out, *up, *down, *input;
+	struct sk_norm *norms[2];
+	struct sk_buffer *x, *h, *q, *both, *att, *wide, *act, *other;
+};
+
+static struct sk_linear *pack_halves(struct sk_backend *backend, uint32_t n_rows, uint32_t n_cols)
+{
+	float *w = random_floats((size_t)n_rows * n_cols, 1 / sqrtf((float)n_cols)),
+	      *b = random_floats(n_rows, 1);
+	struct sk_tensor tensor = float_tensor(w, n_rows, n_cols),
+			 bias_tensor = float_tensor(b, n_rows, 1);
+	struct sk_matrix matrix = matrix_of(&tensor), bias = matrix_of(&bias_tensor);
+	struct sk_linear *linear = NULL;
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, &bias, SK_WEIGHTS_BF16, &linear),
+			 0);
+	free(w);
+	free(b);
+	return linear;
+}
+
+/* x after a layer whose MLP reads what its attention reads; with `apart` something foreign lies between. */
+static void run_layer(struct sk_backend *backend, const struct layer *l, uint32_t entry, bool apart,
+		      float *result)
+{
+	struct sk_row rows[LAYER_ROWS];
+	for (uint32_t i = 0; i < LAYER_ROWS; i++)
+		rows[i] = (struct sk_row){.entry = entry + i, .id = (int32_t)i};
+	struct sk_span span = {.n_rows = LAYER_ROWS, .pages = plain_pages, .n_pages = 2};
+	struct sk_batch batch = {LAYER_ROWS, 1, rows, &span};
+	assert_int_equal(sk_backend_begin_step(backend, &batch), 0);
+	sk_backend_embed(backend, l->x, l->input);
+	sk_backend_norm(backend, l->h, l->x, l->norms[0], 1e-5f, true);
+	sk_backend_matmul(backend, l->both, l->h, l->qkv);
+	sk_backend_append(backend, l->q, l->both, 0);
+	sk_backend_attend(backend, l->att, l->q, 0);
+	if (apart)
+		sk_backend_embed(backend, l->other, l->input);
+	sk_backend_norm(backend, l->h, l->x, l->norms[1], 1e-5f, true);
+	sk_backend_matmul_add(backend, l->x, l->att, l->out);
+	sk_backend_matmul(backend, l->wide, l->h, l->up);
+	sk_backend_activate(backend, l->act, l->wide, SK_ACT_GELU);
+	sk_backend_matmul_add(backend, l->x, l->act, l->down);
+	assert_int_equal(sk_backend_end_step(backend), 0);
+	for (uint32_t i = 0; i < LAYER_ROWS; i++)
+		memcpy(result + i * WIDTH, sk_backend_read(backend, l->x, i),
+		       WIDTH * sizeof(float));
+}
+
+/* A device may make a whole layer of these operations: the results are those of the operations. */
+static void test_parallel_layer(void **state)
+{
+	struct sk_backend_shape shape = default_shape();
+	shape.n_heads = shape.n_kv_heads = HEADS;
+	struct sk_backend *backend = open_or_skip(*state, 2, false, &shape);
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	float *x = random_floats(LAYER_ROWS * WIDTH, 1), *w = random_floats(WIDTH, 1);
+	struct sk_tensor tensor = float_tensor(w, WIDTH, 1);
+	struct sk_matrix vector = matrix_of(&tensor);
+	struct layer l = {
+		.qkv = pack_halves(backend, 3 * HEADS * HEAD, WIDTH),
+		.out = pack_halves(backend, WIDTH, HEADS * HEAD),
+		.up = pack_halves(backend, INNER, WIDTH),
+		.down = pack_halves(backend, WIDTH, INNER),
+		.input = pack_floats(backend, x, LAYER_ROWS, WIDTH),
+		.x = buffer_of(backend, LAYER_ROWS, WIDTH),
+		.h = buffer_of(backend, LAYER_ROWS, WIDTH),
+		.q = buffer_of(backend, LAYER_ROWS, 2 * HEADS * HEAD),
+		.both = buffer_of(backend, LAYER_ROWS, 3 * HEADS * HEAD),
+		.att = buffer_of(backend, LAYER_ROWS, HEADS * HEAD),
+		.wide = buffer_of(backend, LAYER_ROWS, INNER),
+		.act = buffer_of(backend, LAYER_ROWS, INNER),
+		.other = buffer_of(backend, LAYER_ROWS, WIDTH),
+	};
+	for (int i = 0; i < 2; i++) { /* the second is another: w scaled */
+		for (uint32_t j = 0; j < WIDTH; j++)
+			w[j] *= 1 + 0.5f * (float)i;
+		assert_int_equal(sk_backend_pack_norm(backend, &vector, &vector, &l.norms[i]), 0);
+	}
+	float whole[LAYER_ROWS * WIDTH], apart[LAYER_ROWS * WIDTH];
+	run_layer(backend, &l, 0, false, whole);
+	sk_backend_clear_pages(backend, plain_pages, 2);
+	run_layer(backend, &l, 0, true, apart);
+	for (int i = 0; i < LAYER_ROWS * WIDTH; i++)
+		assert_true(fabsf(whole[i] - apart[i]) <= 1e-4f);
+	free(x);
+	free(w);
+	sk_backend_close(backend);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_batches),   KERNEL_TEST(test_pages),
-		KERNEL_TEST(test_gather),    KERNEL_TEST(test_memory),
-		cmocka_unit_test(test_open), cmocka_unit_test(test_environment),
+		KERNEL_TEST(test_batches),          KERNEL_TEST(test_pages),
+		KERNEL_TEST(test_gather),           KERNEL_TEST(test_memory),
+		KERNEL_TEST(test_parallel_layer),   cmocka_unit_test(test_open),
+		cmocka_unit_test(test_environment),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

@@ -6,6 +6,11 @@
 
 #include <errno.h>
 
+bool sk_backend_is_present(const struct sk_backend_kind *kind)
+{
+	return !kind->is_present || kind->is_present();
+}
+
 int sk_backend_open(const struct sk_backend_kind *kind, const struct sk_backend_options *options,
 		    const struct sk_backend_shape *shape, struct sk_backend **ret_backend,
 		    struct sk_diag *diag)

@@ -61,6 +61,9 @@ struct sk_backend_options {
 	uint32_t device; /* GPU: which */
 };
 
+/* Whether it is worth trying to open one: this machine has such a device. */
+bool sk_backend_is_present(const struct sk_backend_kind *kind);
+
 /* -ENODEV and a sentence where this machine has no such device. */
 int sk_backend_open(const struct sk_backend_kind *kind, const struct sk_backend_options *options,
 		    const struct sk_backend_shape *shape, struct sk_backend **ret_backend,

@@ -65,7 +65,8 @@ struct sk_backend_ops {
 };
 
 struct sk_backend_kind {
-	const char *name; /* "cpu", "cuda" */
+	const char *name;         /* "cpu", "cuda" */
+	bool (*is_present)(void); /* whether this machine has such a device; NULL: every one has */
 	int (*open)(const struct sk_backend_options *options, const struct sk_backend_shape *shape,
 		    struct sk_backend **ret_backend, struct sk_diag *diag);
 };

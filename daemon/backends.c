@@ -15,6 +15,9 @@ int sk_choose_backend(int choice, const struct sk_backend_kind **ret_kind, struc
 		return sk_diag_fail(
 			diag, ENODEV,
 			"this streamkvd was built without the CUDA backend; use --backend cpu");
-	*ret_kind = choice == SK_BACKEND_CUDA ? &sk_gpu_backend : &sk_cpu_backend;
+	const bool cuda =
+		choice == SK_BACKEND_CUDA || (choice == SK_BACKEND_AUTO && &sk_gpu_backend &&
+					      sk_backend_is_present(&sk_gpu_backend));
+	*ret_kind = cuda ? &sk_gpu_backend : &sk_cpu_backend;
 	return 0;
 }

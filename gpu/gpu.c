@@ -149,6 +149,15 @@ static int gpu_init(struct sk_gpu *gpu)
 	return r;
 }
 
+static bool gpu_is_present(void)
+{
+	int n_devices = 0;
+	if (cudaGetDeviceCount(&n_devices) == cudaSuccess)
+		return n_devices > 0;
+	cudaGetLastError();
+	return false;
+}
+
 static int gpu_open(const struct sk_backend_options *options, const struct sk_backend_shape *shape,
 		    struct sk_backend **ret_backend, struct sk_diag *diag)
 {
@@ -191,4 +200,5 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 	return 0;
 }
 
-const struct sk_backend_kind sk_gpu_backend = {.name = "cuda", .open = gpu_open};
+const struct sk_backend_kind sk_gpu_backend = {
+	.name = "cuda", .is_present = gpu_is_present, .open = gpu_open};

@@ -141,8 +141,8 @@ static int tell_span(struct sk_gpu *gpu, const struct sk_batch *batch, const str
 	return 0;
 }
 
-/* How many warps and blocks share a row's pages. Both change seldom, so that graphs serve for long: an even number of
- * warps, a power of two of blocks; one block where there are rows and heads enough to fill the device. */
+/* How many warps and blocks share a row's pages. Both change seldom, so that graphs serve for long: a power of two of
+ * blocks; one block where there are rows and heads enough to fill the device. */
 static int share_pages(struct sk_gpu *gpu, uint32_t n_rows)
 {
 	const uint32_t blocks = n_rows * blocks_a_row(gpu), n_pages = gpu->n_most_pages;

@@ -1,16 +1,16 @@
 /* Attention over pages. What a row sees is a run of pages, those of its sinks and then those of its window. A warp
- * takes a page: a lane a token for the scores, a lane 16 bytes of a value for their weighted sum. Pages are joined
- * in order to one part of the softmax for 16 of them, and parts in order to the whole: in one block, or in as many
- * as there are parts, the last of which joins what the others left. Order within the ring of pages does not matter
- * to a softmax, so nothing is copied together; and the same joins in the same order give the same bits, however many
- * warps and blocks there are.
+ * takes a page at a time: a lane a token for the scores, a lane 16 bytes of a value for their weighted sum. Sixteen
+ * pages, a segment, are joined to one part of the softmax, and parts to the whole, in order: in one block, or in as
+ * many as there are segments, the last of which joins what the others left. Order within the ring of pages does not
+ * matter to a softmax, so nothing is copied together; and the same joins in the same order give the same bits, however
+ * many warps and blocks there are.
  */
 #include "format.h"
 
-#define MIN_WARPS 4 /* so that two dims a thread are enough */
-#define MAX_DIM   256
-#define DIMS      (MAX_DIM / (MIN_WARPS * SK_WARP)) /* a thread, at most */
-#define BATCH     4 /* loads in flight */
+#define PAGES   SK_GPU_SEGMENT_PAGES
+#define MAX_DIM 256
+#define DIMS    4 /* a thread, at most: of MAX_DIM, two warps */
+#define BATCH   4 /* loads in flight */
 
 /* The heads that block y works for. */
 struct heads {
@@ -24,40 +24,40 @@ template <int G> SK_DEVICE heads heads_of(const sk_gpu_cache &c, uint32_t y)
 	return {kv, kv * shared + done, shared - done < G ? shared - done : G};
 }
 
-/* Shared memory of a block of W warps. */
+/* Shared memory of a block: what its pages of a segment come to. */
 template <int G> struct room {
-	float *text, *sink; /* (G, padded_dim) the queries */
-	float *sums;        /* (W, G, padded_dim) */
-	float *weights;     /* (W, G, SK_WARP) of a page's tokens */
-	float *most, *weight; /* (W, G) */
+	float *text, *sink;   /* (G, padded_dim) the queries */
+	float *sums;          /* (PAGES, G, padded_dim) */
+	float *weights;       /* (warps, G, SK_WARP) of a page's tokens */
+	float *most, *weight; /* (PAGES, G) */
 };
 
-template <int G> SK_DEVICE room<G> room_of(float *shared, uint32_t padded_dim, uint32_t n_warps)
+template <int G> SK_DEVICE room<G> room_of(float *shared, uint32_t padded_dim)
 {
 	room<G> r;
 	r.text = shared;
 	r.sink = r.text + G * padded_dim;
 	r.sums = r.sink + G * padded_dim;
-	r.weights = r.sums + n_warps * G * padded_dim;
-	r.most = r.weights + n_warps * G * SK_WARP;
-	r.weight = r.most + n_warps * G;
+	r.most = r.sums + PAGES * G * padded_dim;
+	r.weight = r.most + PAGES * G;
+	r.weights = r.weight + PAGES * G;
 	return r;
 }
 
 template <int G> static size_t room_bytes(uint32_t padded_dim, uint32_t n_warps)
 {
-	return (2 * G * padded_dim + n_warps * G * (padded_dim + SK_WARP + 2)) * sizeof(float);
+	return G * ((2 + PAGES) * padded_dim + 2 * PAGES + n_warps * SK_WARP) * sizeof(float);
 }
 
 /* A warp looks at tokens [from, to) of a page, with the queries of `q`. */
 template <int F, int G>
-SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, const char *head, const float *q, uint32_t from,
-		     uint32_t to, float scale)
+SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, const char *head, const float *q,
+		     uint32_t from, uint32_t to, float scale)
 {
 	constexpr int N = sk_word<F>::N;
 	const uint32_t lane = threadIdx.x % SK_WARP, warp = threadIdx.x / SK_WARP;
 	const uint32_t n_words = c.padded_dim / N;
-	float *sums = r.sums + (size_t)warp * G * c.padded_dim, *weights = r.weights + warp * G * SK_WARP;
+	float *sums = r.sums + (size_t)slot * G * c.padded_dim, *weights = r.weights + warp * G * SK_WARP;
 
 	sk_word<F> w;
 	float scores[G] = {};
@@ -91,8 +91,8 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, const char *head, 
 		const float weight = seen ? expf(score - most) : 0, sum = sk_warp_sum(weight);
 		weights[g * SK_WARP + lane] = weight;
 		if (lane == 0) {
-			r.most[warp * G + g] = most;
-			r.weight[warp * G + g] = sum;
+			r.most[slot * G + g] = most;
+			r.weight[slot * G + g] = sum;
 		}
 	}
 	__syncwarp();
@@ -135,19 +135,6 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, const char *head, 
 	}
 }
 
-/* (most, weight, sum) += another part; a weight of 0 is an empty one's. */
-SK_DEVICE void join(float *most, float *weight, float *sum, float most2, float weight2, float sum2)
-{
-	if (*weight == 0) {
-		*most = most2, *weight = weight2, *sum = sum2;
-		return;
-	}
-	const float top = fmaxf(*most, most2), before = expf(*most - top), now = expf(most2 - top);
-	*most = top;
-	*weight = *weight * before + weight2 * now;
-	*sum = *sum * before + sum2 * now;
-}
-
 /* A warp's page, number i of what the row sees. */
 template <int F, int G>
 SK_DEVICE void visit_page(const sk_gpu_cache &c, const room<G> &r, const sk_gpu_row &row, const uint32_t *table,
@@ -163,27 +150,115 @@ SK_DEVICE void visit_page(const sk_gpu_cache &c, const room<G> &r, const sk_gpu_
 		from = w == 0 ? row.first_slot : 0;
 		to = w + 1 == row.n_pages ? row.last_slot + 1 : SK_WARP;
 	}
-	visit<F, G>(c, r, c.pages + page * c.page_bytes + layer * c.layer_bytes + kv_head * c.head_bytes,
+	visit<F, G>(c, r, i % PAGES, c.pages + page * c.page_bytes + layer * c.layer_bytes + kv_head * c.head_bytes,
 		    sinks ? r.sink : r.text, from, to, scale);
+}
+
+/* A softmax of which a thread has some dims: (most, weight) are every thread's. */
+template <int G> struct part {
+	float most[G], weight[G], sum[G][DIMS];
+};
+
+/* The first n pages of a segment, in order. */
+template <int G> SK_DEVICE void join_pages(const room<G> &r, uint32_t padded_dim, uint32_t n, part<G> *p)
+{
+#pragma unroll
+	for (int g = 0; g < G; g++) {
+		p->most[g] = r.most[g];
+		for (uint32_t i = 1; i < n; i++)
+			p->most[g] = fmaxf(p->most[g], r.most[i * G + g]);
+		p->weight[g] = 0;
+#pragma unroll
+		for (int k = 0; k < DIMS; k++)
+			p->sum[g][k] = 0;
+		for (uint32_t i = 0; i < n; i++) {
+			const float scale = expf(r.most[i * G + g] - p->most[g]);
+			p->weight[g] = fmaf(scale, r.weight[i * G + g], p->weight[g]);
+#pragma unroll
+			for (int k = 0; k < DIMS; k++)
+				if (threadIdx.x + k * blockDim.x < padded_dim)
+					p->sum[g][k] = fmaf(scale,
+							    r.sums[(i * G + g) * padded_dim + threadIdx.x + k * blockDim.x],
+							    p->sum[g][k]);
+		}
+	}
+}
+
+/* whole += part, as the whole is not empty */
+template <int G> SK_DEVICE void join(part<G> *whole, const part<G> &p)
+{
+#pragma unroll
+	for (int g = 0; g < G; g++) {
+		const float most = fmaxf(whole->most[g], p.most[g]);
+		const float before = expf(whole->most[g] - most), now = expf(p.most[g] - most);
+		whole->most[g] = most;
+		whole->weight[g] = whole->weight[g] * before + p.weight[g] * now;
+#pragma unroll
+		for (int k = 0; k < DIMS; k++)
+			whole->sum[g][k] = whole->sum[g][k] * before + p.sum[g][k] * now;
+	}
+}
+
+/* Parts as they lie in memory: (segments, G, 2 + padded_dim). */
+template <int G> SK_DEVICE void put_part(float *parts, uint32_t padded_dim, uint32_t segment, const part<G> &p)
+{
+#pragma unroll
+	for (int g = 0; g < G; g++) {
+		float *to = parts + (size_t)(segment * G + g) * (padded_dim + 2);
+		if (threadIdx.x == 0)
+			to[0] = p.most[g], to[1] = p.weight[g];
+#pragma unroll
+		for (int k = 0; k < DIMS; k++)
+			if (threadIdx.x + k * blockDim.x < padded_dim)
+				to[2 + threadIdx.x + k * blockDim.x] = p.sum[g][k];
+	}
+}
+
+template <int G> SK_DEVICE void get_part(const float *parts, uint32_t padded_dim, uint32_t segment, part<G> *p)
+{
+#pragma unroll
+	for (int g = 0; g < G; g++) {
+		const float *from = parts + (size_t)(segment * G + g) * (padded_dim + 2);
+		p->most[g] = __ldcg(from);
+		p->weight[g] = __ldcg(from + 1);
+#pragma unroll
+		for (int k = 0; k < DIMS; k++)
+			p->sum[g][k] = threadIdx.x + k * blockDim.x < padded_dim
+					       ? __ldcg(from + 2 + threadIdx.x + k * blockDim.x)
+					       : 0;
+	}
+}
+
+/* Whether this block is the last of n to come here, with what the others have written before to be seen. */
+SK_DEVICE bool is_last(uint32_t *counter, uint32_t n)
+{
+	__shared__ bool last;
+	__threadfence();
+	__syncthreads();
+	if (threadIdx.x == 0) {
+		last = atomicAdd(counter, 1u) == n - 1;
+		__threadfence();
+		if (last)
+			*counter = 0;
+	}
+	__syncthreads();
+	return last;
 }
 
 extern __shared__ __align__(16) unsigned char cu_smem[];
 
 template <int F, int G>
-__global__ void __launch_bounds__(SK_GPU_SEGMENT_PAGES *SK_WARP)
+__global__ void __launch_bounds__(PAGES *SK_WARP, G == 1 ? 2 : 1)
 	attend(const sk_gpu_cache c, float *out, uint32_t out_stride, const float *q, uint32_t q_stride,
 	       const sk_gpu_row *rows, const uint32_t *table, uint32_t layer, float *parts, uint32_t *counters)
 {
 	sk_begin();
-	__shared__ bool last;
 	const uint32_t n_warps = blockDim.x / SK_WARP, warp = threadIdx.x / SK_WARP;
-	const room<G> r = room_of<G>((float *)cu_smem, c.padded_dim, n_warps);
+	const room<G> r = room_of<G>((float *)cu_smem, c.padded_dim);
 	const heads h = heads_of<G>(c, blockIdx.y);
-	const sk_gpu_row row = rows[blockIdx.z];
-	const uint32_t n_pages = row.n_sink_pages + row.n_pages;
-	const uint32_t n_segments = (n_pages + SK_GPU_SEGMENT_PAGES - 1) / SK_GPU_SEGMENT_PAGES;
+	const sk_gpu_row &row = rows[blockIdx.z];
+	const uint32_t n_pages = row.n_sink_pages + row.n_pages, n_segments = (n_pages + PAGES - 1) / PAGES;
 	const bool alone = gridDim.x == 1;
-	const float scale = 1 / sqrtf((float)c.head_dim);
 	if (!alone && blockIdx.x >= n_segments)
 		return;
 
@@ -196,77 +271,31 @@ __global__ void __launch_bounds__(SK_GPU_SEGMENT_PAGES *SK_WARP)
 	}
 	__syncthreads();
 
-	/* A thread keeps dims threadIdx.x and so on of every head. */
-	float most[G][DIMS], weight[G][DIMS] = {}, sum[G][DIMS];                /* of what is whole */
-	float part_most[G][DIMS], part_weight[G][DIMS] = {}, part_sum[G][DIMS]; /* of up to 16 pages */
-	const uint32_t begin = alone ? 0 : blockIdx.x * SK_GPU_SEGMENT_PAGES;
-	const uint32_t end = alone ? n_pages : min(n_pages, begin + SK_GPU_SEGMENT_PAGES);
-	for (uint32_t page0 = begin; page0 < end; page0 += n_warps) {
-		if (page0 + warp < end)
-			visit_page<F, G>(c, r, row, table, layer, h.kv, page0 + warp, scale);
+	const float scale = 1 / sqrtf((float)c.head_dim);
+	part<G> whole, segment;
+	for (uint32_t s = alone ? 0 : blockIdx.x; s < (alone ? n_segments : blockIdx.x + 1); s++) {
+		const uint32_t begin = s * PAGES, end = min(n_pages, begin + PAGES);
+		for (uint32_t i = begin + warp; i < end; i += n_warps)
+			visit_page<F, G>(c, r, row, table, layer, h.kv, i, scale);
 		__syncthreads();
-#pragma unroll
-		for (int g = 0; g < G; g++)
-#pragma unroll
-			for (int k = 0; k < DIMS; k++) {
-				const uint32_t d = threadIdx.x + k * blockDim.x;
-				for (uint32_t w = 0; w < n_warps && page0 + w < end && d < c.padded_dim; w++) {
-					if ((page0 + w) % SK_GPU_SEGMENT_PAGES == 0 && page0 + w > begin) {
-						join(&most[g][k], &weight[g][k], &sum[g][k], part_most[g][k],
-						     part_weight[g][k], part_sum[g][k]);
-						part_weight[g][k] = 0;
-					}
-					join(&part_most[g][k], &part_weight[g][k], &part_sum[g][k], r.most[w * G + g],
-					     r.weight[w * G + g], r.sums[((size_t)w * G + g) * c.padded_dim + d]);
-				}
-			}
+		join_pages<G>(r, c.padded_dim, end - begin, &segment);
+		if (alone && s)
+			join(&whole, segment);
+		else
+			whole = segment;
 		__syncthreads();
 	}
-#pragma unroll
-	for (int g = 0; g < G; g++)
-#pragma unroll
-		for (int k = 0; k < DIMS; k++)
-			if (threadIdx.x + k * blockDim.x < c.padded_dim)
-				join(&most[g][k], &weight[g][k], &sum[g][k], part_most[g][k], part_weight[g][k],
-				     part_sum[g][k]);
-
 	if (!alone) {
-		const uint32_t stride = c.padded_dim + 2;
-		float *all = parts + ((size_t)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x * G * stride;
-#pragma unroll
-		for (int g = 0; g < G; g++)
-#pragma unroll
-			for (int k = 0; k < DIMS; k++) {
-				const uint32_t d = threadIdx.x + k * blockDim.x;
-				float *part = all + ((size_t)blockIdx.x * G + g) * stride;
-				if (d < c.padded_dim)
-					part[2 + d] = sum[g][k];
-				if (d == 0)
-					part[0] = most[g][k], part[1] = weight[g][k];
-			}
-		__threadfence();
-		__syncthreads();
-		if (threadIdx.x == 0) {
-			uint32_t *counter = &counters[blockIdx.z * gridDim.y + blockIdx.y];
-			last = atomicAdd(counter, 1u) == n_segments - 1;
-			__threadfence();
-			if (last)
-				*counter = 0;
-		}
-		__syncthreads();
-		if (!last)
+		const uint32_t block = blockIdx.z * gridDim.y + blockIdx.y;
+		float *all = parts + (size_t)block * gridDim.x * G * (c.padded_dim + 2);
+		put_part<G>(all, c.padded_dim, blockIdx.x, whole);
+		if (!is_last(&counters[block], n_segments))
 			return;
-#pragma unroll
-		for (int g = 0; g < G; g++)
-#pragma unroll
-			for (int k = 0; k < DIMS; k++) {
-				const uint32_t d = threadIdx.x + k * blockDim.x;
-				weight[g][k] = 0;
-				for (uint32_t s = 0; s < n_segments && d < c.padded_dim; s++) {
-					const float *part = all + ((size_t)s * G + g) * stride;
-					join(&most[g][k], &weight[g][k], &sum[g][k], part[0], part[1], part[2 + d]);
-				}
-			}
+		get_part<G>(all, c.padded_dim, 0, &whole);
+		for (uint32_t s = 1; s < n_segments; s++) {
+			get_part<G>(all, c.padded_dim, s, &segment);
+			join(&whole, segment);
+		}
 	}
 #pragma unroll
 	for (int g = 0; g < G; g++)
@@ -275,7 +304,7 @@ __global__ void __launch_bounds__(SK_GPU_SEGMENT_PAGES *SK_WARP)
 			const uint32_t d = threadIdx.x + k * blockDim.x;
 			if (g < (int)h.n && d < c.head_dim)
 				out[(size_t)blockIdx.z * out_stride + (h.first + g) * c.head_dim + d] =
-					sum[g][k] / weight[g][k];
+					whole.sum[g][k] / whole.weight[g];
 		}
 }
 
@@ -286,9 +315,7 @@ static cudaError_t run(cudaStream_t stream, const struct sk_gpu_cache *c, float 
 {
 	const uint32_t shared = c->n_heads / c->n_kv_heads;
 	const dim3 grid(sharing->n_segments, c->n_kv_heads * ((shared + G - 1) / G), n);
-	uint32_t n_warps = sharing->n_warps < MIN_WARPS ? MIN_WARPS : sharing->n_warps;
-	while (room_bytes<G>(c->padded_dim, n_warps) > 48 << 10) /* what every device gives */
-		n_warps--;
+	const uint32_t n_warps = sharing->n_warps < 2 ? 2 : sharing->n_warps;
 	return sk_launch(stream, attend<F, G>, grid, n_warps * SK_WARP, room_bytes<G>(c->padded_dim, n_warps), *c, out,
 			 out_stride, q, q_stride, rows, table, layer, sharing->parts, sharing->counters);
 }
@@ -298,7 +325,9 @@ static cudaError_t run_heads(cudaStream_t stream, const struct sk_gpu_cache *c, 
 			     const float *q, uint32_t q_stride, const struct sk_gpu_row *rows,
 			     const uint32_t *table, uint32_t layer, uint32_t n, const struct sk_gpu_sharing *sharing)
 {
-	switch (c->n_heads / c->n_kv_heads) {
+	/* of the largest heads fewer at once: every device gives a block 48 KB of shared memory, some not more */
+	const uint32_t shared = c->n_heads / c->n_kv_heads, most = c->padded_dim > 128 ? 2 : SK_GPU_ATTEND_HEADS;
+	switch (shared < most ? shared : most) {
 	case 1:
 		return run<F, 1>(stream, c, out, out_stride, q, q_stride, rows, table, layer, n, sharing);
 	case 2:

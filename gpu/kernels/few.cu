@@ -2,9 +2,8 @@
  * in words of 16 bytes, and meets all the vectors in registers.
  *
  * The work is cut into units of 16 rows by up to 2560 columns, a block each. Its eight warps share out the columns,
- * 32 at a time, ask for all that they will need before anything else (weights are there from the start, while the
- * vectors are still being made by the kernels before: so memory never waits for the small kernels in between),
- * and add up at the end. Where a row takes several units, or two products go to the same rows, the last block to
+ * 32 at a time, and add up at the end. The first weights are asked for before anything else: they are there from the
+ * start, while the vectors are still being made by the kernels before, so that memory need not wait for those. Where a row takes several units, or two products go to the same rows, the last block to
  * finish adds up what the others left, always in the same order.
  *
  * In mma.m16n8k16 the order of the 16 products is free as long as both sides have the same. So a lane's word of a
@@ -16,7 +15,7 @@
 #define BLOCK SK_GPU_UNIT_THREADS
 #define WARPS (BLOCK / SK_WARP)
 #define CHUNK 32 /* columns */
-#define DEEP  10 /* chunks of a warp, at most */
+#define DEEP  4  /* chunks in flight */
 
 template <int F> SK_DEVICE unsigned pack2(float a, float b);
 
@@ -88,7 +87,7 @@ SK_DEVICE void put_output(const sk_gpu_products &p, const sk_gpu_product &produc
 	*to = product.add ? *to + y : activated(y, product.activation);
 }
 
-template <int F> __global__ void __launch_bounds__(BLOCK, 2) few(const sk_gpu_products p)
+template <int F> __global__ void __launch_bounds__(BLOCK, 4) few(const sk_gpu_products p)
 {
 	__shared__ float shared[WARPS][SK_WARP][4];
 	__shared__ bool last;
@@ -108,34 +107,40 @@ template <int F> __global__ void __launch_bounds__(BLOCK, 2) few(const sk_gpu_pr
 		rows[half] = (const char *)m.codes + (size_t)(row < m.n_rows ? row : m.n_rows - 1) * m.n_cols * 2 +
 			     part * 16;
 	}
-	uint4 words[DEEP][2];
-#pragma unroll
-	for (int i = 0; i < DEEP; i++)
-#pragma unroll
-		for (int half = 0; half < 2; half++)
-			if (from + i * WARPS < to)
-				words[i][half] =
-					sk_load16_once(rows[half] + (size_t)(from + i * WARPS) * CHUNK * 2);
-	sk_wait_for_previous();
-
 	float sums[4] = {};
 	const float *in = product.in + (size_t)group * product.in_stride + part * 8;
+	bool begun = false;
+	for (uint32_t chunk0 = from; chunk0 < to; chunk0 += DEEP * WARPS) {
+		uint4 words[DEEP][2];
 #pragma unroll
-	for (int i = 0; i < DEEP; i++) {
-		if (from + i * WARPS >= to)
-			break;
-		uint4 high = {}, low = {};
-		if (group < p.n) {
-			const float4 *x = (const float4 *)(in + (from + i * WARPS) * CHUNK);
-			const float4 a = x[0], b = x[1];
-			split<F>(a.x, a.y, &high.x, &low.x);
-			split<F>(a.z, a.w, &high.y, &low.y);
-			split<F>(b.x, b.y, &high.z, &low.z);
-			split<F>(b.z, b.w, &high.w, &low.w);
+		for (int i = 0; i < DEEP; i++)
+#pragma unroll
+			for (int half = 0; half < 2; half++)
+				if (chunk0 + i * WARPS < to)
+					words[i][half] =
+						sk_load16_once(rows[half] + (size_t)(chunk0 + i * WARPS) * CHUNK * 2);
+		if (!begun)
+			sk_wait_for_previous();
+		begun = true;
+#pragma unroll
+		for (int i = 0; i < DEEP; i++) {
+			if (chunk0 + i * WARPS >= to)
+				break;
+			uint4 high = {}, low = {};
+			if (group < p.n) {
+				const float4 *x = (const float4 *)(in + (chunk0 + i * WARPS) * CHUNK);
+				const float4 a = x[0], b = x[1];
+				split<F>(a.x, a.y, &high.x, &low.x);
+				split<F>(a.z, a.w, &high.y, &low.y);
+				split<F>(b.x, b.y, &high.z, &low.z);
+				split<F>(b.z, b.w, &high.w, &low.w);
+			}
+			mma_chunk<F>(sums, words[i], high);
+			mma_chunk<F>(sums, words[i], low);
 		}
-		mma_chunk<F>(sums, words[i], high);
-		mma_chunk<F>(sums, words[i], low);
 	}
+	if (!begun)
+		sk_wait_for_previous();
 #pragma unroll
 	for (int i = 0; i < 4; i++)
 		shared[warp][lane][i] = sums[i];

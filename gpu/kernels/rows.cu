@@ -32,10 +32,11 @@ __global__ void norm(const norms both, uint32_t out_stride, const float *in, uin
 	in += (size_t)blockIdx.x * in_stride;
 
 	float mean = 0;
-	if (subtract_mean) {
+	if (subtract_mean) { /* relative to the first, so that a common offset costs no bits */
+		const float some = in[0];
 		for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)
-			mean += in[i];
-		mean = over_block<false>(mean, shared) / width;
+			mean += in[i] - some;
+		mean = some + over_block<false>(mean, shared) / width;
 	}
 	float square = 0;
 	for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)

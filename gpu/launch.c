@@ -92,10 +92,8 @@ static struct sk_gpu_product product_of(const struct sk_gpu_note *note, int acti
 
 static struct sk_gpu_products products_of(const struct sk_gpu *gpu, uint32_t n)
 {
-	return (struct sk_gpu_products){.n = n,
-					.parts = gpu->unit_parts.data,
-					.counters = gpu->unit_counters.data,
-					.n_processors = gpu->n_processors};
+	return (struct sk_gpu_products){
+		.n = n, .parts = gpu->unit_parts.data, .counters = gpu->unit_counters.data};
 }
 
 static cudaError_t multiply(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add)

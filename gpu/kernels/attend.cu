@@ -10,7 +10,7 @@
 #define PAGES   SK_GPU_SEGMENT_PAGES
 #define MAX_DIM 256
 #define DIMS    4 /* a thread, at most: of MAX_DIM, two warps */
-#define BATCH   8 /* loads in flight of keys, and as many of values */
+#define BATCH   4 /* loads in flight */
 
 /* The heads that block y works for. */
 struct heads {
@@ -49,58 +49,6 @@ template <int G> static size_t room_bytes(uint32_t padded_dim, uint32_t n_warps)
 	return G * ((2 + PAGES) * padded_dim + 2 * PAGES + n_warps * SK_WARP) * sizeof(float);
 }
 
-/* How a warp shares out the values of a page, 32 words of a token at a time: as many tokens at once as fit. */
-struct share {
-	uint32_t tokens, token, word; /* at once; this lane's first, its word; token == tokens: it has none */
-};
-
-SK_DEVICE share share_of(uint32_t n_words, uint32_t word0)
-{
-	const uint32_t lane = threadIdx.x % SK_WARP, n = min(n_words - word0, (uint32_t)SK_WARP);
-	return {SK_WARP / n, min(lane / n, SK_WARP / n), word0 + lane % n};
-}
-
-/* Words of BATCH tokens, from t0 on. */
-SK_DEVICE void ask(uint4 (&v)[BATCH], const char *values, uint32_t n_words, const share &s, uint32_t t0, uint32_t to)
-{
-#pragma unroll
-	for (int k = 0; k < BATCH; k++)
-		if (s.token < s.tokens && t0 + k * s.tokens < to)
-			v[k] = *(const uint4 *)(values + ((size_t)(t0 + k * s.tokens) * n_words + s.word) * 16);
-}
-
-/* Scores of this lane's token. */
-template <int F, int G>
-SK_DEVICE void score(float (&scores)[G], const char *keys, const float *q, uint32_t padded_dim, uint32_t n_words)
-{
-	constexpr int N = sk_word<F>::N;
-	const uint32_t lane = threadIdx.x % SK_WARP;
-	sk_word<F> w;
-	for (uint32_t word0 = 0; word0 < n_words; word0 += BATCH) {
-		uint4 k[BATCH];
-#pragma unroll
-		for (int b = 0; b < BATCH; b++)
-			if (word0 + b < n_words)
-				k[b] = *(const uint4 *)(keys + ((size_t)(word0 + b) * SK_WARP + lane) * 16);
-#pragma unroll
-		for (int b = 0; b < BATCH; b++) {
-			if (word0 + b >= n_words)
-				break;
-			w.set(k[b], nullptr, 0, 0);
-#pragma unroll
-			for (int g = 0; g < G; g++)
-#pragma unroll
-				for (int i = 0; i < N / 4; i++) {
-					const float4 x = *(const float4 *)&q[g * padded_dim + (word0 + b) * N + 4 * i];
-					scores[g] = fmaf(w.v[4 * i], x.x, scores[g]);
-					scores[g] = fmaf(w.v[4 * i + 1], x.y, scores[g]);
-					scores[g] = fmaf(w.v[4 * i + 2], x.z, scores[g]);
-					scores[g] = fmaf(w.v[4 * i + 3], x.w, scores[g]);
-				}
-		}
-	}
-}
-
 /* A warp looks at tokens [from, to) of a page, with the queries of `q`. */
 template <int F, int G>
 SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, const char *head, const float *q,
@@ -109,20 +57,38 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, con
 	constexpr int N = sk_word<F>::N;
 	const uint32_t lane = threadIdx.x % SK_WARP, warp = threadIdx.x / SK_WARP;
 	const uint32_t n_words = c.padded_dim / N;
-	const char *values = head + (size_t)n_words * SK_WARP * 16;
 	float *sums = r.sums + (size_t)slot * G * c.padded_dim, *weights = r.weights + warp * G * SK_WARP;
 
-	/* The first values are on their way while keys are scored. */
-	uint4 v[BATCH];
-	share s = share_of(n_words, 0);
-	ask(v, values, n_words, s, from + s.token, to);
+	sk_word<F> w;
 	float scores[G] = {};
-	score<F, G>(scores, head, q, c.padded_dim, n_words);
+	for (uint32_t word0 = 0; word0 < n_words; word0 += BATCH) {
+		uint4 keys[BATCH];
+#pragma unroll
+		for (int k = 0; k < BATCH; k++)
+			if (word0 + k < n_words)
+				keys[k] = *(const uint4 *)(head + ((size_t)(word0 + k) * SK_WARP + lane) * 16);
+#pragma unroll
+		for (int k = 0; k < BATCH; k++) {
+			if (word0 + k >= n_words)
+				break;
+			w.set(keys[k], nullptr, 0, 0);
+#pragma unroll
+			for (int g = 0; g < G; g++)
+#pragma unroll
+				for (int i = 0; i < N / 4; i++) {
+					const float4 x = *(const float4 *)&q[g * c.padded_dim + (word0 + k) * N + 4 * i];
+					scores[g] = fmaf(w.v[4 * i], x.x, scores[g]);
+					scores[g] = fmaf(w.v[4 * i + 1], x.y, scores[g]);
+					scores[g] = fmaf(w.v[4 * i + 2], x.z, scores[g]);
+					scores[g] = fmaf(w.v[4 * i + 3], x.w, scores[g]);
+				}
+		}
+	}
 	const bool seen = lane >= from && lane < to;
 #pragma unroll
 	for (int g = 0; g < G; g++) {
-		const float x = seen ? scores[g] * scale : -INFINITY, most = sk_warp_max(x);
-		const float weight = seen ? expf(x - most) : 0, sum = sk_warp_sum(weight);
+		const float score = seen ? scores[g] * scale : -INFINITY, most = sk_warp_max(score);
+		const float weight = seen ? expf(score - most) : 0, sum = sk_warp_sum(weight);
 		weights[g * SK_WARP + lane] = weight;
 		if (lane == 0) {
 			r.most[slot * G + g] = most;
@@ -131,36 +97,37 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, con
 	}
 	__syncwarp();
 
+	const char *values = head + (size_t)n_words * SK_WARP * 16;
 	for (uint32_t word0 = 0; word0 < n_words; word0 += SK_WARP) {
-		if (word0) {
-			s = share_of(n_words, word0);
-			ask(v, values, n_words, s, from + s.token, to);
-		}
-		sk_word<F> w;
+		const uint32_t n = n_words - word0 < SK_WARP ? n_words - word0 : SK_WARP; /* words of a token */
+		const uint32_t tokens = SK_WARP / n, token = lane / n, word = word0 + lane % n; /* at once */
 		float sum[G][N] = {};
-		for (uint32_t t0 = from + s.token; s.token < s.tokens && t0 < to; t0 += BATCH * s.tokens) {
-			if (t0 != from + s.token)
-				ask(v, values, n_words, s, t0, to);
+		for (uint32_t t0 = from + token; token < tokens && t0 < to; t0 += BATCH * tokens) {
+			uint4 v[BATCH];
+#pragma unroll
+			for (int k = 0; k < BATCH; k++)
+				if (t0 + k * tokens < to)
+					v[k] = *(const uint4 *)(values + ((size_t)(t0 + k * tokens) * n_words + word) * 16);
 #pragma unroll
 			for (int k = 0; k < BATCH; k++) {
-				if (t0 + k * s.tokens >= to)
+				if (t0 + k * tokens >= to)
 					break;
 				w.set(v[k], nullptr, 0, 0);
 #pragma unroll
 				for (int g = 0; g < G; g++)
 #pragma unroll
 					for (int i = 0; i < N; i++)
-						sum[g][i] = fmaf(w.v[i], weights[g * SK_WARP + t0 + k * s.tokens],
+						sum[g][i] = fmaf(w.v[i], weights[g * SK_WARP + t0 + k * tokens],
 								 sum[g][i]);
 			}
 		}
-		for (uint32_t turn = 0; turn < s.tokens; turn++) {
-			if (s.token == turn)
+		for (uint32_t turn = 0; turn < tokens; turn++) {
+			if (token == turn)
 #pragma unroll
 				for (int g = 0; g < G; g++)
 #pragma unroll
 					for (int i = 0; i < N; i++) {
-						float *to_sum = sums + (size_t)g * c.padded_dim + s.word * N + i;
+						float *to_sum = sums + (size_t)g * c.padded_dim + word * N + i;
 						*to_sum = turn ? *to_sum + sum[g][i] : sum[g][i];
 					}
 			__syncwarp();
@@ -281,7 +248,7 @@ SK_DEVICE bool is_last(uint32_t *counter, uint32_t n)
 extern __shared__ __align__(16) unsigned char cu_smem[];
 
 template <int F, int G>
-__global__ void __launch_bounds__(PAGES *SK_WARP, 1)
+__global__ void __launch_bounds__(PAGES *SK_WARP, G == 1 ? 2 : 1)
 	attend(const sk_gpu_cache c, float *out, uint32_t out_stride, const float *q, uint32_t q_stride,
 	       const sk_gpu_row *rows, const uint32_t *table, uint32_t layer, float *parts, uint32_t *counters)
 {

@@ -15,7 +15,7 @@
 #define BLOCK SK_GPU_UNIT_THREADS
 #define WARPS (BLOCK / SK_WARP)
 #define CHUNK 32 /* columns */
-#define DEEP  5  /* chunks in flight */
+#define DEEP  4  /* chunks in flight */
 
 template <int F> SK_DEVICE unsigned pack2(float a, float b);
 
@@ -87,143 +87,99 @@ SK_DEVICE void put_output(const sk_gpu_products &p, const sk_gpu_product &produc
 	*to = product.add ? *to + y : activated(y, product.activation);
 }
 
-/* A warp's way through its chunks of a unit. */
-struct way {
-	const char *rows[2]; /* this lane's words of rows `group` and 8 + `group` */
-	uint32_t at, to;     /* chunks */
-};
-
-SK_DEVICE way way_of(const sk_gpu_products &p, const unit &u)
+template <int F> __global__ void __launch_bounds__(BLOCK, 4) few(const sk_gpu_products p)
 {
+	__shared__ float shared[WARPS][SK_WARP][4];
+	__shared__ bool last;
 	const uint32_t lane = threadIdx.x % SK_WARP, warp = threadIdx.x / SK_WARP;
+	const uint32_t group = lane / 4, part = lane % 4;
+	const unit u = unit_of(p, blockIdx.x);
 	const sk_gpu_product &product = p.product[u.product];
 	const sk_gpu_matrix &m = product.matrix;
 	const uint32_t n_chunks = m.n_cols / CHUNK, a_part = (n_chunks + product.n_parts - 1) / product.n_parts;
-	way w;
+	const uint32_t from = u.part * a_part + warp, to = min(n_chunks, (u.part + 1) * a_part);
+
+	sk_let_next_begin();
+	const char *rows[2];
 #pragma unroll
 	for (int half = 0; half < 2; half++) { /* past the last row: the last again */
-		const uint32_t row = u.tile * 16 + 8 * half + lane / 4;
-		w.rows[half] = (const char *)m.codes + (size_t)(row < m.n_rows ? row : m.n_rows - 1) * m.n_cols * 2 +
-			       lane % 4 * 16;
+		const uint32_t row = u.tile * 16 + 8 * half + group;
+		rows[half] = (const char *)m.codes + (size_t)(row < m.n_rows ? row : m.n_rows - 1) * m.n_cols * 2 +
+			     part * 16;
 	}
-	w.at = u.part * a_part + warp;
-	w.to = min(n_chunks, (u.part + 1) * a_part);
-	return w;
-}
-
-SK_DEVICE void ask(uint4 (&words)[DEEP][2], const way &w)
-{
+	float sums[4] = {};
+	const float *in = product.in + (size_t)group * product.in_stride + part * 8;
+	bool begun = false;
+	for (uint32_t chunk0 = from; chunk0 < to; chunk0 += DEEP * WARPS) {
+		uint4 words[DEEP][2];
 #pragma unroll
-	for (int i = 0; i < DEEP; i++)
+		for (int i = 0; i < DEEP; i++)
 #pragma unroll
-		for (int half = 0; half < 2; half++)
-			if (w.at + i * WARPS < w.to)
-				words[i][half] = sk_load16_once(w.rows[half] + (size_t)(w.at + i * WARPS) * CHUNK * 2);
-}
-
-/* The words that were asked for, times the vectors. */
-template <int F>
-SK_DEVICE void multiply(float (&sums)[4], const uint4 (&words)[DEEP][2], const way &w, const float *in, bool real)
-{
+			for (int half = 0; half < 2; half++)
+				if (chunk0 + i * WARPS < to)
+					words[i][half] =
+						sk_load16_once(rows[half] + (size_t)(chunk0 + i * WARPS) * CHUNK * 2);
+		if (!begun)
+			sk_wait_for_previous();
+		begun = true;
 #pragma unroll
-	for (int i = 0; i < DEEP; i++) {
-		if (w.at + i * WARPS >= w.to)
-			break;
-		uint4 high = {}, low = {};
-		if (real) {
-			const float4 *x = (const float4 *)(in + (w.at + i * WARPS) * CHUNK);
-			const float4 a = x[0], b = x[1];
-			split<F>(a.x, a.y, &high.x, &low.x);
-			split<F>(a.z, a.w, &high.y, &low.y);
-			split<F>(b.x, b.y, &high.z, &low.z);
-			split<F>(b.z, b.w, &high.w, &low.w);
+		for (int i = 0; i < DEEP; i++) {
+			if (chunk0 + i * WARPS >= to)
+				break;
+			uint4 high = {}, low = {};
+			if (group < p.n) {
+				const float4 *x = (const float4 *)(in + (chunk0 + i * WARPS) * CHUNK);
+				const float4 a = x[0], b = x[1];
+				split<F>(a.x, a.y, &high.x, &low.x);
+				split<F>(a.z, a.w, &high.y, &low.y);
+				split<F>(b.x, b.y, &high.z, &low.z);
+				split<F>(b.z, b.w, &high.w, &low.w);
+			}
+			mma_chunk<F>(sums, words[i], high);
+			mma_chunk<F>(sums, words[i], low);
 		}
-		mma_chunk<F>(sums, words[i], high);
-		mma_chunk<F>(sums, words[i], low);
 	}
-}
+	if (!begun)
+		sk_wait_for_previous();
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		shared[warp][lane][i] = sums[i];
+	__syncthreads();
+	if (threadIdx.x >= 128)
+		return; /* a thread for each of 16 rows by 8 vectors is left */
 
-/* The block's sums of a unit, in `shared`, to where they belong. */
-SK_DEVICE void finish(const sk_gpu_products &p, const unit &u, float (*shared)[SK_WARP][4], bool *last)
-{
-	const sk_gpu_product &product = p.product[u.product];
-	const uint32_t n_slots = product.n_parts + (p.together ? p.product[1 - u.product].n_parts : 0);
-	const bool works = threadIdx.x < 128; /* one for each of 16 rows by 8 vectors */
-
-	/* A thread has sum i of lane l, as mma leaves them. */
-	const uint32_t l = threadIdx.x / 4 % SK_WARP, i = threadIdx.x % 4;
+	/* Thread: sum i of lane l, as mma leaves them. */
+	const uint32_t l = threadIdx.x / 4, i = threadIdx.x % 4;
 	const uint32_t row = u.tile * 16 + i / 2 * 8 + l / 4, v = l % 4 * 2 + i % 2;
 	float y = 0;
-	if (works)
 #pragma unroll
-		for (int w = 0; w < WARPS; w++)
-			y += shared[w][l][i];
+	for (int w = 0; w < WARPS; w++)
+		y += shared[w][l][i];
+	const uint32_t n_slots = product.n_parts + (p.together ? p.product[1 - u.product].n_parts : 0);
 	if (n_slots == 1) {
-		if (works)
-			put_output(p, product, row, v, y);
+		put_output(p, product, row, v, y);
 		return;
 	}
 	const bool second = u.product && !p.together;
 	const uint32_t tile = u.tile + (second ? p.product[0].n_tiles : 0);
 	float *parts = p.parts + (second ? (size_t)p.product[0].n_tiles * p.product[0].n_parts * 128 : 0) +
 		       (size_t)u.tile * n_slots * 128;
-	if (works)
-		parts[u.slot * 128 + threadIdx.x] = y;
+	parts[u.slot * 128 + threadIdx.x] = y;
 	__threadfence();
-	__syncthreads();
+	sk_sync_some(128);
 	if (threadIdx.x == 0) {
-		*last = atomicAdd(&p.counters[tile], 1u) == n_slots - 1;
+		last = atomicAdd(&p.counters[tile], 1u) == n_slots - 1;
 		__threadfence();
-		if (*last)
+		if (last)
 			p.counters[tile] = 0;
 	}
-	__syncthreads();
-	if (!*last || !works)
+	sk_sync_some(128);
+	if (!last)
 		return;
 	y = 0;
 	for (uint32_t s = 0; s < n_slots; s++)
 		y += __ldcg(parts + s * 128 + threadIdx.x);
 	put_output(p, p.product[p.together ? 0 : u.product], row, v, y);
-}
-
-template <int F> __global__ void __launch_bounds__(BLOCK, SK_GPU_UNIT_BLOCKS) few(const sk_gpu_products p)
-{
-	__shared__ float shared[WARPS][SK_WARP][4];
-	__shared__ bool last;
-	const uint32_t lane = threadIdx.x % SK_WARP, warp = threadIdx.x / SK_WARP, group = lane / 4;
-	const uint32_t n_units = p.product[0].n_tiles * p.product[0].n_parts +
-				 p.product[1].n_tiles * p.product[1].n_parts;
-	uint4 words[DEEP][2];
-
-	sk_let_next_begin();
-	unit u = unit_of(p, blockIdx.x);
-	way w = way_of(p, u);
-	ask(words, w);
-	sk_wait_for_previous();
-	for (uint32_t block = blockIdx.x; block < n_units; block += gridDim.x) {
-		const sk_gpu_product &product = p.product[u.product];
-		const float *in = product.in + (size_t)group * product.in_stride + lane % 4 * 8;
-		float sums[4] = {};
-		for (;;) {
-			multiply<F>(sums, words, w, in, group < p.n);
-			w.at += DEEP * WARPS;
-			if (w.at >= w.to)
-				break;
-			ask(words, w);
-		}
-		const unit done = u;
-		if (block + gridDim.x < n_units) { /* while this unit's sums are added up */
-			u = unit_of(p, block + gridDim.x);
-			w = way_of(p, u);
-			ask(words, w);
-		}
-		__syncthreads(); /* the last unit's sums have been read */
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			shared[warp][lane][i] = sums[i];
-		__syncthreads();
-		finish(p, done, shared, &last);
-	}
 }
 
 static uint32_t n_units(const struct sk_gpu_product *product)
@@ -233,9 +189,7 @@ static uint32_t n_units(const struct sk_gpu_product *product)
 
 cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_products *products)
 {
-	const uint32_t n = n_units(&products->product[0]) + n_units(&products->product[1]);
-	const uint32_t at_once = products->n_processors * SK_GPU_UNIT_BLOCKS;
-	const dim3 grid(n < at_once ? n : at_once);
+	const dim3 grid(n_units(&products->product[0]) + n_units(&products->product[1]));
 	if (products->n > 8)
 		return cudaErrorInvalidValue;
 	if (products->product[0].matrix.format == SK_GPU_BF16)

@@ -55,7 +55,6 @@ cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, fl
 			  bool add);
 /* Products of a few vectors with F16 or BF16 matrices, one or two in a launch. */
 #define SK_GPU_UNIT_THREADS  256
-#define SK_GPU_UNIT_BLOCKS   3  /* of a processor, at once */
 #define SK_GPU_UNIT_CHUNKS   80 /* runs of 32 columns that a block takes, at most */
 #define SK_GPU_NO_ACTIVATION (-1)
 
@@ -73,9 +72,8 @@ struct sk_gpu_products {
 	struct sk_gpu_product product[2]; /* the second: or zeros */
 	bool together;                    /* both go to the same outputs, which are the first's */
 	uint32_t n;                       /* vectors, at most SK_GPU_MATVEC_ROWS */
-	float *parts;          /* (tiles, parts of a tile, 128) of the first, of the second */
-	uint32_t *counters;    /* (tiles of both), zero before and after */
-	uint32_t n_processors; /* of the device */
+	float *parts;       /* (tiles, parts of a tile, 128) of the first, of the second */
+	uint32_t *counters; /* (tiles of both), zero before and after */
 };
 
 static inline void sk_gpu_product_cut(struct sk_gpu_product *product)

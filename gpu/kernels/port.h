@@ -33,6 +33,12 @@ SK_DEVICE void sk_let_next_begin(void)
 {
 	asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
+/* The first n threads of a block meet, whole warps; the others have ended. */
+SK_DEVICE void sk_sync_some(int n)
+{
+	asm volatile("bar.sync 1, %0;" : : "r"(n) : "memory");
+}
+
 /* d (16, 8) += a (16, 16) b (16, 8), a warp together, in fragments as PTX's mma.m16n8k16 has them. */
 SK_DEVICE void sk_mma_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
 {
@@ -67,6 +73,11 @@ SK_DEVICE void sk_wait_for_previous(void)
 SK_DEVICE void sk_let_next_begin(void)
 {
 	pdl_launch();
+}
+
+SK_DEVICE void sk_sync_some(int)
+{
+	__syncthreads();
 }
 
 SK_DEVICE void sk_mma_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])

@@ -3,9 +3,9 @@
  * An angle is position times step, both counted in turns: 64-bit integers in units of 2^-64, whose product
  * drops whole turns by itself, so that it is as exact at a position of a million millions as at one.
  */
-#include "port.h"
+#include "gpu/kernels/port.h"
 
-#include "launch.h"
+#include "gpu/kernels/launch.h"
 
 #define BLOCK 128
 

@@ -5,7 +5,7 @@
  * matter to a softmax, so nothing is copied together; and the same joins in the same order give the same bits, however
  * many warps and blocks there are.
  */
-#include "format.h"
+#include "gpu/kernels/format.h"
 
 #define PAGES   SK_GPU_SEGMENT_PAGES
 #define MAX_DIM 256

@@ -1,7 +1,7 @@
 /* From one format to another: weights for the library that multiplies matrices, activations for it, rows of
  * an embedding.
  */
-#include "format.h"
+#include "gpu/kernels/format.h"
 
 #define BLOCK 256
 

@@ -1,7 +1,7 @@
 /* Matrices of 16-bit numbers times up to 8 vectors, on the tensor cores, straight from memory: every weight is read once,
  * in words of 16 bytes, and meets all the vectors in registers.
  *
- * The work is cut into units of 16 rows by up to 2560 columns, a block each. Its eight warps share out the columns,
+ * The work is cut into units of 16 rows by up to 1536 columns, a block each. Its eight warps share out the columns,
  * 32 at a time, and add up at the end. The first weights are asked for before anything else: they are there from the
  * start, while the vectors are still being made by the kernels before, so that memory need not wait for those. Where a row takes several units, or two products go to the same rows, the last block to
  * finish adds up what the others left, always in the same order.
@@ -10,7 +10,7 @@
  * row (8 columns) serves two of them as it lies: elements 0 to 3 in the first, 4 to 7 in the second. Activations are
  * split in two 16-bit numbers, whose products are both summed: nothing is lost that floats would keep.
  */
-#include "format.h"
+#include "gpu/kernels/format.h"
 
 #define BLOCK SK_GPU_UNIT_THREADS
 #define WARPS (BLOCK / SK_WARP)

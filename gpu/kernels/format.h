@@ -1,9 +1,9 @@
 /* Elements as kernels read them: words of 16 bytes to floats. */
 #pragma once
 
-#include "port.h"
+#include "gpu/kernels/port.h"
 
-#include "launch.h"
+#include "gpu/kernels/launch.h"
 
 SK_DEVICE float sk_low_half(unsigned u)
 {

@@ -1,7 +1,7 @@
 /* A matrix times a few vectors: as fast as memory gives the weights. A warp takes ROWS rows of the matrix
  * at a time, its lanes words of 16 bytes, UNROLL of them in flight for each row.
  */
-#include "format.h"
+#include "gpu/kernels/format.h"
 
 #define BLOCK 256
 

@@ -56,7 +56,7 @@ SK_DEVICE void sk_mma_bfloats(float (&d)[4], const unsigned (&a)[4], const unsig
 		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #else
-#include "cusim.h"
+#include <cusim.h> /* tests/cusim */
 #define SK_DEVICE static inline
 #define SK_MEMBER inline
 

@@ -1,7 +1,7 @@
 /* What is done to a row of activations alone: a block a row. */
-#include "port.h"
+#include "gpu/kernels/port.h"
 
-#include "launch.h"
+#include "gpu/kernels/launch.h"
 
 #define BLOCK     256
 #define MAX_WARPS 32

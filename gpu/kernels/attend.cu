@@ -66,7 +66,7 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, con
 #pragma unroll
 		for (int k = 0; k < BATCH; k++)
 			if (word0 + k < n_words)
-				keys[k] = *(const uint4 *)(head + ((size_t)(word0 + k) * SK_WARP + lane) * 16);
+				keys[k] = sk_load16(head + ((size_t)(word0 + k) * SK_WARP + lane) * 16);
 #pragma unroll
 		for (int k = 0; k < BATCH; k++) {
 			if (word0 + k >= n_words)
@@ -76,7 +76,7 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, con
 			for (int g = 0; g < G; g++)
 #pragma unroll
 				for (int i = 0; i < N / 4; i++) {
-					const float4 x = *(const float4 *)&q[g * c.padded_dim + (word0 + k) * N + 4 * i];
+					const float4 x = sk_load_floats(&q[g * c.padded_dim + (word0 + k) * N + 4 * i]);
 					scores[g] = fmaf(w.v[4 * i], x.x, scores[g]);
 					scores[g] = fmaf(w.v[4 * i + 1], x.y, scores[g]);
 					scores[g] = fmaf(w.v[4 * i + 2], x.z, scores[g]);
@@ -107,7 +107,7 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, con
 #pragma unroll
 			for (int k = 0; k < BATCH; k++)
 				if (t0 + k * tokens < to)
-					v[k] = *(const uint4 *)(values + ((size_t)(t0 + k * tokens) * n_words + word) * 16);
+					v[k] = sk_load16(values + ((size_t)(t0 + k * tokens) * n_words + word) * 16);
 #pragma unroll
 			for (int k = 0; k < BATCH; k++) {
 				if (t0 + k * tokens >= to)

@@ -128,8 +128,8 @@ template <int F> __global__ void __launch_bounds__(BLOCK, 4) few(const sk_gpu_pr
 				break;
 			uint4 high = {}, low = {};
 			if (group < p.n) {
-				const float4 *x = (const float4 *)(in + (chunk0 + i * WARPS) * CHUNK);
-				const float4 a = x[0], b = x[1];
+				const float *x = in + (chunk0 + i * WARPS) * CHUNK;
+				const float4 a = sk_load_floats(x), b = sk_load_floats(x + 4);
 				split<F>(a.x, a.y, &high.x, &low.x);
 				split<F>(a.z, a.w, &high.y, &low.y);
 				split<F>(b.x, b.y, &high.z, &low.z);

@@ -23,6 +23,17 @@ SK_DEVICE uint4 sk_load16_once(const void *p)
 	return v;
 }
 
+/* 16 bytes at once. */
+SK_DEVICE uint4 sk_load16(const void *p)
+{
+	return *(const uint4 *)p;
+}
+
+SK_DEVICE float4 sk_load_floats(const float *p)
+{
+	return *(const float4 *)p;
+}
+
 /* Programmatic dependent launch: waits for what the launch before has written, lets the next one begin. */
 SK_DEVICE void sk_wait_for_previous(void)
 {
@@ -37,6 +48,26 @@ SK_DEVICE void sk_let_next_begin(void)
 SK_DEVICE void sk_sync_some(int n)
 {
 	asm volatile("bar.sync 1, %0;" : : "r"(n) : "memory");
+}
+
+/* 16 bytes to shared memory, which land when they are waited for: all but the last N groups. */
+SK_DEVICE void sk_copy16(void *shared, const void *global)
+{
+	const unsigned to = (unsigned)__cvta_generic_to_shared(shared);
+	asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+		     :
+		     : "r"(to), "l"(global)
+		     : "memory");
+}
+
+SK_DEVICE void sk_commit_copies(void)
+{
+	asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int N> SK_DEVICE void sk_wait_for_copies(void)
+{
+	asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory");
 }
 
 /* d (16, 8) += a (16, 16) b (16, 8), a warp together, in fragments as PTX's mma.m16n8k16 has them. */
@@ -60,34 +91,60 @@ SK_DEVICE void sk_mma_bfloats(float (&d)[4], const unsigned (&a)[4], const unsig
 #define SK_DEVICE static inline
 #define SK_MEMBER inline
 
+SK_DEVICE uint4 sk_load16(const void *p)
+{
+	cusim::check_alignment(p, 16); /* the compiler may make several loads of it */
+	return *(const uint4 *)p;
+}
+
 SK_DEVICE uint4 sk_load16_once(const void *p)
 {
-	return *(const uint4 *)p;
+	return sk_load16(p);
+}
+
+SK_DEVICE float4 sk_load_floats(const float *p)
+{
+	cusim::check_alignment(p, 16);
+	return *(const float4 *)p;
 }
 
 SK_DEVICE void sk_wait_for_previous(void)
 {
-	pdl_wait();
+	cusim::wait_for_previous();
 }
 
 SK_DEVICE void sk_let_next_begin(void)
 {
-	pdl_launch();
 }
 
-SK_DEVICE void sk_sync_some(int)
+SK_DEVICE void sk_sync_some(int) /* barriers count threads that are left */
 {
 	__syncthreads();
 }
 
+SK_DEVICE void sk_copy16(void *shared, const void *global)
+{
+	cusim::copy_later(shared, global);
+}
+
+SK_DEVICE void sk_commit_copies(void)
+{
+	cusim::commit_copies();
+}
+
+template <int N> SK_DEVICE void sk_wait_for_copies(void)
+{
+	cusim::wait_for_copies(N);
+}
+
 SK_DEVICE void sk_mma_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
 {
-	mma_m16n8k16(d, a, b);
+	cusim_mma(true, d, a, b);
 }
 
 SK_DEVICE void sk_mma_bfloats(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
 {
-	mma_m16n8k16_bf16(d, a, b);
+	cusim_mma(false, d, a, b);
 }
 #endif
 

@@ -63,7 +63,21 @@ static inline void sk_test_filter(void)
 		cmocka_set_test_filter(pattern);
 }
 
+/* Where CUDA is simulated (tests/cusim): the faults that it has seen. */
+long cusim_n_errors(void) __attribute__((weak));
+
+/* A simulated device is slow: how much of something is enough there. */
+static inline unsigned sk_test_some(unsigned all, unsigned simulated)
+{
+	return cusim_n_errors ? simulated : all;
+}
+
 static inline int sk_test_outcome(int n_failed, size_t n_tests)
 {
+	if (cusim_n_errors && cusim_n_errors()) {
+		fprintf(stderr, "%ld faults of kernels or of the runtime's use, see above\n",
+			cusim_n_errors());
+		return 1;
+	}
 	return n_failed ? 1 : sk_test_n_skipped == n_tests ? 77 : 0;
 }

@@ -254,8 +254,10 @@ static void check(const char *instructions, struct setup *setup, double toleranc
 	float *singles =
 		run_all(instructions, 1, setup, 1); /* the same bits, one token at a time */
 	assert_memory_equal(chunks, singles, size);
-	float *segments = run_all(instructions, 8, setup, 1); /* shared out among many threads */
-	assert_memory_equal(segments, singles, size);
+	/* shared out among many threads; a simulated device has one way alone */
+	float *segments = cusim_n_errors ? NULL : run_all(instructions, 8, setup, 1);
+	if (segments)
+		assert_memory_equal(segments, singles, size);
 	free(expected);
 	free(chunks);
 	free(singles);
@@ -284,11 +286,14 @@ static void run_case(const char *instructions, uint32_t n_heads, uint32_t n_kv_h
 					      .window = 50,
 					      .slack = random_below(20),
 					      .origin = origin,
-					      .n_tokens = 300};
+					      .n_tokens = sk_test_some(300, 110)};
 	/* its window is cut into three segments and more */
-	setup->sessions[1] = (struct session){
-		.n_sink = n_sink, .window = 500, .origin = origin, .n_tokens = 390};
-	setup->sessions[2] = (struct session){.window = 33, .origin = origin / 2, .n_tokens = 120};
+	setup->sessions[1] = (struct session){.n_sink = n_sink,
+					      .window = 500,
+					      .origin = origin,
+					      .n_tokens = sk_test_some(390, 140)};
+	setup->sessions[2] = (struct session){
+		.window = 33, .origin = origin / 2, .n_tokens = sk_test_some(120, 50)};
 	check(instructions, setup, format == SK_KV_F16 ? 3e-2 : 1e-4);
 	free(setup);
 }
@@ -296,14 +301,14 @@ static void run_case(const char *instructions, uint32_t n_heads, uint32_t n_kv_h
 static void test_sinks(void **state)
 {
 	static const uint32_t sinks[] = {0, 1, 4, 8, 32, 40, 70};
-	for (size_t i = 0; i < sizeof sinks / sizeof *sinks; i++)
+	for (size_t i = 0; i < sizeof sinks / sizeof *sinks; i += sk_test_some(1, 3))
 		run_case(*state, 2, 2, 16, 16, SK_KV_F32, sinks[i], 0);
 }
 
 static void test_origins(void **state)
 {
 	static const uint64_t origins[] = {3000000, (uint64_t)1 << 33, (uint64_t)1 << 40};
-	for (size_t i = 0; i < sizeof origins / sizeof *origins; i++)
+	for (size_t i = 0; i < sizeof origins / sizeof *origins; i += sk_test_some(1, 2))
 		run_case(*state, 2, 1, 32, 32, SK_KV_F32, 4, origins[i]);
 }
 

@@ -1,5 +1,7 @@
 #include "daemon/answers.h"
 
+#include "daemon/requests.h"
+
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "proto/payload.h"
@@ -173,7 +175,9 @@ int sk_answer_status(struct sk_connection *connection, const struct sk_event *ev
 	status.model = (char *)sk_model_config(server->model)->name;
 	status.backend = (char *)sk_engine_backend_name(server->engine);
 	status.uptime_ns = sk_clock_ns() - server->begun_ns;
-	status.connections = server->n_connections;
+	status.connections = sk_sees_all(connection->uid)
+				     ? server->n_connections
+				     : sk_server_n_connections_of(server, connection->uid);
 	status.sessions = stats->n_sessions;
 	status.running = stats->n_running;
 	status.paused = stats->n_paused;

@@ -327,6 +327,14 @@ static struct timeval seconds(double s)
 	return (struct timeval){.tv_sec = (time_t)s, .tv_usec = (suseconds_t)(fmod(s, 1) * 1e6)};
 }
 
+/* One user leaves a quarter of the places to the others. Who runs the daemon, and root, need not. */
+static bool has_too_many(const struct sk_connection *connection)
+{
+	const uint64_t most = connection->server->options->max_connections;
+	return !sk_sees_all(connection->uid) &&
+	       sk_server_n_connections_of(connection->server, connection->uid) > most - most / 4;
+}
+
 void sk_connection_accept(struct sk_server *server, int fd)
 {
 	struct timeval timeout = seconds(server->options->hello_timeout);
@@ -358,6 +366,10 @@ void sk_connection_accept(struct sk_server *server, int fd)
 	    event_add(connection->hello_timeout, &timeout) < 0) {
 		sk_log(SK_LOG_WARNING, "a client could not be taken: not enough memory");
 		sk_connection_destroy(connection);
+	} else if (has_too_many(connection)) {
+		sk_connection_fail(connection, EDQUOT,
+				   "you have as many connections as one user may have at once; end "
+				   "one, or ask the administrator for a larger --max-connections");
 	}
 }
 

@@ -197,8 +197,7 @@ static int fill_session(struct sk_request *request, const Sk__SessionRequest *fr
 	return from->in_memfd ? take_map(request, frame, from->saved_bytes, diag) : 0;
 }
 
-/* Everybody's are shown to those who could see them anyway. */
-static bool sees_all(uid_t uid)
+bool sk_sees_all(uid_t uid)
 {
 	return uid == 0 || uid == geteuid();
 }
@@ -228,12 +227,14 @@ static int fill(const struct sk_connection *connection, struct sk_request *reque
 		return take_copy(request, from->ids, from->n_ids * sizeof *from->ids, diag);
 	}
 	case SK__CLIENT_MESSAGE__BODY_STATUS:
-		request->profile_ns = message->status->profile_ms * UINT64_C(1000000);
+		request->sees_all = sk_sees_all(connection->uid);
+		if (request->sees_all) /* it costs everybody's steps */
+			request->profile_ns = message->status->profile_ms * UINT64_C(1000000);
 		return 0;
 	case SK__CLIENT_MESSAGE__BODY_SESSION:
 		return fill_session(request, message->session, frame, diag);
 	case SK__CLIENT_MESSAGE__BODY_LIST:
-		request->sees_all = sees_all(connection->uid);
+		request->sees_all = sk_sees_all(connection->uid);
 		return 0;
 	default:
 		return -EINVAL;

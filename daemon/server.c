@@ -24,6 +24,14 @@ static void accept_or_not(struct sk_server *server)
 		event_add(server->accepting, NULL);
 }
 
+uint32_t sk_server_n_connections_of(const struct sk_server *server, uid_t uid)
+{
+	uint32_t n = 0;
+	sk_list_for_each (node, &server->connections)
+		n += sk_container_of(node, struct sk_connection, node)->uid == uid;
+	return n;
+}
+
 void sk_server_lost_one(struct sk_server *server)
 {
 	server->n_connections--;

@@ -34,5 +34,7 @@ int sk_server_init(struct sk_server *server, struct sk_diag *diag);
 int sk_server_run(struct sk_server *server);
 void sk_server_finish(struct sk_server *server);
 
+/* Of one user. */
+uint32_t sk_server_n_connections_of(const struct sk_server *server, uid_t uid);
 /* For connections: one has been destroyed. */
 void sk_server_lost_one(struct sk_server *server);

@@ -16,6 +16,8 @@ void sk_engine_refuse(struct sk_engine *engine, struct sk_request *request,
 	event->result = (struct sk_result){.stop = stop, .prompt_tokens = request->ids.n_ids};
 	snprintf(event->reason, sizeof event->reason, "%s", reason);
 	engine->stats.n_requests++;
+	if (request->user)
+		request->user->n_requests++;
 	sk_mailbox_post(&engine->events, &event->node);
 	sk_request_destroy(request);
 }
@@ -268,6 +270,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	*ret_n_pages = 0;
 	err = sk_engine_check_policy(engine, &policy, diag);
 	if (!err) {
+		session->keep_sinks = session->window.n_sink;
 		sk_window_set_policy(&session->window, &policy);
 		err = check_prompt(engine, request, session, input.n_ids, diag);
 	}
@@ -309,6 +312,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 			sk_session_destroy(session);
 		} else {
 			session->window = window;
+			session->keep_sinks = 0;
 			sk_session_settle(session);
 		}
 		return err;
@@ -319,6 +323,11 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		sk_engine_begin_move(engine, fetch);
 	if (generation->marks && may_take)
 		sk_session_reserve_kept(session);
+	/* Until its prompt is cached the session can go back to where it was, under the policy that it had. */
+	if (generation->marks && !is_new)
+		generation->marks->given.window = window;
+	else if (!generation->marks)
+		session->keep_sinks = 0;
 	generation->user = request->user;
 	engine->generations[engine->n_generations++] = generation;
 	client->n_running++;

@@ -53,30 +53,60 @@ static void cancel_at_worker(struct sk_engine *engine)
 
 /* --- Letters --- */
 
+/* Of one user alone, what would tell them of the others: what is left is the machine's. */
+static void only_own(struct sk_engine *engine, uid_t uid, struct sk_stats *stats)
+{
+	const struct sk_user *user = NULL;
+	sk_list_for_each (node, &engine->users) {
+		const struct sk_user *other = sk_container_of(node, struct sk_user, node);
+		user = other->uid == uid ? other : user;
+	}
+	stats->n_requests = user ? user->n_requests : 0;
+	stats->n_prompt_tokens = user ? user->n_prompt_tokens : 0;
+	stats->n_generated_tokens = user ? user->n_generated_tokens : 0;
+	stats->n_queued = user ? user->n_queued : 0;
+	stats->n_steps = 0;
+	stats->n_pages_used = 0;
+	sk_list_for_each (node, &engine->sessions) {
+		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (session->uid == uid)
+			stats->n_pages_used += sk_session_n_charged(session);
+	}
+}
+
 static void take_stats(struct sk_engine *engine, struct sk_request *request)
 {
 	struct sk_event *event = sk_event_answer(request, SK_EVENT_STATS);
+	const bool all = request->sees_all;
 
 	uint64_t until_ns = sk_clock_ns() + request->profile_ns;
 	if (request->profile_ns && until_ns > engine->profile_until_ns)
 		engine->profile_until_ns = until_ns;
 
-	struct sk_stats *stats = &engine->stats;
-	stats->n_sessions = stats->n_paused = stats->n_stored = 0;
+	struct sk_stats stats = engine->stats;
+	stats.n_sessions = stats.n_paused = stats.n_stored = stats.n_running = 0;
 	sk_list_for_each (node, &engine->sessions) {
-		stats->n_sessions++;
-		stats->n_stored += sk_container_of(node, struct sk_session, node)->is_stored;
+		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (!all && session->uid != request->uid)
+			continue;
+		stats.n_sessions++;
+		stats.n_stored += session->is_stored;
 	}
-	for (uint32_t i = 0; i < engine->n_generations; i++)
-		stats->n_paused += sk_generation_waits(engine->generations[i]) ||
-				   sk_generation_is_ahead(engine->generations[i]);
-	stats->n_running = engine->n_generations;
-	stats->n_queued = engine->queue.n;
-	stats->n_pages = engine->pool.n_pages;
-	stats->n_pages_used = engine->pool.n_pages - engine->pool.n_free;
-	stats->page_bytes = sk_backend_page_bytes(engine->backend);
-	stats->scratch_bytes = sk_backend_scratch_bytes(engine->backend);
-	event->stats = *stats;
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		const struct sk_generation *g = engine->generations[i];
+		if (!all && g->request->uid != request->uid)
+			continue;
+		stats.n_running++;
+		stats.n_paused += sk_generation_waits(g) || sk_generation_is_ahead(g);
+	}
+	stats.n_queued = engine->queue.n;
+	stats.n_pages = engine->pool.n_pages;
+	stats.n_pages_used = engine->pool.n_pages - engine->pool.n_free;
+	stats.page_bytes = sk_backend_page_bytes(engine->backend);
+	stats.scratch_bytes = sk_backend_scratch_bytes(engine->backend);
+	if (!all)
+		only_own(engine, request->uid, &stats);
+	event->stats = stats;
 	sk_mailbox_post(&engine->events, &event->node);
 	sk_request_destroy(request);
 }
@@ -221,6 +251,7 @@ static bool reap(struct sk_engine *engine)
 			sk_engine_find_client(engine, g->request->connection);
 		struct sk_event *event = sk_generation_finish(g);
 		engine->stats.n_requests++;
+		g->user->n_requests++;
 		if (g->session->name[0])
 			sk_engine_watch_session(engine, g->session);
 		sk_generation_destroy(g);

@@ -92,6 +92,7 @@ void sk_generation_destroy(struct sk_generation *g)
 	g->session->is_busy = false;
 	if (g->session->name[0]) {
 		g->session->keep_from = UINT64_MAX;
+		g->session->keep_sinks = 0;
 		if (!g->session->is_moving && !g->session->is_stored)
 			sk_session_trim(g->session);
 		sk_session_settle(g->session);
@@ -178,6 +179,10 @@ static void mark_prompt(struct sk_generation *g)
 		given->last_id = -1;
 	}
 	memcpy(given->random, g->sampler.random, sizeof given->random);
+	given->window.policy = g->session->window.policy; /* what it asked for holds from here on */
+	if (given->window.n_sink > g->session->window.n_sink) /* the others are let go now */
+		given->window.n_sink = g->session->window.n_sink;
+	g->session->keep_sinks = 0;
 	g->session->keep_from = given->window.first;
 }
 
@@ -186,11 +191,9 @@ static void roll_back(struct sk_generation *g)
 	struct sk_session *session = g->session;
 	const struct sk_mark *given = &g->marks->given;
 
+	session->window = given->window;              /* and its policy */
 	if (session->is_moving || session->is_stored) /* nothing of it has run */
 		return;
-	session->window.next = given->window.next;
-	session->window.first = given->window.first;
-	session->window.n_sink = given->window.n_sink;
 	session->last_id = given->last_id;
 	memcpy(g->sampler.random, given->random, sizeof given->random);
 	sk_sampler_unsee(&g->sampler, g->result.generated_tokens - given->n_drawn);

@@ -303,7 +303,13 @@ static void take_all(struct sk_mover *mover)
 static bool run_one(struct sk_mover *mover)
 {
 	take_all(mover);
-	struct sk_list *node = sk_list_pop(&mover->urgent);
+	/* One of the others after some urgent ones: while memory is short there is always another of those. */
+	struct sk_list *node = NULL;
+	if (mover->n_urgent >= SK_MOVER_URGENT)
+		node = sk_list_pop(&mover->others);
+	mover->n_urgent = node ? 0 : mover->n_urgent + 1;
+	if (!node)
+		node = sk_list_pop(&mover->urgent);
 	if (!node)
 		node = sk_list_pop(&mover->others);
 	if (!node)

@@ -39,6 +39,9 @@ struct sk_move {
 	uint64_t n_bytes;
 };
 
+#define SK_MOVER_URGENT                                                                            \
+	8 /* moves of sessions out and in, after which a SAVE or LOAD has its turn */
+
 struct sk_mover {
 	struct sk_backend *backend;
 	struct sk_store *store; /* or NULL: then SAVE of pages alone */
@@ -46,6 +49,7 @@ struct sk_mover {
 	struct sk_mailbox inbox;
 	struct sk_mailbox *engine;
 	struct sk_list urgent, others; /* taken from the inbox: the thread's */
+	uint32_t n_urgent;             /* made since one of the others was */
 	pthread_t thread;
 	bool is_running;
 	atomic_bool is_stopping;

@@ -91,7 +91,7 @@ struct sk_request {
 	bool has_ttl;                    /* KEEP; else the daemon's */
 	uint64_t ttl_ns;                 /* 0: for ever */
 	/* LIST */
-	bool sees_all; /* every user's, not the uid's alone */
+	bool sees_all; /* STATS, LIST: every user's, not the uid's alone */
 
 	/* EVALUATE */
 	uint32_t chunk_tokens; /* a step, at most; 0: as many as it holds */

@@ -116,6 +116,11 @@ void sk_session_reset(struct sk_session *session)
 	session->last_id = -1;
 }
 
+static uint64_t kept_sinks(const struct sk_session *session, uint64_t n_sink)
+{
+	return session->keep_sinks > n_sink ? session->keep_sinks : n_sink;
+}
+
 static uint64_t kept_first(const struct sk_session *session, uint64_t first)
 {
 	return session->keep_from < first ? session->keep_from : first;
@@ -142,6 +147,8 @@ int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_
 	 * longer, by a page at most beyond what its share is rounded to. */
 	bool is_mixed = window->n_sink != n_sink && window->first > window->n_sink;
 	uint32_t n_pages = sk_pages_needed(n_sink, most) + is_mixed;
+	if (session->keep_sinks > n_sink)
+		n_pages += (uint32_t)(session->keep_sinks - 1) / SK_PAGE_TOKENS + 1;
 	uint32_t n_held = sk_pages_count(&session->pages);
 	if (session->is_stored && !n_held)
 		n_held = (uint32_t)sk_pages_wanted(stored->n_sink, stored->first, stored->next);
@@ -160,7 +167,8 @@ void sk_session_reserve_kept(struct sk_session *session)
 bool sk_session_is_crowded(const struct sk_session *session)
 {
 	const struct sk_window *window = &session->window;
-	return sk_pages_wanted(window->n_sink, kept_first(session, window->first),
+	return sk_pages_wanted(kept_sinks(session, window->n_sink),
+			       kept_first(session, window->first),
 			       window->next + 1) > session->pages.n_most;
 }
 
@@ -202,8 +210,8 @@ int sk_session_advance(struct sk_session *session, const int32_t *ids, uint32_t 
 	int err = sk_pages_own(pages, rows[0].entry);
 	if (err < 0)
 		return err;
-	err = sk_pages_cover(pages, rows[n - 1].n_sink, kept_first(session, rows[0].first),
-			     window.next);
+	err = sk_pages_cover(pages, kept_sinks(session, rows[n - 1].n_sink),
+			     kept_first(session, rows[0].first), window.next);
 	if (err < 0)
 		return err;
 
@@ -225,6 +233,6 @@ void sk_session_trim(struct sk_session *session)
 {
 	/* Drops only, or takes sinks from pages that are held: nothing here can want for memory but
 	 * the sink table's growth, and then the next step's cover tries again. */
-	(void)sk_pages_cover(&session->pages, session->window.n_sink,
+	(void)sk_pages_cover(&session->pages, kept_sinks(session, session->window.n_sink),
 			     kept_first(session, session->window.first), session->window.next);
 }

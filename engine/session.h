@@ -24,6 +24,9 @@ struct sk_session {
 	uint64_t
 		keep_from; /* entries from here on are kept though the window has dropped them (marks.h);
 			     * UINT64_MAX: none */
+	uint64_t
+		keep_sinks; /* so many are kept, though a request's policy wants fewer, until its prompt is
+				cached: till then it may be rolled back */
 	int32_t last_id; /* drawn, not yet in the cache; -1: none */
 	bool is_busy;    /* a request runs on it */
 	int32_t *

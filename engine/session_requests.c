@@ -314,6 +314,8 @@ void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move)
 	int err = move->error;
 
 	session->is_moving = false;
+	if (move->kind == SK_MOVE_SAVE && !session->is_stored && !session->is_busy)
+		sk_session_trim(session); /* of a request that came and went meanwhile */
 	note_transfer(engine, move->uid, false);
 	if (move->kind == SK_MOVE_LOAD && !err)
 		err = swap_in(engine, move);

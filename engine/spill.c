@@ -163,7 +163,9 @@ static void went_out(struct sk_engine *engine, struct sk_move *move)
 	engine->spill_failed_ns = move->error < 0 ? sk_clock_ns() : 0;
 	if (move->error < 0) {
 		engine->spill_diag = move->diag;
-	} else if (session->is_busy) { /* it was wanted after all */
+		if (!session->is_busy)
+			sk_session_trim(session); /* of a request that came and went meanwhile */
+	} else if (session->is_busy) {            /* it was wanted after all */
 		sk_store_remove(engine->options.store, session->uid, session->name);
 	} else {
 		sk_pages_drop(&session->pages);
@@ -342,4 +344,5 @@ void sk_engine_keep_all(struct sk_engine *engine)
 		}
 		sk_move_destroy(move);
 	}
+	sk_store_sync(engine->options.store); /* those that went out before, and all their names */
 }

@@ -100,6 +100,11 @@ void sk_store_close(struct sk_store *store)
 	free(store);
 }
 
+void sk_store_sync(struct sk_store *store)
+{
+	(void)syncfs(store->dir_fd); /* what fails here has been told where it was written */
+}
+
 void sk_store_name(uid_t uid, const char *session, char ret_name[SK_STORE_NAME_BYTES])
 {
 	snprintf(ret_name, SK_STORE_NAME_BYTES, "%u-%s" SUFFIX, (unsigned)uid, session);
@@ -131,7 +136,10 @@ int sk_store_link(struct sk_store *store, uid_t uid, const char *from, const cha
 	(void)unlinkat(store->dir_fd, draft, 0);
 	if (linkat(store->dir_fd, name, store->dir_fd, draft, 0) < 0)
 		return -errno;
-	return sk_store_adopt(store, draft, uid, to);
+	int err = sk_store_adopt(store, draft, uid, to);
+	(void)unlinkat(store->dir_fd, draft,
+		       0); /* rename leaves it where both were the same file */
+	return err;
 }
 
 void sk_store_remove(struct sk_store *store, uid_t uid, const char *session)

@@ -26,6 +26,8 @@ struct sk_store {
 int sk_store_open(const char *state_dir, const uint8_t model[SK_FINGERPRINT_BYTES],
 		  struct sk_store **ret_store, struct sk_diag *diag);
 void sk_store_close(struct sk_store *store);
+/* All that was stored until now outlives a loss of power. */
+void sk_store_sync(struct sk_store *store);
 
 /* The file of a user's session, in the folder. */
 void sk_store_name(uid_t uid, const char *session, char ret_name[SK_STORE_NAME_BYTES]);

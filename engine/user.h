@@ -21,7 +21,7 @@ struct sk_user {
 	uint32_t n_queued;   /* requests that wait for pages */
 	bool has_transfer;   /* a SAVE or LOAD is under way: one at a time */
 	bool is_held; /* and the first of them, for pages of its own alone: as serving the queue found it */
-	uint64_t n_prompt_tokens, n_generated_tokens; /* since the engine began */
+	uint64_t n_requests, n_prompt_tokens, n_generated_tokens; /* since the engine began */
 	/* for the queue (queue.h): */
 	uint32_t n_pages; /* that its running requests hold */
 	double ahead;     /* of who has had least among those who wait: page-seconds, by weight */

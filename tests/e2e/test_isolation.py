@@ -1,7 +1,9 @@
 """What one user can neither see nor touch of another's, and what a client cannot do to its own ring. As two users, where root
 runs it."""
+import contextlib
 import ctypes
 import fcntl
+import json
 import mmap
 import os
 import shutil
@@ -154,6 +156,44 @@ class Isolation(Case):
                 alice.wait()
                 slots += alice.take_slots()
             self.assertEqual(wire.ids_of(slots), expected["ids"])
+
+    def test_status_tells_of_ones_own_alone(self):
+        """Not how much the others ask, nor how long their answers are; who runs the daemon sees all."""
+        def status():
+            return json.loads(subprocess.run([CLIENT, "status", "--json", "--socket", self.daemon.socket], check=True,
+                                             capture_output=True, timeout=60).stdout)
+
+        told = ("sessions", "running", "requests", "prompt_tokens", "generated_tokens", "pages_used", "steps", "connections")
+        before, all_before = as_user(BOB, status), self.daemon.status()
+        self.addCleanup(drop_sessions, self.daemon, ALICE, ["heard"])
+        self.one(ALICE, dict(POLICY, prompt="It was a dark night", n=20, session="heard"))
+        after, all_after = as_user(BOB, status), self.daemon.status()
+        self.assertEqual({key: after[key] for key in told}, {key: before[key] for key in told})
+        self.assertEqual(all_after["sessions"], all_before["sessions"] + 1)
+        self.assertEqual(all_after["generated_tokens"], all_before["generated_tokens"] + 20)
+        own = as_user(ALICE, status)
+        self.assertEqual((own["sessions"], own["connections"]), (1, 1))
+        self.assertGreaterEqual(own["generated_tokens"], 20)
+
+    def test_one_user_leaves_connections_to_the_others(self):
+        daemon = Daemon("--socket-mode", "666", "--max-connections", "8")
+        self.addCleanup(daemon.stop)
+        os.chmod(daemon.folder, 0o711)
+
+        def connect(n):
+            with contextlib.ExitStack() as clients:
+                for done in range(n):
+                    try:
+                        clients.enter_context(wire.Client(daemon))
+                    except Exception:  # refused: no welcome
+                        return done
+            return n
+
+        self.assertEqual(as_user(ALICE, connect, 8), 6)
+        wait_for(daemon, connections=1)  # the one that asks
+        with as_user_client(ALICE, daemon), as_user_client(ALICE, daemon), as_user_client(ALICE, daemon), \
+                as_user_client(ALICE, daemon), as_user_client(ALICE, daemon), as_user_client(ALICE, daemon):
+            self.assertEqual(as_user(BOB, connect, 1), 1)
 
     # --- Who one is ---
 

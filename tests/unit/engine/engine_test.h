@@ -194,6 +194,7 @@ static inline struct sk_event *run(struct client *client, struct sk_request *req
 static inline struct sk_stats stats(void)
 {
 	struct sk_request *request = sk_request_create(SK_REQUEST_STATS);
+	request->sees_all = true;
 	sk_engine_submit(engine, request);
 	struct sk_event *event = next_event();
 	assert_int_equal(event->kind, SK_EVENT_STATS);

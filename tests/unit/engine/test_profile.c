@@ -100,6 +100,7 @@ static void test_a_while_of_every_step(void **state)
 	struct client client;
 	connect_client(&client, 1024);
 	struct sk_request *watch = sk_request_create(SK_REQUEST_STATS);
+	watch->sees_all = true;
 	watch->profile_ns = UINT64_C(3600000000000);
 	sk_engine_submit(engine, watch);
 	struct sk_event *event = next_event();

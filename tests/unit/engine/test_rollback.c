@@ -144,26 +144,25 @@ static bool cancel_in_the_middle(struct client *client, const char *text,
 	return is_caught;
 }
 
-/* In the middle of a prompt: back to where the session was, if that is still there. */
-static void test_a_prompt_that_is_cancelled(void **state)
+/* In the middle of a prompt: back to where the session was, if that is still there; and to what it kept, though the prompt
+ * asked for another policy. */
+static void cancel_a_prompt(const struct sk_policy *policy, const struct sk_policy *other)
 {
-	(void)state;
 	static char longer[400 * 5 + 1]; /* fits the context */
-	const struct sk_policy policy = {SK_MODE_DENSE, 0, 1, 0};
 	struct client client;
 	bool is_caught;
 
 	for (size_t i = 0; i + 5 < sizeof longer; i += 5)
 		memcpy(longer + i, "word ", 5);
 	connect_client(&client, 1024);
-	sk_event_destroy(run(&client, ask_session(&client, prompt, 120, &policy, ""), &whole));
+	sk_event_destroy(run(&client, ask_session(&client, prompt, 120, policy, ""), &whole));
 	do { /* a busy machine may be through before we ask */
 		sk_event_destroy(
-			run(&client, ask_session(&client, prompt, 60, &policy, "log"), &rest));
-		is_caught = cancel_in_the_middle(&client, longer, &policy);
+			run(&client, ask_session(&client, prompt, 60, policy, "log"), &rest));
+		is_caught = cancel_in_the_middle(&client, longer, other);
 		if (is_caught)
 			sk_event_destroy(
-				run(&client, ask_session(&client, "", 60, &policy, "log"), &rest));
+				run(&client, ask_session(&client, "", 60, policy, "log"), &rest));
 		delete_session(&client, "log");
 	} while (!is_caught);
 	assert_memory_equal(rest.ids, whole.ids + 60, 60 * sizeof *whole.ids);
@@ -171,11 +170,31 @@ static void test_a_prompt_that_is_cancelled(void **state)
 	assert_idle();
 }
 
+static void test_a_prompt_that_is_cancelled(void **state)
+{
+	(void)state;
+	const struct sk_policy dense = {SK_MODE_DENSE, 0, 1, 0};
+	cancel_a_prompt(&dense, &dense);
+}
+
+static void test_a_prompt_under_another_policy(void **state)
+{
+	(void)state;
+	const struct sk_policy sinks = {SK_MODE_STREAMING, 4, 40, 0},
+			       none = {SK_MODE_STREAMING, 0, 450, 0},
+			       window = {SK_MODE_WINDOW, 0, 450, 0},
+			       many = {SK_MODE_STREAMING, 33, 30, 0};
+	cancel_a_prompt(&sinks, &none);
+	cancel_a_prompt(&sinks, &window);
+	cancel_a_prompt(&many, &none);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_client_that_goes_away),
 		cmocka_unit_test(test_a_prompt_that_is_cancelled),
+		cmocka_unit_test(test_a_prompt_under_another_policy),
 	};
 	return sk_test_run(tests, open_engine, close_engine);
 }

@@ -207,15 +207,30 @@ static bool has_unread_save(const struct sk_connection *connection)
 	       (connection->has_saved && !sk_channel_is_read(connection->channel));
 }
 
+/* And so many a user, on all connections. */
+#define SAVES_A_USER 4
+
+static bool has_unread_saves(const struct sk_connection *connection)
+{
+	unsigned n = 0;
+	sk_list_for_each (node, &connection->server->connections) {
+		const struct sk_connection *other =
+			sk_container_of(node, struct sk_connection, node);
+		n += other->uid == connection->uid && has_unread_save(other);
+	}
+	return has_unread_save(connection) || (n >= SAVES_A_USER && !sk_sees_all(connection->uid));
+}
+
 static bool submit(struct sk_connection *connection, const Sk__ClientMessage *message,
 		   struct sk_frame *frame)
 {
 	struct sk_diag diag = {.text = "not enough memory"};
 	struct sk_request *request = NULL;
 	int err = sk_request_of(connection, message, frame, &request, &diag);
-	if (err == 0 && is_save(request) && has_unread_save(connection))
-		err = sk_diag_fail(&diag, EBUSY,
-				   "the last saved session has not been read yet; read it first");
+	if (err == 0 && is_save(request) && has_unread_saves(connection))
+		err = sk_diag_fail(
+			&diag, EBUSY,
+			"saved sessions of yours have not been read yet; read them first");
 	if (err < 0 || !note_request(connection, message->request, request)) {
 		sk_request_destroy(request);
 		return refuse(connection, message->request, err ? err : ENOMEM, diag.text);

@@ -168,6 +168,13 @@ static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
 				   ? UINT64_MAX
 				   : n_input + request->max_tokens;
 	int err = sk_session_reserve(session, engine->config.n_context, n_tokens, ret_n_pages);
+	if (err < 0 && engine->spill_failed_ns)
+		return sk_diag_fail(
+			diag, ENOSPC,
+			"the session needs %u pages of KV cache and %u are free; idle sessions "
+			"cannot make room, since none can be stored: %.300s",
+			*ret_n_pages, engine->pool.n_free - engine->pool.n_promised,
+			engine->spill_diag.text);
 	if (err < 0)
 		return sk_diag_fail(diag, ENOSPC,
 				    "the session needs %u pages of KV cache and %u are free; ask "

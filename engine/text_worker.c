@@ -12,6 +12,7 @@ int sk_text_worker_init(struct sk_text_worker *worker, const struct sk_tokenizer
 {
 	*worker =
 		(struct sk_text_worker){.tokenizer = tokenizer, .engine = engine, .events = events};
+	sk_list_init(&worker->waiting);
 	return sk_mailbox_init(&worker->inbox);
 }
 
@@ -180,24 +181,69 @@ static struct sk_request *request_of(struct sk_list *node)
 			       mail);
 }
 
+/* What a user has had, or NULL without memory: then it counts as one who has just come. */
+static struct sk_text_share *share_of(struct sk_text_worker *worker, uid_t uid)
+{
+	for (uint32_t i = 0; i < worker->n_shares; i++)
+		if (worker->shares[i].uid == uid)
+			return &worker->shares[i];
+	struct sk_text_share *shares =
+		realloc(worker->shares, (worker->n_shares + 1) * sizeof *shares);
+	if (!shares)
+		return NULL;
+	worker->shares = shares;
+	shares[worker->n_shares] = (struct sk_text_share){.uid = uid};
+	return &shares[worker->n_shares++];
+}
+
+/* The oldest request of the user who has had least; counted as had. NULL: none waits. */
+static struct sk_request *take_next(struct sk_text_worker *worker)
+{
+	struct sk_request *next = NULL;
+	uint64_t least = UINT64_MAX;
+
+	sk_list_for_each (node, &worker->waiting) {
+		struct sk_request *request = request_of(node);
+		const struct sk_text_share *share = share_of(worker, request->uid);
+		uint64_t had =
+			share && share->had > worker->had_last ? share->had : worker->had_last;
+		if (had < least) {
+			least = had;
+			next = request;
+		}
+	}
+	if (!next)
+		return NULL;
+	sk_list_remove(&next->mail.node);
+	worker->had_last = least;
+	struct sk_text_share *share = share_of(worker, next->uid);
+	if (share) /* a request is something too, be it ever so short */
+		share->had = least + next->n_input_bytes + 1024;
+	return next;
+}
+
 static void *worker_main(void *context)
 {
 	struct sk_text_worker *worker = context;
 	struct sk_list letters;
 
 	pthread_setname_np(pthread_self(), "sk-text");
-	while (!atomic_load(&worker->is_stopping)) {
+	for (;;) {
 		sk_mailbox_take(&worker->inbox, &letters);
-		if (sk_list_is_empty(&letters))
+		for (struct sk_list *node; (node = sk_list_pop(&letters));)
+			sk_list_append(&worker->waiting, node);
+		struct sk_request *request = take_next(worker);
+		const bool is_stopping = atomic_load(&worker->is_stopping);
+		if (!request && is_stopping)
+			return NULL;
+		if (!request) {
 			sk_mailbox_wait(&worker->inbox, -1);
-		for (struct sk_list *node; (node = sk_list_pop(&letters));) {
-			struct sk_request *request = request_of(node);
-			if (atomic_load(&worker->is_stopping))
-				atomic_store(&request->is_cancelled, true);
-			work(worker, request);
+			continue;
 		}
+		if (is_stopping)
+			atomic_store(&request->is_cancelled, true);
+		work(worker, request);
 	}
-	return NULL;
 }
 
 int sk_text_worker_start(struct sk_text_worker *worker)
@@ -230,5 +276,7 @@ void sk_text_worker_stop(struct sk_text_worker *worker)
 void sk_text_worker_finish(struct sk_text_worker *worker)
 {
 	sk_text_worker_stop(worker);
+	free(worker->shares);
+	worker->shares = NULL;
 	sk_mailbox_finish(&worker->inbox);
 }

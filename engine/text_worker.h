@@ -10,12 +10,24 @@
 #include "engine/mailbox.h"
 #include "engine/request.h"
 
+/* How much of the worker one user has had: bytes of text. */
+struct sk_text_share {
+	uid_t uid;
+	uint64_t had;
+};
+
 struct sk_text_worker {
 	const struct sk_tokenizer *tokenizer;
 	struct sk_mailbox inbox;   /* requests, by mail.node */
 	struct sk_mailbox *engine; /* GENERATE and EVALUATE go on there, as SK_MAIL_READY */
 	struct sk_mailbox *events; /* TOKENIZE and DETOKENIZE are answered there, the request with
 				    * the answer: event.answered */
+	/* The thread's: what it has taken from the inbox; users by what they have had, and what he had who was served
+	 * last, where those begin who come anew. */
+	struct sk_list waiting;
+	struct sk_text_share *shares;
+	uint32_t n_shares;
+	uint64_t had_last;
 	pthread_t thread;
 	bool is_running;
 	atomic_bool is_stopping;

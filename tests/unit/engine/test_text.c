@@ -52,6 +52,40 @@ static void test_generated_text_is_utf8(void **state)
 
 /* --- What is asked of text alone --- */
 
+/* One user's long texts do not keep another's short one waiting until all of them are through. */
+static void test_users_take_turns(void **state)
+{
+	(void)state;
+	enum { N = 8, BYTES = 1 << 20, SHORT = 100 };
+	struct client client;
+	char *text = malloc(BYTES);
+	assert_non_null(text);
+	for (size_t i = 0; i < BYTES; i++)
+		text[i] = i % 6 == 5 ? ' ' : (char)('a' + i * 7 % 26);
+	connect_client(&client, 256);
+	for (uint32_t i = 0; i < N; i++) {
+		struct sk_request *request =
+			ask_text(&client, SK_REQUEST_TOKENIZE, 1 + i, text, BYTES);
+		request->uid = 4711;
+		sk_engine_submit(engine, request);
+	}
+	struct sk_request *request = ask_text(&client, SK_REQUEST_TOKENIZE, SHORT, "It was", 6);
+	request->uid = 4712;
+	sk_engine_submit(engine, request);
+	uint32_t place = 0;
+	for (uint32_t i = 0; i <= N; i++) {
+		struct sk_event *event = next_event();
+		assert_int_equal(event->kind, SK_EVENT_IDS);
+		if (event->request == SHORT)
+			place = i;
+		sk_event_destroy(event);
+	}
+	assert_in_range(place, 0,
+			2); /* behind the one at work, and one that was begun before it came */
+	disconnect_client(&client);
+	free(text);
+}
+
 static void test_text_requests(void **state)
 {
 	(void)state;
@@ -192,6 +226,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_generated_text_is_utf8),
 		cmocka_unit_test(test_text_requests),
+		cmocka_unit_test(test_users_take_turns),
 		cmocka_unit_test(test_a_cancel_ends_tokenising),
 		cmocka_unit_test(test_a_disconnect_ends_tokenising),
 		cmocka_unit_test(test_the_end_ends_tokenising),

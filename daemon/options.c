@@ -68,7 +68,10 @@ const struct sk_option sk_daemon_option_table[] = {
 	 .help = "Permissions of the socket, as chmod writes them: 600 for its owner alone, 666 "
 		 "for every user."},
 	{"max-connections", 0, SK_OPTION_UINT, AT(max_connections), "N", "256", .min = 1,
-	 .max = 100000, .help = "Clients at once at most; further ones wait to be accepted."},
+	 .max = 100000,
+	 .help = "Clients at once at most; further ones wait to be accepted. One user "
+		 "other than root and the daemon's own has three quarters of them at "
+		 "most."},
 	{"max-prompt", 0, SK_OPTION_BYTES, AT(max_prompt), "SIZE", "256M", .min = 1024,
 	 .max = 1u << 30,
 	 .help = "The longest prompt that is taken. A longer one is refused, never cut."},

@@ -96,7 +96,7 @@ static void take_stats(struct sk_engine *engine, struct sk_request *request)
 		const struct sk_generation *g = engine->generations[i];
 		if (!all && g->request->uid != request->uid)
 			continue;
-		stats.n_running++;
+		stats.n_running += !g->is_out;
 		stats.n_paused += sk_generation_waits(g) || sk_generation_is_ahead(g);
 	}
 	stats.n_queued = engine->queue.n;
@@ -221,6 +221,8 @@ static void deliver_waiting(struct sk_engine *engine)
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
 		sk_generation_look(g);
+		if (g->yields_ns)
+			sk_engine_yield(engine, g);
 		bool is_waiting = sk_generation_is_ahead(g);
 		if (sk_generation_waits(g)) {
 			is_waiting = !sk_generation_deliver(g, now_ns);
@@ -252,8 +254,12 @@ static bool reap(struct sk_engine *engine)
 		struct sk_event *event = sk_generation_finish(g);
 		engine->stats.n_requests++;
 		g->user->n_requests++;
+		if (g->is_out)
+			sk_engine_leave_queue(engine, g->request);
 		if (g->session->name[0])
 			sk_engine_watch_session(engine, g->session);
+		else
+			sk_engine_leave_session(engine, g->session);
 		sk_generation_destroy(g);
 		sk_mailbox_post(&engine->events, &event->node);
 		client->n_running--;

@@ -1,5 +1,4 @@
 #include "engine/generation.h"
-#include "base/clock.h"
 
 #include "base/clock.h"
 
@@ -73,6 +72,7 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	session->n_requests++;
 	g->request = request;
 	g->session = session;
+	g->since_ns = sk_clock_ns();
 	return g;
 
 fail:
@@ -99,8 +99,9 @@ void sk_generation_destroy(struct sk_generation *g)
 		if (g->result.generated_tokens)
 			sk_sampler_remember(&g->sampler, &g->session->sampler);
 		g->session->last_used_ns = sk_clock_ns();
-	} else
+	} else if (!g->session->is_left) {
 		sk_session_destroy(g->session);
+	}
 	sk_request_destroy(g->request);
 	sk_sampler_finish(&g->sampler);
 	sk_ids_finish(&g->input);
@@ -115,7 +116,12 @@ void sk_generation_destroy(struct sk_generation *g)
 bool sk_generation_is_ahead(const struct sk_generation *g)
 {
 	return g->marks && g->marks->n &&
-	       (sk_marks_are_full(g->marks) || sk_session_is_crowded(g->session));
+	       (g->yields_ns || sk_marks_are_full(g->marks) || sk_session_is_crowded(g->session));
+}
+
+bool sk_generation_is_even(const struct sk_generation *g)
+{
+	return !g->marks || (!g->marks->n && !sk_generation_waits(g));
 }
 
 static void ending(struct sk_generation *g, enum sk_stop_reason stop, const char *reason)
@@ -227,7 +233,7 @@ bool sk_generation_waits(const struct sk_generation *g)
 
 uint64_t sk_generation_n_wanted(const struct sk_generation *g)
 {
-	if (sk_generation_waits(g) || g->is_ending || g->session->is_moving ||
+	if (sk_generation_waits(g) || g->is_ending || g->yields_ns || g->session->is_moving ||
 	    g->session->is_stored || sk_generation_is_ahead(g))
 		return 0;
 	uint64_t n = n_rows(g) - g->input_at, most = g->request->chunk_tokens;

@@ -47,6 +47,10 @@ struct sk_generation {
 	uint64_t paused_ns;     /* since when the ring has no room; 0: it has */
 	struct sk_marks *marks; /* of a named session; or NULL */
 	struct sk_mark drawn;   /* of `slot`, where it is a token's */
+	/* Its turn with its pages (preempt.c): */
+	uint64_t since_ns;  /* when it last got them */
+	uint64_t yields_ns; /* since when it is to give them up, and does not run; 0: it is not */
+	bool is_out;        /* it has, and waits in the queue for others */
 
 	struct sk_result result;
 	char reason[512];
@@ -90,6 +94,8 @@ void sk_generation_look(struct sk_generation *generation);
  * it waits or is ahead. */
 bool sk_generation_wait(struct sk_generation *generation);
 
+/* Whether its session stands where its client is: nothing that is kept for going back is needed. */
+bool sk_generation_is_even(const struct sk_generation *generation);
 /* Whether anything waits for room in the ring. */
 bool sk_generation_waits(const struct sk_generation *generation);
 /* Puts what waits into the ring. True: it was put, or nothing waited. */

@@ -87,7 +87,9 @@ add_request(struct listing *listing, const struct sk_request *request, enum sk_r
 
 static enum sk_request_state state_of(const struct sk_generation *g)
 {
-	if (sk_generation_waits(g) || sk_generation_is_ahead(g))
+	if (g->is_out)
+		return SK_REQUEST_QUEUED;
+	if (sk_generation_waits(g) || sk_generation_is_ahead(g) || g->yields_ns)
 		return SK_REQUEST_PAUSED;
 	if (g->session->is_moving)
 		return SK_REQUEST_FETCHING;
@@ -107,9 +109,12 @@ static void list_requests(struct listing *listing)
 		info->evaluated_tokens = g->result.evaluated_tokens;
 		info->generated_tokens = g->result.generated_tokens;
 		info->live = sk_window_live(&g->session->window);
+		info->queue_place = g->is_out ? g->request->place : 0;
 	}
 	sk_list_for_each (node, &engine->queue.requests) {
 		const struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		if (request->generation)
+			continue;
 		struct sk_request_info *info = add_request(listing, request, SK_REQUEST_QUEUED);
 		if (!info)
 			continue;

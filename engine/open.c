@@ -151,7 +151,7 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	sk_list_init(&engine->clients);
 	sk_list_init(&engine->sessions);
 	sk_list_init(&engine->held);
-	engine->next_end_ns = UINT64_MAX;
+	engine->next_end_ns = engine->preempt_ns = UINT64_MAX;
 	sk_list_init(&engine->users);
 	sk_queue_init(&engine->queue, patience_ns(options));
 

@@ -7,6 +7,8 @@
 /* For how many times the patience one waits at most because one had much, or is waited for because one had little. */
 #define MOST_AHEAD  3
 #define MOST_BEHIND 1
+/* For how many times the patience one that gave way lets others of its user pass. */
+#define MOST_PASSED 4
 
 void sk_queue_init(struct sk_queue *queue, uint64_t patience_ns)
 {
@@ -19,7 +21,10 @@ void sk_queue_add(struct sk_queue *queue, struct sk_request *request)
 	if (!queue->n) /* nobody has waited until now */
 		queue->counted_ns = request->queued_ns;
 	sk_list_append(&queue->requests, &request->queued);
-	request->user->n_queued++;
+	if (!request->user->n_queued++)
+		request->user->waits_ns = request->queued_ns;
+	request->user->n_preempted += request->generation != NULL;
+	queue->n_preempted += request->generation != NULL;
 	queue->n++;
 }
 
@@ -43,8 +48,12 @@ void sk_queue_remove(struct sk_queue *queue, struct sk_request *request)
 {
 	if (queue->first == request)
 		keep_no_more(queue);
+	if (queue->room_for == request)
+		queue->room_for = NULL;
 	sk_list_remove(&request->queued);
 	request->user->n_queued--;
+	request->user->n_preempted -= request->generation != NULL;
+	queue->n_preempted -= request->generation != NULL;
 	queue->n--;
 }
 
@@ -100,6 +109,32 @@ static bool comes_before(const struct sk_request *a, const struct sk_request *b)
 	return a->ahead != b->ahead ? a->ahead < b->ahead : a->queued_ns < b->queued_ns;
 }
 
+/* One that gave way comes behind those of its user that have not begun, unless that has been for long. */
+static bool is_behind(const struct sk_queue *queue, const struct sk_request *request)
+{
+	return request->generation &&
+	       queue->counted_ns < request->queued_ns + MOST_PASSED * queue->patience_ns;
+}
+
+/* Where its user would be by then, and with it the others. They mostly are in order already. */
+static void put_in_order(struct sk_queue *queue, struct sk_request *request,
+			 struct sk_list *ordered)
+{
+	struct sk_user *user = request->user;
+	struct sk_list *before = ordered->prev;
+
+	request->ahead = request == queue->room_for                  ? -INFINITY
+			 : user->is_held                             ? INFINITY
+			 : request == queue->first && !user->n_pages ? -INFINITY
+								     : user->would_be;
+	user->would_be += by_weight(user, request->n_pages * seconds(queue->patience_ns));
+	while (before != ordered &&
+	       comes_before(request, sk_container_of(before, struct sk_request, queued)))
+		before = before->prev;
+	sk_list_remove(&request->queued);
+	sk_list_append(before->next, &request->queued);
+}
+
 void sk_queue_order(struct sk_queue *queue, struct sk_list *users)
 {
 	const double patience_s = seconds(queue->patience_ns);
@@ -110,21 +145,13 @@ void sk_queue_order(struct sk_queue *queue, struct sk_list *users)
 		struct sk_user *user = sk_container_of(node, struct sk_user, node);
 		user->would_be = user->ahead + by_weight(user, user->n_pages * patience_s);
 	}
-	/* Each where its user would be by then. They mostly are in order already. */
 	sk_list_for_each (node, &queue->requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		struct sk_user *user = request->user;
-		struct sk_list *before = ordered.prev;
-		request->ahead = user->is_held                               ? INFINITY
-				 : request == queue->first && !user->n_pages ? -INFINITY
-									     : user->would_be;
-		user->would_be += by_weight(user, request->n_pages * patience_s);
-		while (before != &ordered &&
-		       comes_before(request, sk_container_of(before, struct sk_request, queued)))
-			before = before->prev;
-		sk_list_remove(node);
-		sk_list_append(before->next, node);
+		if (!is_behind(queue, request))
+			put_in_order(queue, request, &ordered);
 	}
+	sk_list_for_each (node, &queue->requests)
+		put_in_order(queue, sk_container_of(node, struct sk_request, queued), &ordered);
 	for (struct sk_list *node; (node = sk_list_pop(&ordered));) {
 		sk_list_append(&queue->requests, node);
 		sk_container_of(node, struct sk_request, queued)->place = ++place;
@@ -149,13 +176,111 @@ uint64_t sk_queue_keeps_until(const struct sk_queue *queue)
 			    : UINT64_MAX;
 }
 
+/* --- Who gives way --- */
+
+static bool has_had_its_turn(const struct sk_queue *queue, const struct sk_holder *holder)
+{
+	return queue->counted_ns >= holder->since_ns + queue->patience_ns;
+}
+
+/* Only where that leaves its user no worse off than the other was. */
+static bool may_give(const struct sk_request *first, const struct sk_holder *holder)
+{
+	const struct sk_user *to = first->user, *from = holder->user;
+	return from == to || !to->n_pages ||
+	       by_weight(from, from->n_pages) > by_weight(to, to->n_pages);
+}
+
+static bool gives_before(const struct sk_request *first, const struct sk_holder *a,
+			 const struct sk_holder *b)
+{
+	const bool own_a = a->user == first->user, own_b = b->user == first->user;
+	const double most_a = by_weight(a->user, a->user->n_pages + (own_a ? first->n_pages : 0)),
+		     most_b = by_weight(b->user, b->user->n_pages + (own_b ? first->n_pages : 0));
+
+	if (most_a != most_b)
+		return most_a > most_b;
+	if (own_a != own_b)
+		return own_a;
+	return a->user->ahead != b->user->ahead ? a->user->ahead > b->user->ahead
+						: a->since_ns < b->since_ns;
+}
+
+static struct sk_holder *next_to_give(const struct sk_queue *queue, const struct sk_request *first,
+				      bool own_only, struct sk_holder *holders, uint32_t n_holders)
+{
+	struct sk_holder *next = NULL;
+	for (uint32_t i = 0; i < n_holders; i++) {
+		struct sk_holder *holder = &holders[i];
+		if (!holder->gives && holder->n_pages && has_had_its_turn(queue, holder) &&
+		    may_give(first, holder) && (!own_only || holder->user == first->user) &&
+		    (!next || gives_before(first, holder, next)))
+			next = holder;
+	}
+	return next;
+}
+
+bool sk_queue_preempt(const struct sk_queue *queue, const struct sk_request *first, bool own_only,
+		      struct sk_holder *holders, uint32_t n_holders, uint64_t n_missing)
+{
+	uint64_t n_given = 0;
+
+	for (uint32_t i = 0; i < n_holders; i++)
+		holders[i].gives = false;
+	if (queue->counted_ns < first->user->waits_ns + queue->patience_ns)
+		return false;
+	while (n_given < n_missing) {
+		struct sk_holder *next = next_to_give(queue, first, own_only, holders, n_holders);
+		if (!next)
+			break;
+		next->gives = true;
+		next->user->n_pages -= next->n_pages;
+		n_given += next->n_pages;
+	}
+	const bool is_enough = n_given >= n_missing;
+	for (uint32_t i = 0; i < n_holders; i++) {
+		struct sk_holder *holder = &holders[i];
+		if (!holder->gives)
+			continue;
+		holder->user->n_pages += holder->n_pages;
+		if (!is_enough || n_given - holder->n_pages >= n_missing) {
+			holder->gives = false;
+			n_given -= holder->n_pages;
+		}
+	}
+	return is_enough;
+}
+
+uint64_t sk_queue_preempts_at(const struct sk_queue *queue, const struct sk_request *first,
+			      const struct sk_holder *holders, uint32_t n_holders)
+{
+	uint64_t at_ns = queue->counted_ns + queue->patience_ns;
+
+	if (queue->counted_ns < first->user->waits_ns + queue->patience_ns)
+		return first->user->waits_ns + queue->patience_ns;
+	for (uint32_t i = 0; i < n_holders; i++) {
+		const uint64_t end_ns = holders[i].since_ns + queue->patience_ns;
+		if (end_ns > queue->counted_ns && end_ns < at_ns)
+			at_ns = end_ns;
+	}
+	return at_ns;
+}
+
+/* --- Too long a queue --- */
+
+static double n_new(const struct sk_user *user)
+{
+	return by_weight(user, user->n_queued - user->n_preempted);
+}
+
 struct sk_request *sk_queue_victim(const struct sk_queue *queue)
 {
 	struct sk_request *victim = NULL;
 	sk_list_for_each (node, &queue->requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		const double n = by_weight(request->user, request->user->n_queued),
-			     most = victim ? by_weight(victim->user, victim->user->n_queued) : 0;
+		if (request->generation)
+			continue;
+		const double n = n_new(request->user), most = victim ? n_new(victim->user) : 0;
 		if (n > most || (n == most && request->queued_ns >= victim->queued_ns))
 			victim = request;
 	}

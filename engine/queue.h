@@ -12,6 +12,10 @@
  * the pool empty, however many such requests it sends. Who had much or little before is let wait or waited for a few times
  * the patience at most.
  *
+ * A stream may run without end, so pages are lent for a time: the first in order, once its user has been waiting for the
+ * patience, gets those of requests that have had theirs for as long, of the users that hold most; these wait for their next
+ * turn, behind those of their user that have not begun (for a few times the patience). So everybody runs sometime (the first of each user, in the stead of another of its own), and none begins only to give way again at once.
+ *
  * Who waits for pages of one's own alone, because of a limit of one's own (user->is_held), is behind all others, and does
  * not count as waiting.
  */
@@ -21,9 +25,11 @@
 
 struct sk_queue {
 	struct sk_list requests; /* by request.queued; in their order since sk_queue_order() */
-	uint32_t n;
+	uint32_t n, n_preempted; /* of those, have begun and gave their pages up */
 	uint64_t patience_ns;
-	uint64_t counted_ns;      /* till when pages have been added up: now */
+	uint64_t counted_ns; /* till when pages have been added up: now */
+	struct sk_request
+		*room_for;        /* others are giving their pages up for it: it is next; or NULL */
 	struct sk_request *first; /* for whom free pages are kept; or NULL */
 	uint64_t first_ns;        /* since when */
 	double kept;              /* page-seconds */
@@ -48,6 +54,22 @@ bool sk_queue_keeps(struct sk_queue *queue, struct sk_request *request);
 /* Until when they are: there is more to serve then. UINT64_MAX: nothing is kept. */
 uint64_t sk_queue_keeps_until(const struct sk_queue *queue);
 
+/* A running request that could wait. */
+struct sk_holder {
+	struct sk_user *user;
+	uint32_t n_pages;  /* that it would give back */
+	uint64_t since_ns; /* it has had them */
+	bool gives;
+};
+/* A request that is the first in order of its user finds n_missing pages too few: chooses who gives its own up for it
+ * (`gives`; no more than are needed); of its own user alone, where others come before it. False: nobody, for now. Of each
+ * user, n_pages is set. */
+bool sk_queue_preempt(const struct sk_queue *queue, const struct sk_request *first, bool own_only,
+		      struct sk_holder *holders, uint32_t n_holders, uint64_t n_missing);
+/* When that may change. */
+uint64_t sk_queue_preempts_at(const struct sk_queue *queue, const struct sk_request *first,
+			      const struct sk_holder *holders, uint32_t n_holders);
+
 /* Of a queue that is too long: who has to go, which is the newest of the user with most by weight; where two have as many,
- * the newest. NULL: the queue is empty. */
+ * the newest. Not one that has begun already. NULL: there is none. */
 struct sk_request *sk_queue_victim(const struct sk_queue *queue);

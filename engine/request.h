@@ -51,6 +51,7 @@ struct sk_sampling {
 #define SK_NAME_MOST_BYTES 64
 
 struct sk_event;
+struct sk_generation;
 struct sk_user;
 
 struct sk_stop {
@@ -117,7 +118,9 @@ struct sk_request {
 	uint32_t n_pages;           /* that its session will need */
 	uint32_t place, told_place; /* in the queue, from 1; as its client knows. 0: none */
 	uint64_t queued_ns;         /* since when */
-	uint64_t kept_ns;           /* for how long free pages have been kept for it */
+	struct sk_generation
+		*generation; /* that gave its pages up for a while; NULL: it has not begun */
+	uint64_t kept_ns;    /* for how long free pages have been kept for it */
 	atomic_bool is_cancelled;
 	enum sk_chat_place chat_place;
 	struct sk_ids ids;

@@ -20,6 +20,7 @@ struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char
 	sk_list_init(&session->node);
 	session->uid = uid;
 	snprintf(session->name, sizeof session->name, "%s", name);
+	snprintf(session->file, sizeof session->file, "%s", name);
 	session->last_id = -1;
 	session->keep_from = UINT64_MAX;
 	session->begun_ns = session->last_used_ns = sk_clock_ns();

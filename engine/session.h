@@ -35,11 +35,13 @@ struct sk_session {
 	uint32_t head_sink; /* sinks of the policy under which they were evaluated */
 	struct sk_sampler_memory sampler;
 	/* Beside the pool (store.h): */
-	bool is_stored;        /* its entries lie in the store; it holds no pages */
-	bool is_moving;        /* the mover reads its pages, or writes them: nobody else does */
-	bool is_leaving;       /* moving, out of the pool */
-	uint64_t stored_bytes; /* where is_stored */
-	struct sk_window stored_window; /* where is_stored or is_leaving: what its file holds */
+	bool is_stored;  /* its entries lie in the store; it holds no pages */
+	bool is_moving;  /* the mover reads its pages, or writes them: nobody else does */
+	bool is_leaving; /* moving, out of the pool */
+	bool is_left;    /* without a name, and its request is over: it goes once it has moved */
+	char file[SK_NAME_MOST_BYTES + 1]; /* its name in the store */
+	uint64_t stored_bytes;             /* where is_stored */
+	struct sk_window stored_window;    /* where is_stored or is_leaving: what its file holds */
 	/* Its life: */
 	uint64_t begun_ns, last_used_ns; /* sk_clock_ns(); when its last request ended */
 	bool has_ttl;                    /* of its own: else the daemon's */

@@ -77,7 +77,7 @@ static int fork_session(struct sk_engine *engine, struct sk_request *request,
 	if (!fork)
 		return sk_diag_fail(diag, ENOMEM, "not enough memory");
 	if (session->is_stored)
-		err = sk_store_link(engine->options.store, session->uid, session->name,
+		err = sk_store_link(engine->options.store, session->uid, session->file,
 				    request->to);
 	if (err < 0) {
 		sk_session_destroy(fork);
@@ -97,7 +97,7 @@ static int fork_session(struct sk_engine *engine, struct sk_request *request,
 static void reset_session(struct sk_engine *engine, struct sk_session *session)
 {
 	if (session->is_stored)
-		sk_store_remove(engine->options.store, session->uid, session->name);
+		sk_store_remove(engine->options.store, session->uid, session->file);
 	session->is_stored = false;
 	session->stored_bytes = 0;
 	sk_session_reset(session);

@@ -63,7 +63,10 @@ struct sk_move *sk_engine_move_of(struct sk_engine *engine, enum sk_move_kind ki
 		return NULL;
 	move->session = session;
 	move->uid = session->uid;
-	memcpy(move->name, session->name, sizeof move->name);
+	if (!session->name[0] && !session->file[0])
+		snprintf(session->file, sizeof session->file, SK_STORE_NAMELESS "%llu",
+			 (unsigned long long)++engine->n_nameless);
+	memcpy(move->name, session->file, sizeof move->name);
 	sk_store_draft_name(move->uid, move->name, 0, move->draft);
 	sk_image_of(session, &engine->mover.kind, sk_clock_ns(), move->image);
 	sk_pages_list(&session->pages, move->pages);
@@ -146,10 +149,17 @@ int sk_engine_prepare_fetch(struct sk_engine *engine, struct sk_session *session
 	return 0;
 }
 
+void sk_engine_leave_session(struct sk_engine *engine, struct sk_session *session)
+{
+	session->is_left = session->is_moving;
+	if (session->is_stored && !session->is_moving)
+		sk_store_remove(engine->options.store, session->uid, session->file);
+}
+
 void sk_engine_forget_session(struct sk_engine *engine, struct sk_session *session)
 {
 	if (session->is_stored)
-		sk_store_remove(engine->options.store, session->uid, session->name);
+		sk_store_remove(engine->options.store, session->uid, session->file);
 	sk_session_destroy(session);
 }
 
@@ -165,8 +175,9 @@ static void went_out(struct sk_engine *engine, struct sk_move *move)
 		engine->spill_diag = move->diag;
 		if (!session->is_busy)
 			sk_session_trim(session); /* of a request that came and went meanwhile */
-	} else if (session->is_busy) {            /* it was wanted after all */
-		sk_store_remove(engine->options.store, session->uid, session->name);
+	} else if (session->is_busy &&
+		   !sk_engine_yields(engine, session)) { /* it was wanted after all */
+		sk_store_remove(engine->options.store, session->uid, session->file);
 	} else {
 		sk_pages_drop(&session->pages);
 		session->window =
@@ -174,6 +185,7 @@ static void went_out(struct sk_engine *engine, struct sk_move *move)
 		session->is_stored = true;
 		session->stored_bytes = move->n_bytes;
 	}
+	sk_engine_has_yielded(engine, session);
 }
 
 static void end_on(struct sk_engine *engine, const struct sk_session *session, const char *reason)
@@ -204,7 +216,7 @@ static void came_in(struct sk_engine *engine, struct sk_move *move)
 	session->is_moving = false;
 	if (!move->error) {
 		session->is_stored = false;
-		sk_store_remove(engine->options.store, session->uid, session->name);
+		sk_store_remove(engine->options.store, session->uid, session->file);
 		sk_session_trim(session);
 		return;
 	}
@@ -232,7 +244,9 @@ void sk_engine_moved(struct sk_engine *engine, struct sk_move *move)
 		sk_engine_session_moved(engine, move);
 		break;
 	}
-	if (move->kind != SK_MOVE_LOAD)
+	if (move->kind != SK_MOVE_LOAD && move->session->is_left)
+		sk_engine_forget_session(engine, move->session);
+	else if (move->kind != SK_MOVE_LOAD)
 		sk_engine_watch_session(engine, move->session);
 	sk_move_destroy(move);
 	sk_engine_retry_held(engine);

@@ -65,12 +65,15 @@ struct sk_engine {
 		held;     /* SESSION requests that wait for the end of a move, by request.queued */
 	uint32_t n_moves; /* that the mover has not given back yet */
 	uint64_t n_loads; /* drafts of sessions, numbered */
+	uint64_t n_nameless;      /* sessions without a name that went out, numbered */
 	uint64_t spill_failed_ns; /* 0: the last one went well */
 	struct sk_diag spill_diag;
 	uint64_t next_end_ns; /* no session has lived its time before */
 	struct sk_engine_kept kept;
 	struct sk_list users;
-	struct sk_queue queue;    /* requests that wait for pages */
+	struct sk_queue queue; /* requests that wait for pages */
+	uint64_t
+		preempt_ns; /* when others may have to give their pages up for one; UINT64_MAX: nobody will */
 	uint32_t n_session_pages; /* of the pool, that sessions may hold together */
 	struct sk_generation **generations;
 	struct sk_want *wants; /* of each generation, this step */
@@ -171,6 +174,27 @@ void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns);
 /* When there is something to expire, or to serve; UINT64_MAX: never. */
 uint64_t sk_engine_queue_until(const struct sk_engine *engine);
 
+/* One that gave its pages up has ended. */
+void sk_engine_leave_queue(struct sk_engine *engine, struct sk_request *request);
+
+/* --- preempt.c --- */
+
+/* Others give theirs up for the first of its user in the queue, if their turn is over: then it is the queue's room_for. */
+void sk_engine_preempt_for(struct sk_engine *engine, struct sk_request *request, bool own_only,
+			   uint64_t now_ns);
+/* Whether those who are giving theirs up will soon have: so that they are kept for whom that is. */
+bool sk_engine_is_making_room(struct sk_engine *engine, uint64_t now_ns);
+/* Nobody waits any more: who has not given its pages up yet goes on. */
+void sk_engine_unpreempt(struct sk_engine *engine);
+/* One that is to give its pages up does so, if it can by now. At every step. */
+void sk_engine_yield(struct sk_engine *engine, struct sk_generation *generation);
+/* Whether the session's request is giving its pages up. */
+bool sk_engine_yields(const struct sk_engine *engine, const struct sk_session *session);
+/* A session went out, or could not: so has its request, if there is one, and waits for its next turn. */
+void sk_engine_has_yielded(struct sk_engine *engine, struct sk_session *session);
+/* Its turn: 0, -ENOSPC where it has to wait for pages, -EAGAIN where for those of its user's. */
+int sk_engine_resume(struct sk_engine *engine, struct sk_request *request);
+
 /* --- spill.c --- */
 
 bool sk_engine_can_spill(const struct sk_engine *engine);
@@ -187,6 +211,8 @@ void sk_engine_begin_move(struct sk_engine *engine, struct sk_move *move);
 int sk_engine_prepare_fetch(struct sk_engine *engine, struct sk_session *session,
 			    struct sk_move **ret_move);
 void sk_engine_moved(struct sk_engine *engine, struct sk_move *move);
+/* The request of one without a name is over: its file goes; it does so itself once it has moved (is_left). */
+void sk_engine_leave_session(struct sk_engine *engine, struct sk_session *session);
 /* It is destroyed, and its file is gone. */
 void sk_engine_forget_session(struct sk_engine *engine, struct sk_session *session);
 /* Its time to live counts from now on. */

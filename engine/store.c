@@ -198,6 +198,10 @@ int sk_store_scan(struct sk_store *store,
 			(void)unlinkat(store->dir_fd, entry->d_name, 0);
 		if (!parse_name(entry->d_name, &uid, session))
 			continue;
+		if (session[0] == SK_STORE_NAMELESS[0]) {
+			(void)unlinkat(store->dir_fd, entry->d_name, 0);
+			continue;
+		}
 		sk_autoclose int file =
 			openat(store->dir_fd, entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		if (file < 0 || fstat(file, &info) < 0 || !S_ISREG(info.st_mode))

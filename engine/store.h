@@ -20,6 +20,8 @@ struct sk_store {
 };
 
 #define SK_STORE_NAME_BYTES (SK_NAME_MOST_BYTES + 32)
+/* What no session's name begins with: files of those that have none, which end with their daemon. */
+#define SK_STORE_NAMELESS "~"
 
 /* Makes the folders where they are missing. -EBUSY: another daemon with this model uses it; other -errno; and a
  * sentence. */

@@ -18,8 +18,11 @@ struct sk_user {
 	struct sk_tenant tenant;
 	struct sk_allowance allowance;
 	uint64_t resumes_ns; /* it has no allowance for any of its requests until then; 0: it has */
-	uint32_t n_queued;   /* requests that wait for pages */
+	uint32_t n_queued,
+		n_preempted; /* requests that wait for pages; of those, have begun already */
+	uint64_t waits_ns;   /* since when some do, where some do */
 	bool has_transfer;   /* a SAVE or LOAD is under way: one at a time */
+	bool has_asked;      /* one of them has been tried already */
 	bool is_held; /* and the first of them, for pages of its own alone: as serving the queue found it */
 	uint64_t n_requests, n_prompt_tokens, n_generated_tokens; /* since the engine began */
 	/* for the queue (queue.h): */

@@ -20,6 +20,8 @@ static void tell_place(struct sk_engine *engine, struct sk_request *request, uin
 	if (!event)
 		return; /* the next change will tell */
 	event->progress.prompt_tokens = n_tokens;
+	if (request->generation)
+		event->progress.evaluated_tokens = n_tokens;
 	event->progress.queue_place = request->told_place = request->place;
 	sk_mailbox_post(&engine->events, &event->node);
 }
@@ -28,8 +30,10 @@ static void tell_places(struct sk_engine *engine)
 {
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		const struct sk_generation *g = request->generation;
 		if (is_news(request))
-			tell_place(engine, request, request->ids.n_ids);
+			tell_place(engine, request,
+				   g ? g->result.prompt_tokens : request->ids.n_ids);
 	}
 }
 
@@ -37,6 +41,12 @@ static void take_out(struct sk_engine *engine, struct sk_request *request)
 {
 	sk_queue_remove(&engine->queue, request);
 	sk_engine_find_client(engine, request->connection)->n_queued--;
+}
+
+void sk_engine_leave_queue(struct sk_engine *engine, struct sk_request *request)
+{
+	take_out(engine, request);
+	request->generation = NULL;
 }
 
 static void refuse(struct sk_engine *engine, struct sk_request *request, enum sk_stop_reason stop,
@@ -65,26 +75,71 @@ static void count_pages(struct sk_engine *engine, uint64_t now_ns)
 		       engine->pool.n_free - engine->pool.n_promised, now_ns);
 }
 
+/* Its turn has come: it begins, or goes on. */
+static int try_one(struct sk_engine *engine, struct sk_request *request, struct sk_diag *diag)
+{
+	if (request->generation)
+		return sk_engine_resume(engine, request);
+	return sk_engine_try(engine, request, sk_engine_find_client(engine, request->connection),
+			     true, &request->n_pages, diag);
+}
+
+static bool may_fit(struct sk_engine *engine, const struct sk_request *request)
+{
+	return request->generation || sk_engine_may_fit(engine, request, request->n_pages);
+}
+
+static void has_begun(struct sk_engine *engine, struct sk_request *request)
+{
+	const struct sk_generation *g = request->generation
+						? request->generation
+						: engine->generations[engine->n_generations - 1];
+	take_out(engine, request);
+	request->place = 0; /* its ids are the generation's now */
+	tell_place(engine, request, g->result.prompt_tokens);
+	request->generation = NULL;
+}
+
+/* To give their pages up for it, if it is the first of its user. */
+static void ask_others(struct sk_engine *engine, struct sk_request *request, bool own_only,
+		       uint64_t now_ns)
+{
+	if (!request->user->has_asked && !engine->queue.room_for)
+		sk_engine_preempt_for(engine, request, own_only, now_ns);
+	request->user->has_asked = true;
+}
+
 /* The first in order who can begin does; who cannot ever is refused. False: there is neither. */
-static bool serve_one(struct sk_engine *engine)
+static bool serve_one(struct sk_engine *engine, uint64_t now_ns)
 {
 	struct sk_diag diag;
+	bool is_first = true, is_kept = false;
 
 	look_at_pages(engine);
+	sk_list_for_each (node, &engine->users)
+		sk_container_of(node, struct sk_user, node)->has_asked = false;
 	sk_queue_order(&engine->queue, &engine->users);
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		struct sk_engine_client *client =
-			sk_engine_find_client(engine, request->connection);
 		if (request->user->is_held)
 			continue;
-		int err = sk_engine_try(engine, request, client, true, &request->n_pages, &diag);
-		if (err == -ENOSPC && sk_engine_may_fit(engine, request, request->n_pages)) {
-			const bool keeps = sk_queue_keeps(&engine->queue, request);
-			if (keeps || !engine->queue.first)
+		if (is_kept) { /* for another: one's own pages are not */
+			ask_others(engine, request, true, now_ns);
+			continue;
+		}
+		int err = try_one(engine, request, &diag);
+		if (err == -ENOSPC && may_fit(engine, request)) {
+			is_kept = sk_queue_keeps(&engine->queue, request);
+			if (is_kept || !engine->queue.first)
 				sk_engine_spill_for(engine, request);
-			if (keeps)
-				return false;
+			if (request == engine->queue.room_for) {
+				if (sk_engine_is_making_room(engine, now_ns))
+					return false;
+				engine->queue.room_for = NULL; /* those do not read */
+				return true;
+			}
+			ask_others(engine, request, !is_first, now_ns);
+			is_first = false;
 			continue;
 		}
 		if (err == -EAGAIN) { /* nor do its user's others: they keep their order */
@@ -96,10 +151,7 @@ static bool serve_one(struct sk_engine *engine)
 			refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
 			return true;
 		}
-		take_out(engine, request);
-		request->place = 0; /* its ids are the generation's now */
-		tell_place(engine, request,
-			   engine->generations[engine->n_generations - 1]->result.prompt_tokens);
+		has_begun(engine, request);
 		return true;
 	}
 	return false;
@@ -113,13 +165,16 @@ void sk_engine_serve_queue(struct sk_engine *engine)
 	count_pages(engine, now_ns);
 	sk_list_for_each (node, &engine->users)
 		sk_container_of(node, struct sk_user, node)->is_held = false;
-	while (serve_one(engine)) {
+	engine->preempt_ns = UINT64_MAX;
+	while (serve_one(engine, now_ns)) {
 	}
+	if (!engine->queue.n)
+		sk_engine_unpreempt(engine);
 	count_pages(engine, now_ns); /* who waits now */
 	snprintf(reason, sizeof reason,
 		 "the KV cache is full, and so is the queue of %u requests that wait for it",
 		 engine->options.queue_most);
-	while (engine->queue.n > engine->options.queue_most)
+	while (engine->queue.n - engine->queue.n_preempted > engine->options.queue_most)
 		refuse(engine, sk_queue_victim(&engine->queue), SK_STOP_REFUSED, -ENOSPC, reason);
 	tell_places(engine);
 }
@@ -130,11 +185,13 @@ static void wait_in_line(struct sk_engine *engine, struct sk_request *request,
 	char reason[128];
 	const struct sk_user *user = request->user;
 
-	if (user->limits->max_queued && user->n_queued >= user->limits->max_queued) {
+	const uint32_t n_queued = user->n_queued - user->n_preempted;
+
+	if (user->limits->max_queued && n_queued >= user->limits->max_queued) {
 		snprintf(reason, sizeof reason,
 			 "no room in the KV cache now, and your limit of %u waiting request%s is "
 			 "reached; try again when one is through",
-			 user->n_queued, user->n_queued == 1 ? "" : "s");
+			 n_queued, n_queued == 1 ? "" : "s");
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
 		return;
 	}
@@ -223,7 +280,8 @@ void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_
 	uint32_t n_before = engine->queue.n;
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (request->connection == connection && (all || request->id == id))
+		if (!request->generation && request->connection == connection &&
+		    (all || request->id == id))
 			refuse(engine, request, stop, 0, "");
 	}
 	if (engine->queue.n < n_before)
@@ -233,8 +291,11 @@ void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_
 void sk_engine_end_all_queued(struct sk_engine *engine, enum sk_stop_reason stop,
 			      const char *reason)
 {
-	sk_list_for_each (node, &engine->queue.requests)
-		refuse(engine, sk_container_of(node, struct sk_request, queued), stop, 0, reason);
+	sk_list_for_each (node, &engine->queue.requests) {
+		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		if (!request->generation)
+			refuse(engine, request, stop, 0, reason);
+	}
 }
 
 void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns)
@@ -248,7 +309,7 @@ void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns)
 	count_pages(engine, now_ns);
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (!most_ns || now_ns - request->queued_ns < most_ns)
+		if (!most_ns || request->generation || now_ns - request->queued_ns < most_ns)
 			continue;
 		snprintf(reason, sizeof reason,
 			 "no room in %s within %.3g s; try again, or ask for a smaller window",
@@ -256,7 +317,8 @@ void sk_engine_expire_queue(struct sk_engine *engine, uint64_t now_ns)
 			 (double)most_ns * 1e-9);
 		refuse(engine, request, SK_STOP_REFUSED, -ENOSPC, reason);
 	}
-	if (engine->queue.n < n_before || now_ns >= sk_queue_keeps_until(&engine->queue))
+	if (engine->queue.n < n_before || now_ns >= engine->preempt_ns ||
+	    now_ns >= sk_queue_keeps_until(&engine->queue))
 		sk_engine_serve_queue(engine);
 }
 
@@ -266,9 +328,10 @@ uint64_t sk_engine_queue_until(const struct sk_engine *engine)
 	uint64_t until_ns = sk_queue_keeps_until(&engine->queue);
 
 	sk_list_for_each (node, &engine->queue.requests) {
-		uint64_t end_ns =
-			sk_container_of(node, struct sk_request, queued)->queued_ns + most_ns;
-		until_ns = most_ns && end_ns < until_ns ? end_ns : until_ns;
+		const struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		const uint64_t end_ns = request->queued_ns + most_ns;
+		if (most_ns && !request->generation && end_ns < until_ns)
+			until_ns = end_ns;
 	}
-	return until_ns;
+	return engine->preempt_ns < until_ns ? engine->preempt_ns : until_ns;
 }

@@ -22,7 +22,7 @@ struct client {
 	uint32_t n_least, n_most; /* pages of a request */
 	double hold_s, gap_s;     /* how long it runs and until the next is asked for, on average */
 	enum state state;
-	double until_s, asked_s;
+	double until_s, asked_s, since_s, left_s; /* left: of its run, after it gave way */
 	struct sk_request *request;
 };
 
@@ -38,6 +38,8 @@ static struct sk_user users[MOST_USERS];
 static struct sk_list everybody;
 static uint32_t n_users, n_clients, n_pool, n_free;
 static double now_s, timeout_s, spread; /* of times, about their average */
+static bool preempts;                   /* streams give way when their turn is over */
+static uint64_t preempts_ns;
 
 static double between(double a, double b)
 {
@@ -82,6 +84,8 @@ static void begin(unsigned seed, uint32_t pool)
 	now_s = 0;
 	timeout_s = 60;
 	spread = 0.5;
+	preempts = false;
+	preempts_ns = UINT64_MAX;
 }
 
 static struct sk_user *add_user(uint32_t weight)
@@ -110,7 +114,11 @@ static void run(struct client *client)
 {
 	struct result *result = result_of(client);
 	client->state = RUNNING;
-	client->until_s = now_s + between(1 - spread, 1 + spread) * client->hold_s;
+	client->until_s =
+		now_s + (client->left_s ? client->left_s
+					: between(1 - spread, 1 + spread) * client->hold_s);
+	client->since_s = now_s;
+	client->request->generation = NULL;
 	client->user->n_pages += client->request->n_pages;
 	n_free -= client->request->n_pages;
 	result->n_begun++;
@@ -128,28 +136,78 @@ static void leave(struct client *client)
 	sk_request_destroy(client->request);
 	client->request = NULL;
 	client->state = AWAY;
+	client->left_s = 0;
 	client->until_s = now_s + between(1 - spread, 1 + spread) * client->gap_s;
+}
+
+static void give_way(struct client *client)
+{
+	struct sk_request *request = client->request;
+	client->user->n_pages -= request->n_pages;
+	n_free += request->n_pages;
+	client->state = WAITING;
+	client->left_s = client->until_s - now_s;
+	client->asked_s = now_s;
+	request->generation = (struct sk_generation *)client; /* it has begun */
+	request->queued_ns = now_ns();
+	request->kept_ns = 0;
+	sk_queue_add(&queue, request);
+}
+
+/* As engine/preempt.c does, in no time. */
+static bool preempt_for(const struct sk_request *request, bool own_only)
+{
+	struct sk_holder holders[MOST_CLIENTS] = {0};
+
+	for (uint32_t i = 0; i < n_clients; i++) {
+		const struct client *client = &clients[i];
+		holders[i] = (struct sk_holder){
+			.user = client->user,
+			.n_pages = client->state == RUNNING ? client->request->n_pages : 0,
+			.since_ns = (uint64_t)((client->since_s + 1) * 1e9)};
+	}
+	if (!preempts)
+		return false;
+	uint64_t at_ns = sk_queue_preempts_at(&queue, request, holders, n_clients);
+	preempts_ns = at_ns < preempts_ns ? at_ns : preempts_ns;
+	if (!sk_queue_preempt(&queue, request, own_only, holders, n_clients,
+			      request->n_pages - (own_only ? 0 : n_free)))
+		return false;
+	for (uint32_t i = 0; i < n_clients; i++)
+		if (holders[i].gives)
+			give_way(&clients[i]);
+	return true;
 }
 
 /* As engine/waiting.c does. */
 static bool serve_one(void)
 {
+	bool is_first = true, is_kept = false;
+	for (uint32_t u = 0; u < n_users; u++)
+		users[u].has_asked = false;
 	sk_queue_order(&queue, &everybody);
 	sk_list_for_each (node, &queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (request->n_pages <= n_free) {
+		if (!is_kept && request->n_pages <= n_free) {
 			sk_queue_remove(&queue, request);
 			run(client_of(request));
 			return true;
 		}
-		if (sk_queue_keeps(&queue, request))
-			return false;
+		is_kept = is_kept || sk_queue_keeps(&queue, request);
+		if (!request->user->has_asked && preempt_for(request, !is_first)) {
+			sk_queue_remove(&queue, request);
+			run(client_of(request));
+			return true;
+		}
+		is_first = false;
+		request->user->has_asked = true;
 	}
 	return false;
 }
 
 static void serve(void)
 {
+	preempts_ns = UINT64_MAX;
 	sk_queue_count(&queue, &everybody, n_free, now_ns());
 	while (serve_one()) {
 	}
@@ -232,12 +290,13 @@ static void check(void)
 static void simulate(double s)
 {
 	for (const double end_s = now_s + s; now_s < end_s; now_s += TICK_S) {
-		bool is_over = now_ns() >= sk_queue_keeps_until(&queue);
+		bool is_over = now_ns() >= sk_queue_keeps_until(&queue) || now_ns() >= preempts_ns;
 		sk_queue_count(&queue, &everybody, n_free, now_ns());
 		for (uint32_t i = 0; i < n_clients; i++) {
 			struct client *client = &clients[i];
-			bool is_expired =
-				client->state == WAITING && now_s - client->asked_s >= timeout_s;
+			bool is_expired = client->state == WAITING &&
+					  !client->request->generation &&
+					  now_s - client->asked_s >= timeout_s;
 			result_of(client)->n_expired += is_expired;
 			if (is_expired || (client->state == RUNNING && client->until_s <= now_s)) {
 				leave(client);
@@ -376,6 +435,49 @@ static void test_streams_without_end(void **state)
 	}
 }
 
+/* Streams without end that were there first, and hold all: they make room for who comes later, and run in turn. */
+static void test_streams_that_give_way(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= 10; seed++) { /* short requests of others */
+		begin(seed, 10);
+		preempts = true;
+		add_clients(add_user(1), 12, 1, 1, FOR_EVER_S, 0.1, 0);
+		add_clients(add_user(1), 5, 1, 1, 2, 0.1, 100);
+		simulate_after(150, 1000);
+		tell("giving way to short ones", seed);
+		assert_int_equal(results[1].n_expired, 0);
+		assert_true(results[1].longest_s < 2 * PATIENCE_S);
+		assert_true(percent(1) > 0.5 * ideal_percent(1));
+		end();
+	}
+	for (uint32_t n = 1; n <= 4;
+	     n++) { /* as many streams of others; one stream alone; a large one */
+		begin(n, 10);
+		preempts = true;
+		add_clients(add_user(1), 14, 1, 1, FOR_EVER_S, 0.1, 0);
+		add_clients(add_user(1), n, 1, 1, FOR_EVER_S, 0.1, 100);
+		add_clients(add_user(2), 1, 4, 4, FOR_EVER_S, 0.1, 200);
+		simulate_after(400, 4000);
+		tell("giving way to streams", n);
+		for (uint32_t u = 0; u < 3; u++) {
+			assert_int_equal(results[u].n_expired, 0);
+			assert_true(results[u].had > 0.8 * results[u].ideal);
+		}
+		end();
+	}
+	for (uint32_t pool = 1; pool <= 4; pool++) { /* of one user too: each has its turn */
+		begin(pool, pool);
+		preempts = true;
+		add_clients(add_user(1), 6, 1, 1, FOR_EVER_S, 0.1, 0);
+		simulate(1000);
+		assert_true(results[0].n_begun > 900 / PATIENCE_S * pool - 6);
+		for (uint32_t i = 0; i < n_clients; i++)
+			assert_true(clients[i].since_s > 1000 - 6 * 2 * PATIENCE_S);
+		end();
+	}
+}
+
 /* Requests for which there never is room, one after another: others wait for one as long as the patience is, and their user
  * keeps no more of the pool empty than its share. */
 static void test_what_cannot_be_served(void **state)
@@ -478,6 +580,7 @@ int main(void)
 		cmocka_unit_test(test_shares),
 		cmocka_unit_test(test_one_beside_many),
 		cmocka_unit_test(test_streams_without_end),
+		cmocka_unit_test(test_streams_that_give_way),
 		cmocka_unit_test(test_what_cannot_be_served),
 		cmocka_unit_test(test_what_needs_much),
 		cmocka_unit_test(test_after_having_much),

@@ -1,0 +1,187 @@
+/* A running stream makes room for others when its turn is over: its session goes out to the store as an idle one does, and
+ * comes back, exactly, when the queue has it next. Whose turn is over is queue.h's; the carrying is the mover's.
+ *
+ * Only decoding ones give way: a prompt and a text to score come to an end. One whose client has not read all yet waits for
+ * it first, so that nothing which a rollback would need is left behind; who does not read at all is ended by the stall
+ * timeout, as ever.
+ */
+#include "base/clock.h"
+#include "engine/state.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define SOON_NS 1000000000u /* so long its pages are waited for, and not taken from another */
+
+static bool can_wait(const struct sk_generation *g)
+{
+	return g->prompt_done_ns && !g->is_scoring && !g->is_ending && !g->yields_ns &&
+	       !g->session->is_stored && !g->session->is_moving;
+}
+
+/* What those that are giving theirs up will soon have given. */
+static uint64_t n_coming(const struct sk_engine *engine, uint64_t now_ns)
+{
+	uint64_t n = 0;
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		const struct sk_generation *g = engine->generations[i];
+		if (g->yields_ns && !g->is_out &&
+		    (g->session->is_leaving || now_ns - g->yields_ns < SOON_NS))
+			n += sk_session_n_pages(g->session);
+	}
+	return n;
+}
+
+/* NULL without memory. */
+static struct sk_holder *holders_of(const struct sk_engine *engine)
+{
+	struct sk_holder *holders = calloc(engine->n_generations + 1u, sizeof *holders);
+	for (uint32_t i = 0; holders && i < engine->n_generations; i++) {
+		const struct sk_generation *g = engine->generations[i];
+		holders[i] = (struct sk_holder){
+			.user = g->user,
+			.n_pages = can_wait(g) ? sk_session_n_pages(g->session) : 0,
+			.since_ns = g->since_ns};
+	}
+	return holders;
+}
+
+static void begin(struct sk_engine *engine, struct sk_generation *g, uint64_t now_ns)
+{
+	g->yields_ns = now_ns;
+	sk_generation_look(g);
+	sk_engine_yield(engine, g);
+}
+
+static void look_again(struct sk_engine *engine, uint64_t at_ns)
+{
+	if (at_ns < engine->preempt_ns)
+		engine->preempt_ns = at_ns;
+}
+
+void sk_engine_preempt_for(struct sk_engine *engine, struct sk_request *request, bool own_only,
+			   uint64_t now_ns)
+{
+	const struct sk_session *own =
+		sk_engine_find_session(engine, request->uid, request->session);
+	const uint64_t n_held = own && !request->generation ? sk_session_n_pages(own) : 0,
+		       n_soon = n_held + (own_only ? 0 /* these are others' */
+						   : engine->pool.n_free - engine->pool.n_promised +
+							     n_coming(engine, now_ns));
+
+	if (!sk_engine_can_spill(engine) || engine->is_dead || n_soon >= request->n_pages)
+		return;
+	struct sk_holder *holders = holders_of(engine);
+	if (!holders)
+		return;
+	if (sk_queue_preempt(&engine->queue, request, own_only, holders, engine->n_generations,
+			     request->n_pages - n_soon)) {
+		engine->queue.room_for = request;
+		for (uint32_t i = 0; i < engine->n_generations; i++)
+			if (holders[i].gives)
+				begin(engine, engine->generations[i], now_ns);
+		look_again(engine, now_ns + SOON_NS);
+	} else {
+		look_again(engine, sk_queue_preempts_at(&engine->queue, request, holders,
+							engine->n_generations));
+	}
+	free(holders);
+}
+
+bool sk_engine_is_making_room(struct sk_engine *engine, uint64_t now_ns)
+{
+	if (!n_coming(engine, now_ns))
+		return false;
+	look_again(engine, now_ns + SOON_NS);
+	return true;
+}
+
+void sk_engine_unpreempt(struct sk_engine *engine)
+{
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		struct sk_generation *g = engine->generations[i];
+		if (!g->session->is_leaving && !g->is_out)
+			g->yields_ns = 0;
+	}
+}
+
+void sk_engine_yield(struct sk_engine *engine, struct sk_generation *g)
+{
+	struct sk_session *session = g->session;
+
+	if (g->is_out || g->is_ending || session->is_moving || !sk_generation_is_even(g))
+		return;
+	sk_session_trim(session); /* what was kept for going back */
+	sk_sampler_remember(&g->sampler, &session->sampler);
+	struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_OUT, session);
+	if (move)
+		sk_engine_begin_move(engine, move);
+}
+
+static struct sk_generation *yielding(const struct sk_engine *engine,
+				      const struct sk_session *session)
+{
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		struct sk_generation *g = engine->generations[i];
+		if (g->session == session && g->yields_ns)
+			return g;
+	}
+	return NULL;
+}
+
+bool sk_engine_yields(const struct sk_engine *engine, const struct sk_session *session)
+{
+	return yielding(engine, session);
+}
+
+void sk_engine_has_yielded(struct sk_engine *engine, struct sk_session *session)
+{
+	struct sk_generation *g = yielding(engine, session);
+
+	if (!g)
+		return;
+	if (!session->is_stored) { /* it goes on, and is not asked again for a while */
+		g->yields_ns = 0;
+		g->since_ns = sk_clock_ns();
+		return;
+	}
+	struct sk_request *request = g->request;
+	request->n_pages = session->pages.n_most;
+	sk_session_settle(session);
+	g->is_out = true;
+	request->generation = g;
+	request->queued_ns = sk_clock_ns();
+	request->kept_ns = 0;
+	request->told_place = 0;
+	sk_engine_find_client(engine, request->connection)->n_queued++;
+	sk_queue_add(&engine->queue, request);
+}
+
+int sk_engine_resume(struct sk_engine *engine, struct sk_request *request)
+{
+	struct sk_generation *g = request->generation;
+	struct sk_session *session = g->session;
+	const uint64_t n_left = request->max_tokens - g->result.generated_tokens;
+	struct sk_move *fetch;
+	struct sk_diag diag;
+
+	int err = sk_session_reserve(session, engine->config.n_context,
+				     n_left < UINT64_MAX - 1 ? n_left + 1 : UINT64_MAX,
+				     &request->n_pages);
+	if (err < 0)
+		return -ENOSPC;
+	err = sk_engine_may_have_pages(engine, request->user, session, request->n_pages, &diag);
+	if (!err)
+		err = sk_engine_prepare_fetch(engine, session, &fetch);
+	if (err < 0) {
+		sk_session_settle(session);
+		return -EAGAIN;
+	}
+	if (g->marks)
+		sk_session_reserve_kept(session);
+	sk_engine_begin_move(engine, fetch);
+	g->is_out = false;
+	g->yields_ns = 0;
+	g->since_ns = sk_clock_ns();
+	return 0;
+}

@@ -1,0 +1,306 @@
+/* Streams that give way: to others, in turn, by the store and back, and nobody's text changes. */
+#define ENGINE_KV_BYTES (11 << 20) /* two sessions of the policy, and what a step borrows */
+#include "engine_test.h"
+
+#include "engine/store.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define N_STREAMS 6
+
+static struct stream {
+	struct client client;
+	struct answer answer;
+	bool runs, is_finished;
+	uint32_t n_told; /* places in the queue, once it had given tokens */
+	struct sk_result result;
+	char reason[512];
+} streams[N_STREAMS];
+
+static char state_dir[] = "/tmp/streamkv-preempt-XXXXXX";
+
+/* Slow users, so that a stream lasts longer than its turn, which is a quarter of the time in the queue. */
+static int open_all(void **state)
+{
+	struct sk_diag diag = {""};
+	uint8_t fingerprint[SK_FINGERPRINT_BYTES];
+	struct sk_model *same;
+
+	if (!mkdtemp(state_dir) || sk_model_open(sk_test_model("pythia-books"), &same, &diag) < 0 ||
+	    sk_model_fingerprint(same, fingerprint) < 0 ||
+	    sk_store_open(state_dir, fingerprint, &engine_store, &diag) < 0) {
+		print_error("%s\n", diag.text);
+		return -1;
+	}
+	sk_model_close(same);
+	engine_queue_timeout_ns = UINT64_C(1200000000);
+	engine_limits.others.tokens_per_second = 400;
+	return open_engine(state);
+}
+
+static int close_all(void **state)
+{
+	char command[80];
+	close_engine(state);
+	sk_store_close(engine_store);
+	snprintf(command, sizeof command, "rm -r %s", state_dir);
+	return system(command);
+}
+
+static unsigned n_files(void)
+{
+	unsigned n = 0;
+	DIR *dir = fdopendir(dup(engine_store->dir_fd));
+	assert_non_null(dir);
+	rewinddir(dir);
+	for (struct dirent *entry; (entry = readdir(dir));)
+		n += entry->d_name[0] != '.' || strlen(entry->d_name) > 2;
+	closedir(dir);
+	return n;
+}
+
+static void begin(unsigned i, uid_t uid, const char *session, const char *prompt, uint64_t n)
+{
+	struct stream *stream = &streams[i];
+	memset(stream, 0, sizeof *stream);
+	connect_client(&stream->client, 1024);
+	struct sk_request *request = ask(&stream->client, 1, prompt, n);
+	request->uid = uid;
+	strcpy(request->session, session);
+	stream->runs = true;
+	sk_engine_submit(engine, request);
+}
+
+static void take(const struct sk_event *event)
+{
+	for (unsigned i = 0; i < N_STREAMS; i++) {
+		struct stream *stream = &streams[i];
+		if (!stream->runs || stream->client.connection != event->connection)
+			continue;
+		if (event->kind == SK_EVENT_PROGRESS)
+			stream->n_told +=
+				event->progress.queue_place && stream->answer.n_ids;
+		if (event->kind != SK_EVENT_FINISHED)
+			return;
+		stream->is_finished = true;
+		stream->result = event->result;
+		strcpy(stream->reason, event->reason);
+	}
+}
+
+/* Everybody reads for a while. `deaf`: but that one. */
+static void read_all_but(int deaf)
+{
+	struct pollfd fd = {.fd = sk_engine_event_fd(engine), .events = POLLIN};
+	for (struct sk_event *event; (event = sk_engine_next_event(engine));) {
+		take(event);
+		sk_event_destroy(event);
+	}
+	for (int i = 0; i < N_STREAMS; i++)
+		if (streams[i].runs && i != deaf) {
+			drain(&streams[i].client, &streams[i].answer);
+			(void)sk_ring_reader_wait(streams[i].client.reader); /* tells the writer */
+		}
+	sk_engine_nudge(engine);
+	poll(&fd, 1, 1);
+}
+
+static void finish(unsigned i)
+{
+	while (!streams[i].is_finished)
+		read_all_but(-1);
+	drain(&streams[i].client, &streams[i].answer);
+}
+
+static void end(unsigned i)
+{
+	disconnect_client(&streams[i].client);
+	streams[i].runs = false;
+}
+
+static void assert_told(unsigned i, uint64_t n)
+{
+	const struct stream *stream = &streams[i];
+	if (stream->result.stop != SK_STOP_LIMIT || stream->answer.n_ids != n)
+		fail_msg("stream %u: %zu tokens, stop %d: %s", i, stream->answer.n_ids,
+			 stream->result.stop, stream->reason);
+}
+
+static void assert_same(unsigned i, const struct answer *alone)
+{
+	assert_int_equal(streams[i].answer.n_ids, alone->n_ids);
+	assert_memory_equal(streams[i].answer.ids, alone->ids,
+			    alone->n_ids * sizeof *alone->ids);
+}
+
+static const char *const prompts[] = {"It was a dark night", "The old man said that",
+				      "In the beginning of the year"};
+
+static void test_many_share_a_pool_of_two_in_turn(void **state)
+{
+	(void)state;
+	static struct answer alone[3];
+	for (unsigned p = 0; p < 3; p++) {
+		begin(0, 2000 + p, "", prompts[p], 500);
+		finish(0);
+		assert_told(0, 500);
+		assert_int_equal(streams[0].n_told, 0);
+		alone[p] = streams[0].answer;
+		end(0);
+	}
+	/* Of three users; half of them named. */
+	for (unsigned i = 0; i < N_STREAMS; i++)
+		begin(i, 1000 + i / 2, i % 2 ? "story" : "", prompts[i / 2], 500);
+	unsigned n_told = 0;
+	for (unsigned i = 0; i < N_STREAMS; i++) {
+		finish(i);
+		assert_told(i, 500);
+		assert_same(i, &alone[i / 2]);
+		n_told += streams[i].n_told;
+	}
+	assert_true(n_told > N_STREAMS);
+	assert_int_equal(stats().n_queued, 0);
+	for (unsigned i = 0; i < N_STREAMS; i++)
+		end(i);
+	assert_int_equal(stats().n_sessions, 3); /* the named ones, idle */
+}
+
+/* Streams 0 and 1 hold all and give way to 2, which lasts; until both of them have been out. */
+static void push_out(const char *name)
+{
+	begin(0, 1000, name, prompts[0], UINT64_MAX);
+	begin(1, 1000, "", prompts[1], UINT64_MAX);
+	while (streams[0].answer.n_ids < 10 || streams[1].answer.n_ids < 10)
+		read_all_but(-1);
+	begin(2, 1001, "", prompts[2], UINT64_MAX);
+	begin(3, 1002, "", prompts[2], UINT64_MAX);
+	while (streams[0].n_told < 1 || streams[1].n_told < 1)
+		read_all_but(-1);
+}
+
+static void test_one_that_is_out_can_be_cancelled(void **state)
+{
+	(void)state;
+	static struct answer whole;
+	push_out("cut");
+	sk_engine_cancel(engine, streams[0].client.connection, 1);
+	sk_engine_cancel(engine, streams[1].client.connection, 1);
+	finish(0);
+	finish(1);
+	assert_int_equal(streams[0].result.stop, SK_STOP_CANCELLED);
+	assert_int_equal(streams[1].result.stop, SK_STOP_CANCELLED);
+	whole = streams[0].answer;
+	for (unsigned i = 0; i < 4; i++)
+		end(i);
+
+	/* The named one goes on from there. */
+	begin(0, 1000, "cut", "", 100);
+	finish(0);
+	assert_told(0, 100);
+	memcpy(whole.ids + whole.n_ids, streams[0].answer.ids, 100 * sizeof *whole.ids);
+	whole.n_ids += 100;
+	end(0);
+	begin(0, 1003, "", prompts[0], whole.n_ids);
+	finish(0);
+	assert_same(0, &whole);
+	end(0);
+}
+
+/* A client that is gone leaves its session at the last token that it was given. */
+static void test_one_that_is_out_can_be_left(void **state)
+{
+	(void)state;
+	static struct answer whole;
+	push_out("left");
+	const size_t n_read = streams[0].answer.n_ids;
+	whole = streams[0].answer;
+	assert_true(n_read >= 10);
+	for (unsigned i = 0; i < 4; i++)
+		end(i);
+	begin(0, 1000, "left", "", 100);
+	finish(0);
+	assert_told(0, 100);
+	memcpy(whole.ids + whole.n_ids, streams[0].answer.ids, 100 * sizeof *whole.ids);
+	whole.n_ids += 100;
+	end(0);
+	begin(0, 1003, "", prompts[0], whole.n_ids);
+	finish(0);
+	assert_same(0, &whole);
+	end(0);
+}
+
+/* Its session keeps what its reader may want back: so it waits until that has read. */
+static void test_one_gives_way_only_where_its_reader_is(void **state)
+{
+	(void)state;
+	begin(0, 1000, "deaf", prompts[0], UINT64_MAX);
+	begin(1, 1000, "deaf2", prompts[1], UINT64_MAX);
+	while (stats().n_generated_tokens < 20) {
+	}
+	begin(2, 1001, "", prompts[2], 50);
+	while (!streams[2].is_finished) /* from the other, which reads */
+		read_all_but(0);
+	assert_told(2, 50);
+	assert_int_equal(streams[0].n_told, 0);
+	end(2);
+	end(0);
+	end(1);
+}
+
+/* Where the store fails they run on, and who waits is told so in time. */
+static void test_without_a_place_to_go_they_run_on(void **state)
+{
+	(void)state;
+	begin(0, 1000, "", prompts[0], UINT64_MAX);
+	begin(1, 1000, "stuck", prompts[1], UINT64_MAX);
+	while (streams[0].answer.n_ids < 10 || streams[1].answer.n_ids < 10)
+		read_all_but(-1);
+	const int dir_fd = engine_store->dir_fd;
+	engine_store->dir_fd = -1;
+	begin(2, 1001, "", prompts[2], 50);
+	finish(2);
+	engine_store->dir_fd = dir_fd;
+	assert_int_equal(streams[2].result.stop, SK_STOP_REFUSED);
+	const size_t n = streams[0].answer.n_ids;
+	while (streams[0].answer.n_ids < n + 10)
+		read_all_but(-1);
+	assert_false(streams[0].is_finished);
+	assert_false(streams[1].is_finished);
+	for (unsigned i = 0; i < 3; i++)
+		end(i);
+}
+
+static void test_nothing_is_left(void **state)
+{
+	static const char *const names[][2] = {{"story", "1000"}, {"story", "1001"}, {"story", "1002"},
+					       {"cut", "1000"},	  {"left", "1000"},  {"deaf", "1000"},
+					       {"deaf2", "1000"}, {"stuck", "1000"}};
+	(void)state;
+	for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+		struct sk_request *request = sk_request_create(SK_REQUEST_SESSION);
+		request->uid = (uid_t)atoi(names[i][1]);
+		request->verb = SK_SESSION_DELETE;
+		strcpy(request->session, names[i][0]);
+		sk_engine_submit(engine, request);
+		struct sk_event *event = next_event();
+		assert_int_equal(event->kind, SK_EVENT_SESSION);
+		sk_event_destroy(event);
+	}
+	assert_idle();
+	assert_int_equal(n_files(), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_many_share_a_pool_of_two_in_turn),
+		cmocka_unit_test(test_one_that_is_out_can_be_cancelled),
+		cmocka_unit_test(test_one_that_is_out_can_be_left),
+		cmocka_unit_test(test_one_gives_way_only_where_its_reader_is),
+		cmocka_unit_test(test_without_a_place_to_go_they_run_on),
+		cmocka_unit_test(test_nothing_is_left),
+	};
+	return sk_test_run(tests, open_all, close_all);
+}

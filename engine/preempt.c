@@ -11,7 +11,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define SOON_NS 1000000000u /* so long its pages are waited for, and not taken from another */
+#define MOST_SOON_NS 1000000000u
+
+/* So long one's pages are waited for, and not taken from another. */
+static uint64_t soon_ns(const struct sk_engine *engine)
+{
+	const uint64_t part_ns = engine->queue.patience_ns / 4;
+	return part_ns < MOST_SOON_NS ? part_ns : MOST_SOON_NS;
+}
 
 static bool can_wait(const struct sk_generation *g)
 {
@@ -26,7 +33,7 @@ static uint64_t n_coming(const struct sk_engine *engine, uint64_t now_ns)
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		const struct sk_generation *g = engine->generations[i];
 		if (g->yields_ns && !g->is_out &&
-		    (g->session->is_leaving || now_ns - g->yields_ns < SOON_NS))
+		    (g->session->is_leaving || now_ns - g->yields_ns < soon_ns(engine)))
 			n += sk_session_n_pages(g->session);
 	}
 	return n;
@@ -80,7 +87,7 @@ void sk_engine_preempt_for(struct sk_engine *engine, struct sk_request *request,
 		for (uint32_t i = 0; i < engine->n_generations; i++)
 			if (holders[i].gives)
 				begin(engine, engine->generations[i], now_ns);
-		look_again(engine, now_ns + SOON_NS);
+		look_again(engine, now_ns + soon_ns(engine));
 	} else {
 		look_again(engine, sk_queue_preempts_at(&engine->queue, request, holders,
 							engine->n_generations));
@@ -92,7 +99,7 @@ bool sk_engine_is_making_room(struct sk_engine *engine, uint64_t now_ns)
 {
 	if (!n_coming(engine, now_ns))
 		return false;
-	look_again(engine, now_ns + SOON_NS);
+	look_again(engine, now_ns + soon_ns(engine));
 	return true;
 }
 

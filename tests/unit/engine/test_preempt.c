@@ -247,7 +247,6 @@ static void test_one_gives_way_only_where_its_reader_is(void **state)
 		read_all_but(0);
 	assert_told(2, 50);
 	assert_int_equal(streams[0].n_told, 0);
-	assert_true(streams[1].n_told > 0);
 	end(2);
 	end(0);
 	end(1);

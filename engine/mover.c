@@ -188,19 +188,34 @@ static int write_draft(struct sk_mover *mover, struct sk_move *move, const struc
 	return err;
 }
 
+static int adopt_draft(struct sk_mover *mover, struct sk_move *move)
+{
+	int err = sk_store_adopt(mover->store, move->draft, move->uid, move->name);
+	if (err == 0)
+		return 0;
+	sk_store_remove_draft(mover->store, move->draft);
+	return sk_diag_fail(&move->diag, -err, "%s/%s cannot be renamed: %s", mover->store->path,
+			    move->draft, strerror(-err));
+}
+
 static int move_out(struct sk_mover *mover, struct sk_move *move)
 {
 	const struct pages_from pool = {.backend = mover->backend, .pages = move->pages};
 	int err = write_draft(mover, move, &pool);
+	return err < 0 ? err : adopt_draft(mover, move);
+}
+
+/* Written anew and renamed, as ever: a fork may be the same file. */
+static int move_kept(struct sk_mover *mover, struct sk_move *move)
+{
+	sk_autoclose int fd = -1;
+	int err = open_stored(mover, move, &fd);
 	if (err < 0)
 		return err;
-	err = sk_store_adopt(mover->store, move->draft, move->uid, move->name);
-	if (err < 0) {
-		sk_store_remove_draft(mover->store, move->draft);
-		return sk_diag_fail(&move->diag, -err, "%s/%s cannot be renamed: %s",
-				    mover->store->path, move->draft, strerror(-err));
-	}
-	return 0;
+	const struct pages_from from = {.fd = fd};
+	move->image->ttl_ns = move->ttl_ns;
+	err = write_draft(mover, move, &from);
+	return err < 0 ? err : adopt_draft(mover, move);
 }
 
 static int move_in(struct sk_mover *mover, struct sk_move *move)
@@ -274,6 +289,9 @@ void sk_mover_run(struct sk_mover *mover, struct sk_move *move)
 		break;
 	case SK_MOVE_SAVE:
 		move->error = move_to_memfd(mover, move);
+		break;
+	case SK_MOVE_KEEP:
+		move->error = move_kept(mover, move);
 		break;
 	case SK_MOVE_LOAD:
 		move->error = move_loaded(mover, move);

@@ -1,5 +1,5 @@
 /* The thread that carries sessions out of the pool and back, so that no step waits for a disk, a checksum or a copy of
- * hundreds of megabytes. One at a time: first those that requests for text wait for (OUT, IN), then SAVE and LOAD, each kind
+ * hundreds of megabytes. One at a time: first those that requests for text wait for (OUT, IN), then the others, each kind
  * in order.
  *
  * A move is a letter: the engine posts it with all that it needs, and gets it back as SK_MAIL_MOVED. Meanwhile the
@@ -17,6 +17,7 @@ enum sk_move_kind {
 	SK_MOVE_OUT, /* pages -> the store's file */
 	SK_MOVE_IN,  /* the store's file -> pages; it stays */
 	SK_MOVE_SAVE, /* pages, or the store's file where n_pages is 0 and the session has some -> a memfd */
+	SK_MOVE_KEEP, /* the store's file -> the same, to be kept for another time (move->ttl_ns) */
 	SK_MOVE_LOAD, /* the request's input -> a draft in the store, for the engine to adopt */
 };
 
@@ -24,10 +25,11 @@ struct sk_move {
 	struct sk_mail mail; /* SK_MAIL_MOVED; first */
 	enum sk_move_kind kind;
 	struct sk_session *session; /* the engine's; LOAD: NULL */
-	struct sk_request *request; /* SAVE, LOAD: who is answered */
+	struct sk_request *request; /* SAVE, KEEP, LOAD: who is answered */
 	uid_t uid;
 	char name[SK_NAME_MOST_BYTES + 1];
-	char draft[SK_STORE_NAME_BYTES]; /* OUT, LOAD */
+	uint64_t ttl_ns;                 /* KEEP: as in an image */
+	char draft[SK_STORE_NAME_BYTES]; /* OUT, KEEP, LOAD */
 	struct sk_image *image;          /* OUT, SAVE: what is written; IN, LOAD: what was read */
 	uint32_t *pages;                 /* image->n_pages of the pool */
 	bool is_stored;                  /* SAVE: from the store */

@@ -172,6 +172,8 @@ int sk_engine_resume(struct sk_engine *engine, struct sk_request *request)
 	struct sk_move *fetch;
 	struct sk_diag diag;
 
+	if (session->is_moving) /* its file is being written anew */
+		return -EAGAIN;
 	int err = sk_session_reserve(session, engine->config.n_context,
 				     n_left < UINT64_MAX - 1 ? n_left + 1 : UINT64_MAX,
 				     &request->n_pages);

@@ -40,6 +40,11 @@ struct sk_session *sk_session_fork(struct sk_session *session, const char *name)
 	fork->last_id = session->last_id;
 	fork->has_ttl = session->has_ttl;
 	fork->ttl_ns = session->ttl_ns;
+	if (session->n_head && (fork->head = calloc(session->n_head, sizeof *fork->head))) {
+		memcpy(fork->head, session->head, session->n_head * sizeof *fork->head);
+		fork->n_head = fork->head_allocated = session->n_head;
+		fork->head_sink = session->head_sink;
+	}
 	fork->sampler = session->sampler;
 	fork->sampler.recent = NULL;
 	if (sk_sampler_memory_set(&fork->sampler, session->sampler.recent,

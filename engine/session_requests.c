@@ -116,6 +116,26 @@ static int save_session(struct sk_engine *engine, struct sk_request *request,
 	return 0;
 }
 
+static void set_ttl(const struct sk_engine *engine, struct sk_session *session,
+		    const struct sk_request *request)
+{
+	session->has_ttl = request->has_ttl;
+	session->ttl_ns = request->has_ttl ? request->ttl_ns : engine->options.session_ttl_ns;
+}
+
+/* Of one whose file says otherwise: the request's answer comes with the move's end. */
+static int keep_stored(struct sk_engine *engine, struct sk_request *request,
+		       struct sk_session *session, struct sk_diag *diag)
+{
+	struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_KEEP, session);
+	if (!move)
+		return sk_diag_fail(diag, ENOMEM, "not enough memory");
+	move->ttl_ns = request->has_ttl ? request->ttl_ns : UINT64_MAX;
+	move->request = request;
+	sk_engine_begin_move(engine, move);
+	return 0;
+}
+
 static int load_session(struct sk_engine *engine, struct sk_request *request, struct sk_diag *diag)
 {
 	struct sk_image image = {.version = 0};
@@ -204,8 +224,7 @@ static bool try_request(struct sk_engine *engine, struct sk_request *request)
 		fail(engine, request, -EBUSY, diag.text);
 		return true;
 	}
-	if (session->is_moving && request->verb != SK_SESSION_SHOW &&
-	    request->verb != SK_SESSION_KEEP)
+	if (session->is_moving && request->verb != SK_SESSION_SHOW)
 		return false;
 
 	struct sk_session *shown = session;
@@ -227,9 +246,13 @@ static bool try_request(struct sk_engine *engine, struct sk_request *request)
 		}
 		break;
 	case SK_SESSION_KEEP:
-		session->has_ttl = request->has_ttl;
-		session->ttl_ns =
-			request->has_ttl ? request->ttl_ns : engine->options.session_ttl_ns;
+		if (session->is_stored) {
+			err = keep_stored(engine, request, session, &diag);
+			if (!err)
+				return true;
+			break;
+		}
+		set_ttl(engine, session, request);
 		break;
 	default: /* SHOW, DELETE, which comes below */
 		break;
@@ -316,7 +339,8 @@ void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move)
 	session->is_moving = false;
 	if (move->kind == SK_MOVE_SAVE && !session->is_stored && !session->is_busy)
 		sk_session_trim(session); /* of a request that came and went meanwhile */
-	note_transfer(engine, move->uid, false);
+	if (move->kind != SK_MOVE_KEEP)
+		note_transfer(engine, move->uid, false);
 	if (move->kind == SK_MOVE_LOAD && !err)
 		err = swap_in(engine, move);
 	if (err < 0) {
@@ -324,9 +348,12 @@ void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move)
 		     move->diag.text[0] ? move->diag.text : strerror(-err));
 		if (move->kind == SK_MOVE_LOAD)
 			sk_session_destroy(session);
-		return; /* (of SAVE, the session is as it was) */
+		return; /* (else the session is as it was) */
 	}
-	session->last_used_ns = now_ns;
+	if (move->kind == SK_MOVE_KEEP)
+		set_ttl(engine, session, move->request);
+	else
+		session->last_used_ns = now_ns;
 	sk_engine_watch_session(engine, session);
 	sk_session_describe(session, now_ns, &info);
 	struct sk_event *event = sk_event_answer(move->request, SK_EVENT_SESSION);

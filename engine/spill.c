@@ -201,7 +201,8 @@ static void end_on(struct sk_engine *engine, const struct sk_session *session, c
 static void fetch_if_wanted(struct sk_engine *engine, struct sk_session *session)
 {
 	struct sk_move *fetch;
-	if (!session->is_stored || !session->is_busy || session->is_moving)
+	if (!session->is_stored || !session->is_busy || session->is_moving ||
+	    sk_engine_yields(engine, session))
 		return;
 	if (sk_engine_prepare_fetch(engine, session, &fetch) < 0)
 		end_on(engine, session, "not enough memory");
@@ -237,6 +238,7 @@ void sk_engine_moved(struct sk_engine *engine, struct sk_move *move)
 		came_in(engine, move);
 		break;
 	case SK_MOVE_SAVE:
+	case SK_MOVE_KEEP:
 		sk_engine_session_moved(engine, move);
 		fetch_if_wanted(engine, move->session);
 		break;

@@ -228,7 +228,7 @@ void sk_engine_keep_all(struct sk_engine *engine);
 void sk_engine_session_request(struct sk_engine *engine, struct sk_request *request);
 void sk_engine_retry_held(struct sk_engine *engine);
 void sk_engine_fail_held(struct sk_engine *engine);
-/* SAVE's and LOAD's moves. */
+/* SAVE's, KEEP's and LOAD's moves. */
 void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move);
 /* --- listing.c --- */
 

@@ -106,7 +106,23 @@ static void test_a_beginning_in_common(void **state)
 	struct sk_result fourth = say(&client, ask_as(&client, 3, turns[0], 1000, ""), &a);
 	assert_int_equal(fourth.reused_tokens, second.reused_tokens);
 	assert_memory_equal(a.ids, alone[0].ids, 40 * sizeof *a.ids);
+
+	/* A fork has it as well. */
+	struct sk_request *fork = sk_request_create(SK_REQUEST_SESSION);
+	fork->connection = client.connection;
+	fork->uid = 1000;
+	fork->verb = SK_SESSION_FORK;
+	strcpy(fork->session, "two");
+	strcpy(fork->to, "three");
+	sk_engine_submit(engine, fork);
+	struct sk_event *forked = next_event();
+	assert_int_equal(forked->kind, SK_EVENT_SESSION);
+	sk_event_destroy(forked);
 	delete_session(&client, "two", 1000);
+	struct sk_result fifth = say(&client, ask_as(&client, 3, turns[2], 1000, ""), &a);
+	assert_int_equal(fifth.reused_tokens, second.reused_tokens);
+	assert_memory_equal(a.ids, alone[2].ids, 40 * sizeof *a.ids);
+	delete_session(&client, "three", 1000);
 	disconnect_client(&client);
 	assert_idle();
 }

@@ -585,6 +585,59 @@ static void test_unused_ones_go(void **state)
 	disconnect_client(&client);
 }
 
+static void keep(const struct client *client, const char *session, bool has_ttl, uint64_t ttl_ns)
+{
+	struct sk_request *request = sk_request_create(SK_REQUEST_SESSION);
+	request->connection = client->connection;
+	request->id = 9;
+	request->uid = 1000;
+	request->verb = SK_SESSION_KEEP;
+	request->has_ttl = has_ttl;
+	request->ttl_ns = ttl_ns;
+	strcpy(request->session, session);
+	sk_engine_submit(engine, request);
+	done(next_event());
+}
+
+/* Said of one that lies in the store: the next engine knows as well. Its fork is not meant. */
+static void test_a_stored_one_is_kept_for_another_time(void **state)
+{
+	(void)state;
+	struct client client;
+	const uint64_t s = 1000000000;
+	clear(&a);
+	connect_client(&client, 1024);
+	say(&client, "kept", stories[0], 40, &a);
+	keep(&client, "kept", true, 5000 * s);
+	disconnect_client(&client);
+	restart();
+	connect_client(&client, 1024);
+	assert_int_equal(show(&client, "kept").state, SK_SESSION_STORED);
+	done(verb(&client, SK_SESSION_FORK, "kept", "fork"));
+	keep(&client, "kept", true, 7000 * s);
+	assert_int_equal(show(&client, "kept").ttl_ns, 7000 * s);
+	assert_int_equal(show(&client, "fork").ttl_ns, 5000 * s);
+	disconnect_client(&client);
+	restart();
+	connect_client(&client, 1024);
+	assert_int_equal(show(&client, "kept").ttl_ns, 7000 * s);
+	assert_int_equal(show(&client, "fork").ttl_ns, 5000 * s);
+	keep(&client, "kept", false, 0); /* as the daemon keeps others */
+	disconnect_client(&client);
+	restart();
+	connect_client(&client, 1024);
+	assert_int_equal(show(&client, "kept").ttl_ns, 0);
+	b = a;
+	say(&client, "kept", "", 40, &a);
+	assert_as_in_one(&client, stories[0], &a);
+	say(&client, "fork", "", 40, &b);
+	assert_as_in_one(&client, stories[0], &b);
+	done(verb(&client, SK_SESSION_DELETE, "kept", ""));
+	done(verb(&client, SK_SESSION_DELETE, "fork", ""));
+	assert_idle();
+	disconnect_client(&client);
+}
+
 static void say_warm(struct client *client, const char *session, const char *prompt, uint64_t n,
 		     bool has_seed, struct answer *answer)
 {
@@ -646,6 +699,7 @@ int main(void)
 		cmocka_unit_test(test_forks_are_spilled),
 		cmocka_unit_test(test_stored_and_changed),
 		cmocka_unit_test(test_unused_ones_go),
+		cmocka_unit_test(test_a_stored_one_is_kept_for_another_time),
 		cmocka_unit_test(test_the_sampler_goes_on),
 	};
 	return sk_test_run(tests, open_all, close_all);

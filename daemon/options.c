@@ -89,7 +89,8 @@ const struct sk_option sk_daemon_option_table[] = {
 	{"queue-timeout", 0, SK_OPTION_FLOAT, AT(queue_timeout), "SECONDS", "60", .fmax = 1e6,
 	 .help = "A request that has waited for so long is refused; 0 lets it wait for ever. For a "
 		 "quarter of it, and 15 s at most, free room is kept for one that needs more than "
-		 "there is; then others pass it."},
+		 "there is; then others pass it, and streams that have run for as long give way to "
+		 "it and go on in their turn."},
 	{"state-dir", 0, SK_OPTION_STRING, AT(state_dir), "DIR", NULL,
 	 .help = "Where sessions are kept that are idle while others need the KV cache, and all "
 		 "named ones from one start of the daemon to the next; 'none' keeps none. Without "

@@ -160,6 +160,9 @@ SK_DEVICE void sk_begin(void)
 
 SK_DEVICE float sk_warp_sum(float x)
 {
+#ifdef CUSIM_FAST
+	return cusim_warp_sum(x);
+#endif
 	for (int i = 16; i; i /= 2)
 		x += __shfl_xor_sync(SK_ALL, x, i);
 	return x;
@@ -167,6 +170,9 @@ SK_DEVICE float sk_warp_sum(float x)
 
 SK_DEVICE float sk_warp_max(float x)
 {
+#ifdef CUSIM_FAST
+	return cusim_warp_max(x);
+#endif
 	for (int i = 16; i; i /= 2)
 		x = fmaxf(x, __shfl_xor_sync(SK_ALL, x, i));
 	return x;

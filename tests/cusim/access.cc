@@ -111,7 +111,8 @@ void begin_shared()
 	each_shared([](uintptr_t at, size_t n) {
 		memset((void *)at, 0xff, n);
 		memset(shared_written + (at - shared_from), 0, n);
-		memset((void *)(shared_cells + (at - shared_from) / 2), 0, n / 2 * sizeof(Cell));
+		if (is_checked)
+			memset((void *)(shared_cells + (at - shared_from) / 2), 0, n / 2 * sizeof(Cell));
 	});
 }
 

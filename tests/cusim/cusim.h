@@ -173,6 +173,40 @@ CUSIM_UNCHECKED static inline unsigned __ballot_sync(unsigned mask, int predicat
 	return v.got;
 }
 
+#ifdef CUSIM_FAST /* five exchanges at once, with the same bits; what is checked runs them one by one (port.h) */
+namespace cusim
+{
+
+template <bool GREATEST> void over_warp(void **io, unsigned active)
+{
+	float x[32], y[32];
+	for (int lane = 0; lane < 32; lane++)
+		x[lane] = active >> lane & 1 ? *(float *)io[lane] : 0;
+	for (int by = 16; by; by /= 2) {
+		for (int lane = 0; lane < 32; lane++)
+			y[lane] = GREATEST ? fmaxf(x[lane], x[lane ^ by]) : x[lane] + x[lane ^ by];
+		memcpy(x, y, sizeof x);
+	}
+	for (int lane = 0; lane < 32; lane++)
+		if (active >> lane & 1)
+			*(float *)io[lane] = x[lane];
+}
+
+} // namespace cusim
+
+static inline float cusim_warp_sum(float x, CUSIM_HERE)
+{
+	cusim::warp("a sum over the warp", ~0u, &x, cusim::over_warp<false>, false, file, line);
+	return x;
+}
+
+static inline float cusim_warp_max(float x, CUSIM_HERE)
+{
+	cusim::warp("the greatest of the warp", ~0u, &x, cusim::over_warp<true>, false, file, line);
+	return x;
+}
+#endif
+
 /* --- Atomics and fences --- */
 
 namespace cusim

@@ -81,12 +81,21 @@ struct Fiber {
 	int copy_group;
 };
 
+/* Lanes of a warp that have come to meet. */
+struct Meeting {
+	uint32_t in_warp = 0, done = 0; /* that wait for others; that have ended */
+	bool is_plain = true;           /* all wait for all, and for the same */
+	const char *operation = nullptr;
+	void *io[32];
+};
+
 struct Block {
 	uint3 index;
 	int number, n_alive, n_waiting;
 	bool started;
 	std::vector<Fiber> fibers;
 	std::vector<int> ready;
+	std::vector<Meeting> meetings; /* by warp */
 	std::map<int, std::vector<Acquired>> knows; /* of other blocks */
 };
 
@@ -98,7 +107,7 @@ extern uint32_t launch_number, early_from; /* since which launches may still be 
 void yield();         /* to another fiber */
 void wait_for_turn(); /* the current one's state says for what */
 void meet_at_barrier(Block *block);
-void meet_in_warp(Block *block, int warp);
+void meet_in_warp(Block *block, int warp, unsigned asking); /* lanes whose meeting may be complete now */
 
 /* --- Accesses (access.cc) --- */
 

@@ -123,7 +123,8 @@ static void thread_main()
 	f->state = DONE;
 	f->block->n_alive--;
 	meet_at_barrier(f->block);
-	meet_in_warp(f->block, f->thread / 32);
+	f->block->meetings[f->thread / 32].done |= 1u << (f->thread & 31);
+	meet_in_warp(f->block, f->thread / 32, ~0u);
 	wait_for_turn();
 }
 
@@ -133,6 +134,7 @@ static void start(Block *block, size_t slot)
 	block->started = true;
 	block->n_alive = n_threads;
 	block->fibers.resize(n_threads);
+	block->meetings.assign((n_threads + 31) / 32, Meeting());
 	for (int i = 0; i < n_threads; i++) {
 		Fiber &f = block->fibers[i];
 		f = Fiber();

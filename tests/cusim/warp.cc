@@ -55,13 +55,17 @@ static void order_lanes(Fiber *lanes, int n_lanes, unsigned active)
 	}
 }
 
-void meet_in_warp(Block *block, int warp)
+void meet_in_warp(Block *block, int warp, unsigned asking)
 {
+	Meeting &meeting = block->meetings[warp];
+	uint32_t &in_warp = meeting.in_warp;
 	Fiber *lanes = &block->fibers[warp * 32];
 	const int n_lanes = std::min(32, (int)block->fibers.size() - warp * 32);
-	for (int l = 0; l < n_lanes; l++) {
+	const unsigned in_block = n_lanes < 32 ? (1u << n_lanes) - 1 : ~0u;
+	for (int l = 0; in_warp && l < n_lanes; l++) {
 		unsigned active;
-		if (lanes[l].state != IN_WARP || !all_came(lanes, n_lanes, l, &active))
+		if (!(asking & in_warp & 1u << l) || (lanes[l].mask & ~(in_warp | meeting.done) & in_block) ||
+		    !all_came(lanes, n_lanes, l, &active))
 			continue;
 		void *io[32] = {};
 		for (int k = 0; k < n_lanes; k++)
@@ -74,14 +78,35 @@ void meet_in_warp(Block *block, int warp)
 				lanes[k].state = READY;
 				block->ready.push_back(lanes[k].thread);
 			}
+		in_warp &= ~active;
 	}
+}
+
+/* A whole warp has come for the same, as nearly always. The last of them may go on at once. */
+static bool meet_plainly(Fiber *last, Meeting *meeting)
+{
+	Block *block = last->block;
+	Fiber *lanes = &block->fibers[last->thread / 32 * 32];
+	const bool goes_on = random_bits() & 1;
+	last->function(meeting->io, ~0u);
+	if (last->is_fence)
+		order_lanes(lanes, 32, ~0u);
+	for (int k = 0; k < 32; k++) {
+		lanes[k].state = READY;
+		if (!goes_on || &lanes[k] != last)
+			block->ready.push_back(lanes[k].thread);
+	}
+	meeting->in_warp = 0;
+	return goes_on;
 }
 
 void warp(const char *operation, unsigned mask, void *io, WarpFunction *function, bool is_fence, const char *file,
 	  int line)
 {
 	Fiber *f = current;
-	const unsigned own = 1u << (f->thread & 31);
+	Meeting &meeting = f->block->meetings[f->thread / 32];
+	const int lane = f->thread & 31;
+	const unsigned own = 1u << lane;
 	if (!(mask & own)) {
 		report("warp-mask", "%s: the lane that calls is not in its mask %08x, line %d", operation, mask, line);
 		mask |= own;
@@ -94,7 +119,17 @@ void warp(const char *operation, unsigned mask, void *io, WarpFunction *function
 	f->file = file;
 	f->line = line;
 	f->state = IN_WARP;
-	meet_in_warp(f->block, f->thread / 32);
+	if (!meeting.in_warp)
+		meeting.is_plain = true;
+	if (mask != ~0u || (meeting.in_warp && operation != meeting.operation))
+		meeting.is_plain = false;
+	meeting.operation = operation;
+	meeting.io[lane] = io;
+	meeting.in_warp |= own;
+	if (!meeting.is_plain || meeting.done)
+		meet_in_warp(f->block, f->thread / 32, mask == ~0u ? own : ~0u);
+	else if (meeting.in_warp == ~0u && meet_plainly(f, &meeting))
+		return;
 	wait_for_turn();
 }
 

@@ -81,12 +81,15 @@ static void compare_model(const char *path, const char *name, const char *const 
 	static const uint32_t chunks[] = {1, 7, 64, 0};
 	struct harness h;
 	char file[128];
+	unsigned n = 0;
 
 	harness_open(&h, sk_test_model(path), weights, SK_KV_F32, instructions, true, MOST_TOKENS);
 	for (; *settings; settings++) {
 		snprintf(file, sizeof file, "%s.%s.ref", name, *settings);
 		for (unsigned i = 0; i < 4; i++)
-			compare(&h, file, chunks[i], tolerance);
+			if (!sk_test_is_short() || i == n % 4)
+				compare(&h, file, chunks[i], tolerance);
+		n++;
 	}
 	harness_close(&h);
 }

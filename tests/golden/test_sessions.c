@@ -6,6 +6,7 @@
 
 static struct harness h;
 static int32_t ids[N_IDS];
+static size_t n_ids; /* of them, of a text that is run whole */
 
 /* The model and its weights that the tests look at, and whether activations are exact. */
 static const struct subject {
@@ -25,6 +26,7 @@ static int open_model(void **state)
 	print_message("  %s, weights %d\n", subject->model, subject->weights);
 	harness_open(&h, sk_test_model(subject->model), subject->weights, SK_KV_F32, NULL,
 		     subject->exact, 512);
+	n_ids = sk_test_is_short() ? 130 : N_IDS;
 	uint32_t random = 12345;
 	for (int i = 0; i < N_IDS; i++) {
 		random = random * 1664525u + 1013904223u;
@@ -81,16 +83,16 @@ static void test_chunkings_agree(void **state)
 		{SK_MODE_STREAMING, 8, 56, 0}, {SK_MODE_STREAMING, 8, 56, 64},
 		{SK_MODE_WINDOW, 4, 60, 0},    {SK_MODE_DENSE, 4, 1, 0},
 	};
-	const uint32_t chunks[] = {7, 64, N_IDS};
-	for (unsigned p = 0; p < sizeof policies / sizeof *policies; p++) {
+	const uint32_t chunks[] = {7, 64, (uint32_t)n_ids};
+	for (unsigned p = 0; p < sizeof policies / sizeof *policies; p += sk_test_is_short() ? 3 : 1) {
 		const struct sk_policy *q = &policies[p];
 		float *one = logits_of(harness_session(&h, q->mode, q->sink, q->window, q->slack),
-				       ids, N_IDS, 1);
+				       ids, n_ids, 1);
 		for (unsigned c = 0; c < 3; c++) {
 			float *other = logits_of(
 				harness_session(&h, q->mode, q->sink, q->window, q->slack), ids,
-				N_IDS, chunks[c]);
-			double d = largest_difference(one, other, (size_t)N_IDS * h.n_vocab);
+				n_ids, chunks[c]);
+			double d = largest_difference(one, other, (size_t)n_ids * h.n_vocab);
 			print_message("policy %u, chunks of %u: %.2e\n", p, chunks[c], d);
 			/* CUDA multiplies many rows in another way than few, and rounds their activations */
 			if (harness_backend(NULL) == &sk_cpu_backend)
@@ -111,10 +113,10 @@ static void test_text_position_does_not_matter(void **state)
 	for (int i = 0; i < 3; i++) {
 		struct sk_session *session = harness_session(&h, SK_MODE_STREAMING, 4, 56, 0);
 		session->origin = origins[i];
-		logits[i] = logits_of(session, ids, N_IDS, 64);
+		logits[i] = logits_of(session, ids, n_ids, 64);
 	}
 	for (int i = 1; i < 3; i++) {
-		double d = largest_difference(logits[0], logits[i], (size_t)N_IDS * h.n_vocab);
+		double d = largest_difference(logits[0], logits[i], (size_t)n_ids * h.n_vocab);
 		print_message("position %llu against 3000: %.2e\n", (unsigned long long)origins[i],
 			      d);
 		/* where activations are rounded, a last bit of an angle may tip one over: steps of some hundredths */
@@ -210,10 +212,10 @@ static void test_sinks_matter(void **state)
 {
 	(void)state;
 	/* The tests above would pass if sinks were never looked at. */
-	float *with = logits_of(harness_session(&h, SK_MODE_STREAMING, 4, 56, 0), ids, N_IDS, 64);
+	float *with = logits_of(harness_session(&h, SK_MODE_STREAMING, 4, 56, 0), ids, n_ids, 64);
 	float *without =
-		logits_of(harness_session(&h, SK_MODE_STREAMING, 0, 60, 0), ids, N_IDS, 64);
-	size_t last = (size_t)(N_IDS - 1) * h.n_vocab;
+		logits_of(harness_session(&h, SK_MODE_STREAMING, 0, 60, 0), ids, n_ids, 64);
+	size_t last = (size_t)(n_ids - 1) * h.n_vocab;
 	assert_true(largest_difference(with + last, without + last, h.n_vocab) > 1e-2);
 	free(with);
 	free(without);

@@ -10,6 +10,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -70,6 +71,12 @@ long cusim_n_errors(void) __attribute__((weak));
 static inline unsigned sk_test_some(unsigned all, unsigned simulated)
 {
 	return cusim_n_errors ? simulated : all;
+}
+
+/* Where it is, a part of all cases is enough, but for the long tests (tools/test --nightly). */
+static inline bool sk_test_is_short(void)
+{
+	return cusim_n_errors && !getenv("STREAMKV_NIGHTLY");
 }
 
 static inline int sk_test_outcome(int n_failed, size_t n_tests)

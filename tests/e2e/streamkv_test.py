@@ -13,6 +13,7 @@ import time
 import unittest
 
 BIN = os.environ.get("STREAMKV_BIN", "build/release/bin")
+BACKEND = ["--backend", os.environ["STREAMKV_TEST_BACKEND"]] if "STREAMKV_TEST_BACKEND" in os.environ else []
 MODELS = os.environ.get("STREAMKV_TEST_MODELS", "tests/models")
 CLIENT = os.path.join(BIN, "streamkv-client")
 DEADLINE = 400  # seconds that anything may take before the test fails; ThreadSanitizer on a busy machine takes minutes
@@ -66,7 +67,8 @@ class Daemon:
             with open(os.path.join(self.folder, "log"), "w") as log:
                 self.process = Program(
                     [os.path.join(BIN, "streamkvd"), "--model", os.path.join(MODELS, model), "--socket", self.socket,
-                     "--kv-memory", "64M", "--state-dir", os.path.join(self.folder, "state"), *options], stderr=log, env=environment, limit_descriptors=limit_descriptors)
+                     "--kv-memory", "64M", "--state-dir", os.path.join(self.folder, "state"), *BACKEND, *options],
+                    stderr=log, env=environment, limit_descriptors=limit_descriptors)
             self.said = b""
             while b"READY=1" not in self.said:
                 try:

@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORKSPACE_BYTES ((size_t)32 << 20) /* what cuBLAS recommends for Hopper */
-#define MAX_HEAD_DIM    256
+#define MAX_HEAD_DIM 256
 
 int sk_gpu_errno(cudaError_t error)
 {
@@ -119,6 +118,12 @@ static int upload_steps(struct sk_gpu *gpu)
 	return r;
 }
 
+/* What cuBLAS recommends: for Hopper more than for those before. */
+static size_t workspace_bytes(const struct cudaDeviceProp *properties)
+{
+	return (size_t)(properties->major >= 9 ? 32 : 4) << 20;
+}
+
 static int gpu_init(struct sk_gpu *gpu)
 {
 	struct cudaDeviceProp properties;
@@ -136,11 +141,11 @@ static int gpu_init(struct sk_gpu *gpu)
 	snprintf(gpu->name, sizeof gpu->name, "cuda (%s)", properties.name);
 	gpu->n_processors = (uint32_t)properties.multiProcessorCount;
 
-	int r = sk_gpu_block_init(gpu, &gpu->workspace, WORKSPACE_BYTES);
+	int r = sk_gpu_block_init(gpu, &gpu->workspace, workspace_bytes(&properties));
 	if (r == 0 && (cublasCreate(&gpu->cublas) != CUBLAS_STATUS_SUCCESS ||
 		       cublasSetStream(gpu->cublas, gpu->stream) != CUBLAS_STATUS_SUCCESS ||
-		       cublasSetWorkspace(gpu->cublas, gpu->workspace.data, WORKSPACE_BYTES) !=
-			       CUBLAS_STATUS_SUCCESS))
+		       cublasSetWorkspace(gpu->cublas, gpu->workspace.data,
+					  gpu->workspace.size_bytes) != CUBLAS_STATUS_SUCCESS))
 		r = -EIO;
 	if (r == 0)
 		r = upload_steps(gpu);

@@ -51,6 +51,7 @@ static void *reserve(size_t n)
 		perror("cusim: shadow memory");
 		abort();
 	}
+	madvise(p, n, MADV_HUGEPAGE); /* addresses are given once: every one of them is a fault */
 	return p;
 }
 

@@ -86,7 +86,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *ret, int device)
 		return fail(cudaErrorInvalidDevice);
 	memset(ret, 0, sizeof *ret);
 	strcpy(ret->name, "simulated on the CPU");
-	ret->major = 9;
+	ret->major = 8;
 	ret->multiProcessorCount = 4; /* few, so that small tests fill it */
 	ret->warpSize = 32;
 	ret->totalGlobalMem = ARENA_BYTES;

@@ -95,7 +95,7 @@ struct Block {
 	bool started;
 	std::vector<Fiber> fibers;
 	std::vector<int> ready;
-	std::vector<Meeting> meetings; /* by warp */
+	std::vector<Meeting> meetings;              /* by warp */
 	std::map<int, std::vector<Acquired>> knows; /* of other blocks */
 };
 
@@ -107,7 +107,8 @@ extern uint32_t launch_number, early_from; /* since which launches may still be 
 void yield();         /* to another fiber */
 void wait_for_turn(); /* the current one's state says for what */
 void meet_at_barrier(Block *block);
-void meet_in_warp(Block *block, int warp, unsigned asking); /* lanes whose meeting may be complete now */
+void meet_in_warp(Block *block, int warp,
+		  unsigned asking); /* lanes whose meeting may be complete now */
 
 /* --- Accesses (access.cc) --- */
 

@@ -24,6 +24,7 @@ static void init()
 	void *p = mmap(nullptr, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		abort();
+	madvise(p, ARENA_BYTES, MADV_HUGEPAGE);
 	arena = arena_end = (char *)p;
 	access_init();
 }

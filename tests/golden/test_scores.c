@@ -186,8 +186,7 @@ static const struct steps small[] = {
 static const struct steps large[] = {{MOST_TOKENS, 2400}, {1, 70}, {7, 135}, {64, 135}, {0, 0}};
 
 /* On a simulated device: past an eviction. */
-static const struct steps shortened[] = {
-	{MOST_TOKENS, 400}, {1, 40}, {7, 135}, {64, 135}, {0, 0}};
+static const struct steps shortened[] = {{MOST_TOKENS, 400}, {1, 40}, {7, 135}, {64, 135}, {0, 0}};
 
 static const struct steps *some_of(const struct steps *steps)
 {

@@ -84,7 +84,8 @@ static void test_chunkings_agree(void **state)
 		{SK_MODE_WINDOW, 4, 60, 0},    {SK_MODE_DENSE, 4, 1, 0},
 	};
 	const uint32_t chunks[] = {7, 64, (uint32_t)n_ids};
-	for (unsigned p = 0; p < sizeof policies / sizeof *policies; p += sk_test_is_short() ? 3 : 1) {
+	for (unsigned p = 0; p < sizeof policies / sizeof *policies;
+	     p += sk_test_is_short() ? 3 : 1) {
 		const struct sk_policy *q = &policies[p];
 		float *one = logits_of(harness_session(&h, q->mode, q->sink, q->window, q->slack),
 				       ids, n_ids, 1);

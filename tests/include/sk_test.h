@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include <limits.h>
-#include <stdio.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 

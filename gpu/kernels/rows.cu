@@ -31,17 +31,24 @@ __global__ void norm(const norms both, uint32_t out_stride, const float *in, uin
 	__shared__ float shared[MAX_WARPS];
 	in += (size_t)blockIdx.x * in_stride;
 
-	float mean = 0;
-	if (subtract_mean) { /* relative to the first, so that a common offset costs no bits */
-		const float some = in[0];
+	float mean = 0, square = 0, rest = 0;
+	if (subtract_mean) {
 		for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)
-			mean += in[i] - some;
-		mean = some + over_block<false>(mean, shared) / width;
+			mean += in[i];
+		mean = over_block<false>(mean, shared) / width;
 	}
-	float square = 0;
-	for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)
-		square = fmaf(in[i] - mean, in[i] - mean, square);
-	const float scale = 1 / sqrtf(over_block<false>(square, shared) / width + eps);
+	for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) {
+		const float x = in[i] - mean;
+		square = fmaf(x, x, square);
+		rest += x;
+	}
+	square = over_block<false>(square, shared) / width;
+	if (subtract_mean) { /* what rounding left of it, where much is alike, or one is far from all others */
+		rest = over_block<false>(rest, shared) / width;
+		mean += rest;
+		square = fmaxf(square - rest * rest, 0);
+	}
+	const float scale = 1 / sqrtf(square + eps);
 	for (int k = 0; k < 2; k++) {
 		const struct sk_gpu_norm &n = both.norm[k];
 		if (!n.out)

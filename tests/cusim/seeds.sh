@@ -1,0 +1,29 @@
+#!/bin/bash
+# Every order that a seed makes: of fibers, blocks, streams. seeds.sh BIN SEEDS ORDERINGS PROGRAMS
+#
+#   SEEDS      how many
+#   ORDERINGS  of work on streams: lazy (when somebody waits for it), eager (at once), random; one or more, by commas
+#   PROGRAMS   of cusim's tests, by commas
+set -uo pipefail
+
+bin=$1 seeds=$2
+IFS=, read -ra orderings <<<"$3"
+IFS=, read -ra programs <<<"$4"
+log=$(mktemp) || exit 73
+trap 'rm -f -- "$log"' EXIT
+
+failed=0
+for ((seed = 1; seed <= seeds; seed++)); do
+	for ordering in "${orderings[@]}"; do
+		for program in "${programs[@]}"; do
+			if ! CUSIM_SEED=$seed CUSIM_ASYNC=$ordering STREAMKV_SEED=$seed STREAMKV_TEST_FILTER='*cuda' \
+				"$bin/cusim_$program" >"$log" 2>&1; then
+				cat -- "$log"
+				echo "CUSIM_SEED=$seed CUSIM_ASYNC=$ordering STREAMKV_SEED=$seed cusim_$program: failed"
+				failed=1
+			fi
+		done
+	done
+done
+echo "$seeds seeds, ${#orderings[@]} orderings, ${programs[*]}: $( ((failed)) && echo failed || echo passed)"
+exit $failed

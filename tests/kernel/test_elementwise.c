@@ -108,6 +108,7 @@ static void test_activations(void **state)
 	for (int act = SK_ACT_GELU; act <= SK_ACT_SWIGLU; act++) {
 		check_activation(*state, (enum sk_act)act, 9001);
 		check_activation(*state, (enum sk_act)act, 4096);
+		check_activation(*state, (enum sk_act)act, 96);
 		check_activation(*state, (enum sk_act)act, 3);
 	}
 }

@@ -134,6 +134,42 @@ static void test_pages(void **state)
 	sk_backend_close(backend);
 }
 
+/* Copies to and from the host see what was done to a page before, and steps see them, though nobody waits in between. */
+static void test_pages_in_order(void **state)
+{
+	struct sk_backend *backend = open_with_pages(*state, 4);
+	const size_t n = sk_backend_page_bytes(backend);
+	float *data = random_floats(20 * 48, 1), a[16], b[16];
+	struct sk_linear *table = pack_floats(backend, data, 20, 48);
+	char *page = malloc(n), *read = malloc(n), *zeros = calloc(n, 1);
+	assert_true(page && read && zeros);
+	for (uint32_t i = 0; i < 10; i++)
+		attend_one(backend, table, 2, i, i, a);
+	sk_backend_read_page(backend, 2, page);
+	assert_true(memcmp(page, zeros, n) != 0);
+
+	sk_backend_copy_page(backend, 2, 0);
+	sk_backend_read_page(backend, 0, read);
+	assert_memory_equal(read, page, n);
+	sk_backend_clear_pages(backend, (uint32_t[]){2, 0}, 2);
+	sk_backend_read_page(backend, 0, read);
+	assert_memory_equal(read, zeros, n);
+	sk_backend_clear_pages(backend, (uint32_t[]){2, 3}, 2);
+	sk_backend_write_page(backend, 3, page);
+	attend_one(backend, table, 3, 10, 10, b);
+	sk_backend_write_page(backend, 2, page);
+	attend_one(backend, table, 2, 10, 10, a);
+	assert_memory_equal(a, b, sizeof a);
+	sk_backend_read_page(backend, 3, read);
+	sk_backend_read_page(backend, 2, page);
+	assert_memory_equal(read, page, n);
+	free(page);
+	free(read);
+	free(zeros);
+	free(data);
+	sk_backend_close(backend);
+}
+
 /* What follows a gather works on its rows, and leaves the others alone. */
 static void test_gather(void **state)
 {
@@ -364,10 +400,10 @@ static void test_parallel_layer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_batches),          KERNEL_TEST(test_pages),
-		KERNEL_TEST(test_gather),           KERNEL_TEST(test_memory),
-		KERNEL_TEST(test_parallel_layer),   cmocka_unit_test(test_open),
-		cmocka_unit_test(test_environment),
+		KERNEL_TEST(test_batches),        KERNEL_TEST(test_pages),
+		KERNEL_TEST(test_pages_in_order), KERNEL_TEST(test_gather),
+		KERNEL_TEST(test_memory),         KERNEL_TEST(test_parallel_layer),
+		cmocka_unit_test(test_open),      cmocka_unit_test(test_environment),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

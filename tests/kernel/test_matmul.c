@@ -55,6 +55,9 @@ static void check_kind(const char *instructions, const struct kind *kind, bool e
 		part = multiply(backend, biased, input, begin, row0, n, n_cols, n_out);
 		check_product(name, part, &e, bias, start, row0, n);
 		free(part);
+		part = multiply(backend, biased, input, NULL, row0, n, n_cols, n_out);
+		check_product(name, part, &e, bias, NULL, row0, n);
+		free(part);
 	}
 	free(whole);
 	expected_finish(&e);

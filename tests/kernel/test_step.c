@@ -170,6 +170,83 @@ static void test_pages_in_order(void **state)
 	sk_backend_close(backend);
 }
 
+/* The same operations again and again, on the same buffers: what a backend keeps of a step (a graph) must not outlive what
+ * it knows. */
+struct again {
+	struct sk_backend *backend;
+	struct sk_linear *table;
+	struct sk_buffer *qkv, *q, *out;
+};
+
+/* A row at the end of n_pages pages, all but the last of them page 2. */
+static void run_again(struct again *again, uint32_t n_pages, uint32_t last, uint32_t id,
+		      uint32_t slot, bool attends)
+{
+	uint32_t *pages = malloc(n_pages * sizeof *pages);
+	assert_non_null(pages);
+	for (uint32_t i = 0; i < n_pages; i++)
+		pages[i] = i + 1 < n_pages ? 2 : last;
+	struct sk_row row = {.entry = (uint64_t)(n_pages - 1) * SK_PAGE_TOKENS + slot,
+			     .id = (int32_t)id};
+	struct sk_span span = {.n_rows = 1, .pages = pages, .n_pages = n_pages};
+	struct sk_batch batch = {1, 1, &row, &span};
+	assert_int_equal(sk_backend_begin_step(again->backend, &batch), 0);
+	sk_backend_embed(again->backend, again->qkv, again->table);
+	if (attends) {
+		sk_backend_append(again->backend, again->q, again->qkv, 0);
+		sk_backend_attend(again->backend, again->out, again->q, 0);
+	}
+	assert_int_equal(sk_backend_end_step(again->backend), 0);
+	free(pages);
+}
+
+static void test_again_and_again(void **state)
+{
+	struct again again = {.backend = open_with_pages(*state, 4)};
+	struct sk_backend *backend = again.backend;
+	float *data = random_floats(40 * 48, 1), first[16];
+	again.table = pack_floats(backend, data, 40, 48);
+	again.qkv = buffer_of(backend, 1, 48);
+	again.q = buffer_of(backend, 1, 32);
+	again.out = buffer_of(backend, 1, 16);
+	for (uint32_t slot = 0; slot < SK_PAGE_TOKENS; slot++) /* nobody reads in between */
+		run_again(&again, 1, 2, slot, slot, true);
+	for (uint32_t i = 0; i < 8; i++) {
+		if (i == 2) /* more pages, and parts of attention */
+			run_again(&again, 40, 1, 33, 0, true);
+		if (i == 3) /* a longer table of pages */
+			run_again(&again, 3000, 1, 33, 0, false);
+		if (i == 4) { /* another buffer, perhaps in the same place */
+			sk_backend_free(backend, again.out);
+			again.out = buffer_of(backend, 1, 16);
+		}
+		if (i == 5 && strcmp(*state, "cuda") == 0) { /* a fault that it sees is told once */
+			run_again(&again, 1, 1, 34, 0, false);
+			struct plain_batch plain;
+			begin_plain(backend, &plain, 1, 0);
+			sk_backend_activate(backend, again.out, again.q, SK_ACT_GELU);
+			assert_int_equal(sk_backend_end_step(backend), -EINVAL);
+		}
+		run_again(&again, 20, 3, 35, 5, true);
+		const float *got = sk_backend_read(backend, again.out, 0);
+		if (i)
+			assert_memory_equal(got, first, sizeof first);
+		else
+			memcpy(first, got, sizeof first);
+	}
+
+	/* What was put into page 2 step after step is what other steps, each of them read, put into page 1. */
+	float a[16], b[16];
+	sk_backend_clear_pages(backend, (uint32_t[]){1}, 1);
+	for (uint32_t slot = 0; slot < SK_PAGE_TOKENS - 1; slot++)
+		attend_one(backend, again.table, 1, slot, slot, a);
+	attend_one(backend, again.table, 1, SK_PAGE_TOKENS - 1, SK_PAGE_TOKENS - 1, a);
+	attend_one(backend, again.table, 2, SK_PAGE_TOKENS - 1, SK_PAGE_TOKENS - 1, b);
+	assert_memory_equal(a, b, sizeof a);
+	free(data);
+	sk_backend_close(backend);
+}
+
 /* What follows a gather works on its rows, and leaves the others alone. */
 static void test_gather(void **state)
 {
@@ -400,10 +477,11 @@ static void test_parallel_layer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_batches),        KERNEL_TEST(test_pages),
-		KERNEL_TEST(test_pages_in_order), KERNEL_TEST(test_gather),
-		KERNEL_TEST(test_memory),         KERNEL_TEST(test_parallel_layer),
-		cmocka_unit_test(test_open),      cmocka_unit_test(test_environment),
+		KERNEL_TEST(test_batches),          KERNEL_TEST(test_pages),
+		KERNEL_TEST(test_pages_in_order),   KERNEL_TEST(test_again_and_again),
+		KERNEL_TEST(test_gather),           KERNEL_TEST(test_memory),
+		KERNEL_TEST(test_parallel_layer),   cmocka_unit_test(test_open),
+		cmocka_unit_test(test_environment),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

@@ -236,13 +236,46 @@ static void test_codes_of_ggml(void **state)
 	assert_int_equal(n_lines, 2);
 }
 
+/* More than goes to a device at once: rows from all of it. */
+static void test_large(void **state)
+{
+	enum { N_ROWS = 8100, N_COLS = 1024, N_SEEN = 20 };
+	static const int32_t seen[] = {0, 7700,
+				       8080}; /* the first after a stage is about row 7710 */
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip(*state, 2, true, &shape);
+	float *data = random_floats((size_t)N_ROWS * N_COLS, 1);
+	struct sk_tensor tensor = float_tensor(data, N_ROWS, N_COLS);
+	struct sk_matrix matrix = matrix_of(&tensor);
+	struct sk_linear *linear;
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_Q8, &linear), 0);
+	struct sk_buffer *out = buffer_of(backend, N_SEEN, N_COLS);
+	for (size_t i = 0; i < sizeof seen / sizeof *seen; i++) {
+		struct plain_batch plain;
+		begin_plain(backend, &plain, N_SEEN, seen[i]);
+		sk_backend_embed(backend, out, linear);
+		assert_int_equal(sk_backend_end_step(backend), 0);
+		for (uint32_t r = 0; r < N_SEEN; r++) {
+			const float *row = data + ((size_t)seen[i] + r) * N_COLS,
+				    *got = sk_backend_read(backend, out, r);
+			double most = 0;
+			for (uint32_t c = 0; c < N_COLS; c++)
+				most = fmax(most, fabs((double)row[c]));
+			for (uint32_t c = 0; c < N_COLS; c++)
+				assert_true(fabs((double)row[c] - got[c]) <= 0.005 * most);
+		}
+	}
+	free(data);
+	sk_backend_close(backend);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_stacks),
-		KERNEL_TEST(test_not_a_number),
-		KERNEL_TEST(test_codes_of_floats),
-		KERNEL_TEST(test_codes_of_ggml),
+		KERNEL_TEST(test_stacks),          KERNEL_TEST(test_not_a_number),
+		KERNEL_TEST(test_codes_of_floats), KERNEL_TEST(test_codes_of_ggml),
+		KERNEL_TEST(test_large),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

@@ -327,6 +327,7 @@ static void test_shapes(void **state)
 	run_case(*state, 6, 2, 20, 10, SK_KV_F32, 4, 100);
 	run_case(*state, 2, 1, 7, 0, SK_KV_F32, 4, 0);
 	run_case(*state, 40, 1, 8, 8, SK_KV_F32, 4, 0);
+	run_case(*state, 10, 2, 8, 8, SK_KV_F32, 4, 0);
 }
 
 static void test_halves(void **state)

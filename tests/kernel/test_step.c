@@ -139,7 +139,7 @@ static void test_pages_in_order(void **state)
 {
 	struct sk_backend *backend = open_with_pages(*state, 4);
 	const size_t n = sk_backend_page_bytes(backend);
-	float *data = random_floats(20 * 48, 1), a[16], b[16];
+	float *data = random_floats(20 * 48, 1), a[16], b[16], want[16];
 	struct sk_linear *table = pack_floats(backend, data, 20, 48);
 	char *page = malloc(n), *read = malloc(n), *zeros = calloc(n, 1);
 	assert_true(page && read && zeros);
@@ -151,12 +151,14 @@ static void test_pages_in_order(void **state)
 	sk_backend_copy_page(backend, 2, 0);
 	sk_backend_read_page(backend, 0, read);
 	assert_memory_equal(read, page, n);
+	attend_one(backend, table, 2, 10, 10, want);
 	sk_backend_clear_pages(backend, (uint32_t[]){2, 0}, 2);
 	sk_backend_read_page(backend, 0, read);
 	assert_memory_equal(read, zeros, n);
 	sk_backend_clear_pages(backend, (uint32_t[]){2, 3}, 2);
 	sk_backend_write_page(backend, 3, page);
 	attend_one(backend, table, 3, 10, 10, b);
+	assert_memory_equal(b, want, sizeof b);
 	sk_backend_write_page(backend, 2, page);
 	attend_one(backend, table, 2, 10, 10, a);
 	assert_memory_equal(a, b, sizeof a);

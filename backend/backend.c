@@ -5,6 +5,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <string.h>
 
 bool sk_backend_is_present(const struct sk_backend_kind *kind)
 {
@@ -66,6 +67,40 @@ int sk_backend_pack_norm(struct sk_backend *backend, const struct sk_matrix *wei
 	return backend->ops->pack_norm(backend, weight, bias, ret_norm);
 }
 
+int sk_backend_linear_bytes(struct sk_backend *backend, const struct sk_matrix *matrix,
+			    const struct sk_matrix *bias, enum sk_weight_format format,
+			    uint64_t *ret_n_bytes)
+{
+	return backend->ops->linear_bytes(backend, matrix, bias, format, ret_n_bytes);
+}
+
+uint64_t sk_backend_norm_bytes(struct sk_backend *backend, const struct sk_matrix *weight,
+			       const struct sk_matrix *bias)
+{
+	return backend->ops->norm_bytes(backend, weight, bias);
+}
+
+int sk_backend_share_weights(struct sk_backend *backend, uint64_t n_bytes)
+{
+	return n_bytes ? backend->ops->share_weights(backend, n_bytes) : -EINVAL;
+}
+
+int sk_backend_export_weights(struct sk_backend *backend, struct sk_shared_weights *ret_shared)
+{
+	*ret_shared = (struct sk_shared_weights){.fd = -1};
+	return backend->ops->export_weights(backend, ret_shared);
+}
+
+int sk_backend_import_weights(struct sk_backend *backend, const struct sk_shared_weights *shared)
+{
+	return shared->n_bytes ? backend->ops->import_weights(backend, shared) : -EBADMSG;
+}
+
+int sk_backend_check_weights(struct sk_backend *backend)
+{
+	return backend->ops->check_weights ? backend->ops->check_weights(backend) : 0;
+}
+
 uint64_t sk_backend_weight_bytes(const struct sk_backend *backend)
 {
 	return backend->ops->weight_bytes(backend);
@@ -89,6 +124,16 @@ int sk_backend_reserve_pages(struct sk_backend *backend, uint32_t n_pages)
 	return r;
 }
 
+int sk_backend_reserve_pages_in(struct sk_backend *backend, uint32_t n_pages, int fd)
+{
+	if (!backend->ops->reserve_pages_in)
+		return -ENOTSUP;
+	int r = backend->ops->reserve_pages_in(backend, n_pages, fd);
+	if (r == 0)
+		backend->n_pages = n_pages;
+	return r;
+}
+
 void sk_backend_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages)
 {
 	backend->ops->clear_pages(backend, pages, n_pages);
@@ -99,14 +144,14 @@ void sk_backend_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to
 	backend->ops->copy_page(backend, from, to);
 }
 
-void sk_backend_read_page(struct sk_backend *backend, uint32_t page, void *bytes)
+int sk_backend_read_page(struct sk_backend *backend, uint32_t page, void *bytes)
 {
-	backend->ops->read_page(backend, page, bytes);
+	return backend->ops->read_page(backend, page, bytes);
 }
 
-void sk_backend_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
+int sk_backend_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
 {
-	backend->ops->write_page(backend, page, bytes);
+	return backend->ops->write_page(backend, page, bytes);
 }
 
 const char *sk_backend_page_layout(const struct sk_backend *backend)
@@ -178,7 +223,7 @@ const char *sk_op_name(enum sk_op op)
 	static const char *const names[SK_N_OPS] = {
 		[SK_OP_EMBED] = "embed",   [SK_OP_NORM] = "norm",     [SK_OP_MATMUL] = "matmul",
 		[SK_OP_APPEND] = "append", [SK_OP_ATTEND] = "attend", [SK_OP_ACTIVATE] = "activate",
-		[SK_OP_GATHER] = "gather", [SK_OP_SCORE] = "score",
+		[SK_OP_GATHER] = "gather", [SK_OP_SCORE] = "score",   [SK_OP_DRAW] = "draw",
 	};
 	return names[op];
 }
@@ -272,6 +317,33 @@ void sk_backend_score(struct sk_backend *backend, struct sk_buffer *scores, uint
 	uint64_t begun_ns = begin_op(backend);
 	backend->ops->score(backend, scores, at, logits, ids);
 	end_op(backend, SK_OP_SCORE, begun_ns);
+}
+
+int sk_backend_reserve_draws(struct sk_backend *backend, uint32_t width, uint32_t most_recent)
+{
+	return backend->ops->reserve_draws
+		       ? backend->ops->reserve_draws(backend, width, most_recent)
+		       : 0;
+}
+
+void sk_backend_draw(struct sk_backend *backend, struct sk_buffer *out, struct sk_buffer *logits,
+		     const struct sk_draw *draws)
+{
+	uint64_t begun_ns = begin_op(backend);
+	backend->ops->draw(backend, out, logits, draws);
+	end_op(backend, SK_OP_DRAW, begun_ns);
+}
+
+struct sk_drawn sk_backend_drawn(struct sk_backend *backend, const struct sk_buffer *out,
+				 uint32_t row)
+{
+	struct sk_drawn drawn = {.id = -1};
+	const float *floats = sk_backend_read(backend, out, row);
+	if (floats) {
+		memcpy(&drawn.id, &floats[0], sizeof drawn.id);
+		drawn.logprob = floats[1];
+	}
+	return drawn;
 }
 
 const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer,

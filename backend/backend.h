@@ -33,9 +33,12 @@ enum sk_weight_format {
 	SK_WEIGHTS_Q4,
 };
 
+/* How keys and values are kept. BF16 takes the room of F16, with three bits less, and has the range of F32: F16 ends at
+ * 65504, and what is larger becomes infinite. */
 enum sk_kv_format {
 	SK_KV_F32,
 	SK_KV_F16,
+	SK_KV_BF16,
 };
 
 /* Everything that a device must know of a model's attention before it can reserve a pool. */
@@ -92,15 +95,61 @@ uint64_t sk_backend_weight_bytes(const struct sk_backend *backend); /* packed, i
 /* Activations and everything else that is neither weights nor pages: as reserved, not as touched. */
 uint64_t sk_backend_scratch_bytes(const struct sk_backend *backend);
 
+/* --- Weights held apart ---
+ *
+ * One process packs weights into one allocation of the device and exports it; others import that, then pack the
+ * same matrices in the same order: nothing of these is read, and each call gives what lies there already. So all
+ * of them use one copy, and a process that starts has its weights at once.
+ */
+
+#define SK_LAYOUT_BYTES 64
+#define SK_HANDLE_BYTES 64
+
+struct sk_shared_weights {
+	char layout
+		[SK_LAYOUT_BYTES]; /* how the bytes lie, and on which device: only where the name is the same
+					 can they be imported */
+	uint64_t n_bytes;          /* of the allocation */
+	uint64_t *pieces;          /* (n_pieces) their bytes, in the order of packing; owned */
+	uint32_t n_pieces;
+	int fd; /* the allocation, to be passed to an importer, who can only read it; owned. -1: `handle` is it */
+	uint8_t handle
+		[SK_HANDLE_BYTES]; /* importers could write, and lose it with the process that exported it */
+	uint64_t checksum; /* of a handle's */
+};
+void sk_shared_weights_finish(struct sk_shared_weights *shared); /* fd must be -1 in an empty one */
+
+/* What packing takes of an allocation. 0 or what sk_backend_pack_linear() would say. */
+int sk_backend_linear_bytes(struct sk_backend *backend, const struct sk_matrix *matrix,
+			    const struct sk_matrix *bias, enum sk_weight_format format,
+			    uint64_t *ret_n_bytes);
+uint64_t sk_backend_norm_bytes(struct sk_backend *backend, const struct sk_matrix *weight,
+			       const struct sk_matrix *bias);
+/* Before anything is packed: what will be goes into one allocation of so many bytes. -ENOMEM, -ENOTSUP. */
+int sk_backend_share_weights(struct sk_backend *backend, uint64_t n_bytes);
+/* After all is packed, once: nothing is written there any more. Filled by the callee, finished by the caller; it lasts
+ * without the backend only where it has an fd. */
+int sk_backend_export_weights(struct sk_backend *backend, struct sk_shared_weights *ret_shared);
+/* Before anything is packed; `shared` stays the caller's, and may go afterwards. -ENOTSUP another layout or device,
+ * -EBADMSG (no allocation of that size, a wrong checksum), -ENOMEM. Then packing says -ESTALE where the matrix is not
+ * the one that was packed there. */
+int sk_backend_import_weights(struct sk_backend *backend, const struct sk_shared_weights *shared);
+/* Whether shared weights are still as they were exported: 0, -EBADMSG, or a fault of the device. Between steps. */
+int sk_backend_check_weights(struct sk_backend *backend);
+
 /* The pool of KV pages, all layers of one page together. Pages start zeroed. Reserve once. */
 uint64_t sk_backend_page_bytes(const struct sk_backend *backend);
 int sk_backend_reserve_pages(struct sk_backend *backend, uint32_t n_pages);
+/* The same in the first bytes of a file (a memfd), as they are there: pages that outlive the process. The file is the
+ * caller's, holds n_pages * page_bytes, and does not shrink. -ENOTSUP: the device's memory is no file. */
+int sk_backend_reserve_pages_in(struct sk_backend *backend, uint32_t n_pages, int fd);
 void sk_backend_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages);
 void sk_backend_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to);
 /* A page's bytes (page_bytes), out of the pool and into it. Another thread than the engine's may call these
- * two, for pages that no step and no other call touches meanwhile. */
-void sk_backend_read_page(struct sk_backend *backend, uint32_t page, void *bytes);
-void sk_backend_write_page(struct sk_backend *backend, uint32_t page, const void *bytes);
+ * two, for pages that no step and no other call touches meanwhile. -EIO: the device failed, and what is there now,
+ * in `bytes` or in the page, is of no use. */
+int sk_backend_read_page(struct sk_backend *backend, uint32_t page, void *bytes);
+int sk_backend_write_page(struct sk_backend *backend, uint32_t page, const void *bytes);
 /* How those bytes lie, at most 31 characters: only where the name is the same can they be written. */
 const char *sk_backend_page_layout(const struct sk_backend *backend);
 
@@ -191,7 +240,41 @@ void sk_backend_gather(struct sk_backend *backend, struct sk_buffer *out, const 
 void sk_backend_score(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
 		      const struct sk_buffer *logits, const int32_t *ids);
 
-/* After end_step: the floats of row `row`, valid until the next step begins. */
+/* How to draw a token from a row of logits: at temperature 0 the likeliest; else, in this order: repetition penalty,
+ * temperature, top-k, top-p (on what top-k left, renormalised), min-p (against the likeliest), and one draw. Of equals
+ * the lower id is the likelier. A token that is 2^30 times less likely than the likeliest, after temperature, is
+ * never drawn. */
+struct sk_draw {
+	uint32_t
+		n_ids; /* that may be drawn, at most the row's width: the rest are padding that no token has, though
+			   probabilities count it */
+	float temperature;
+	uint32_t top_k;        /* 0: all */
+	float top_p, min_p;    /* 1, 0: all */
+	float repeat_penalty;  /* 1: off. A logit above 0 is divided by it, another multiplied, */
+	const int32_t *recent; /* where its id is among these (n_recent), each below n_ids */
+	uint32_t n_recent;
+	double random; /* in [0, 1) */
+};
+
+struct sk_drawn {
+	int32_t id;    /* -1: a logit is no number, or none is finite */
+	float logprob; /* natural log of its probability at temperature 1, without penalty */
+};
+
+#define SK_DRAWN_WIDTH 2 /* floats: what a drawn token takes of a buffer */
+
+/* Once, before the first: room to draw from rows of that width, with so many recent ids at most. -ENOMEM. */
+int sk_backend_reserve_draws(struct sk_backend *backend, uint32_t width, uint32_t most_recent);
+/* For each row at work: out (n, SK_DRAWN_WIDTH) = what draws[row] drew from logits. The draws and what they point to
+ * stay untouched until end_step. */
+void sk_backend_draw(struct sk_backend *backend, struct sk_buffer *out, struct sk_buffer *logits,
+		     const struct sk_draw *draws);
+/* After end_step, as sk_backend_read(); where that fails the id is -1. */
+struct sk_drawn sk_backend_drawn(struct sk_backend *backend, const struct sk_buffer *out,
+				 uint32_t row);
+
+/* After end_step: the floats of row `row`, valid until the next step begins. NULL: the device failed. */
 const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer,
 			     uint32_t row);
 
@@ -206,6 +289,7 @@ enum sk_op {
 	SK_OP_ACTIVATE,
 	SK_OP_GATHER,
 	SK_OP_SCORE,
+	SK_OP_DRAW,
 	SK_N_OPS,
 };
 

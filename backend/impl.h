@@ -28,14 +28,26 @@ struct sk_backend_ops {
 			   struct sk_linear **ret_linear);
 	int (*pack_norm)(struct sk_backend *backend, const struct sk_matrix *weight,
 			 const struct sk_matrix *bias, struct sk_norm **ret_norm);
+	int (*linear_bytes)(struct sk_backend *backend, const struct sk_matrix *matrix,
+			    const struct sk_matrix *bias, enum sk_weight_format format,
+			    uint64_t *ret_n_bytes);
+	uint64_t (*norm_bytes)(struct sk_backend *backend, const struct sk_matrix *weight,
+			       const struct sk_matrix *bias);
+	int (*share_weights)(struct sk_backend *backend, uint64_t n_bytes);
+	int (*export_weights)(struct sk_backend *backend, struct sk_shared_weights *ret_shared);
+	int (*import_weights)(struct sk_backend *backend, const struct sk_shared_weights *shared);
+	/* NULL: nobody can change them. */
+	int (*check_weights)(struct sk_backend *backend);
 	uint64_t (*weight_bytes)(const struct sk_backend *backend);
 	uint64_t (*scratch_bytes)(const struct sk_backend *backend);
 	uint64_t (*page_bytes)(const struct sk_backend *backend);
 	int (*reserve_pages)(struct sk_backend *backend, uint32_t n_pages);
+	/* NULL: not in a file. */
+	int (*reserve_pages_in)(struct sk_backend *backend, uint32_t n_pages, int fd);
 	void (*clear_pages)(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages);
 	void (*copy_page)(struct sk_backend *backend, uint32_t from, uint32_t to);
-	void (*read_page)(struct sk_backend *backend, uint32_t page, void *bytes);
-	void (*write_page)(struct sk_backend *backend, uint32_t page, const void *bytes);
+	int (*read_page)(struct sk_backend *backend, uint32_t page, void *bytes);
+	int (*write_page)(struct sk_backend *backend, uint32_t page, const void *bytes);
 	const char *(*page_layout)(const struct sk_backend *backend);
 
 	int (*begin_step)(struct sk_backend *backend, const struct sk_batch *batch);
@@ -58,6 +70,10 @@ struct sk_backend_ops {
 		       const uint32_t *rows, uint32_t n_rows);
 	void (*score)(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
 		      const struct sk_buffer *logits, const int32_t *ids);
+	/* NULL: it needs no room. */
+	int (*reserve_draws)(struct sk_backend *backend, uint32_t width, uint32_t most_recent);
+	void (*draw)(struct sk_backend *backend, struct sk_buffer *out, struct sk_buffer *logits,
+		     const struct sk_draw *draws);
 	/* Waits for what is queued, so that its time can be told. NULL: nothing ever is. */
 	void (*wait)(struct sk_backend *backend);
 	const float *(*read)(struct sk_backend *backend, const struct sk_buffer *buffer,

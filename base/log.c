@@ -2,24 +2,43 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *log_program = "streamkv";
-static enum sk_log_level log_most = SK_LOG_NOTICE;
-static int log_priorities;
+static _Atomic enum sk_log_level log_most = SK_LOG_NOTICE;
+static bool log_priorities;
+
+/* The variable is inherited by whatever a service starts, also where standard error has been redirected since. */
+static bool is_journal(int fd)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	unsigned long long device, inode;
+	struct stat status;
+
+	return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+	       fstat(fd, &status) == 0 && status.st_dev == device && status.st_ino == inode;
+}
 
 void sk_log_open(const char *program, enum sk_log_level most)
 {
 	log_program = program;
-	log_most = most;
-	log_priorities = getenv("JOURNAL_STREAM") != NULL;
+	atomic_store(&log_most, most);
+	log_priorities = is_journal(STDERR_FILENO);
+}
+
+void sk_log_set_most(enum sk_log_level most)
+{
+	atomic_store(&log_most, most);
 }
 
 void sk_log(enum sk_log_level level, const char *format, ...)
 {
-	if (level > log_most)
+	if (level > atomic_load(&log_most))
 		return;
 	int saved = errno;
 	char line[2048];

@@ -1,5 +1,5 @@
-/* Lines for the operator on standard error. Under systemd (JOURNAL_STREAM set) each carries its
- * syslog priority as "<N>", elsewhere the program's name. Only daemon/ and client/ log above debug;
+/* Lines for the operator on standard error. Where that is the journal (JOURNAL_STREAM names it) each
+ * carries its syslog priority as "<N>", elsewhere the program's name. Only daemon/ and client/ log above debug;
  * the rooms below return errors and sentences (base/diag.h). Safe from any thread: one write a
  * line.
  */
@@ -15,5 +15,7 @@ enum sk_log_level {
 
 /* Call once, before the first line. `program` must stay valid. */
 void sk_log_open(const char *program, enum sk_log_level most);
+/* From now on. Any thread. */
+void sk_log_set_most(enum sk_log_level most);
 
 void sk_log(enum sk_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -219,11 +219,13 @@ static unsigned distance(const char *a, size_t n_a, const char *b, size_t n_b)
 	return rows[n_a % 3][n_b];
 }
 
-static const char *nearest(const struct sk_option *table, const char *name, size_t n)
+static const char *nearest(const struct sk_option *table, const char *name, size_t n, bool in_file)
 {
 	const char *best = NULL;
 	unsigned least = 4;
 	for (const struct sk_option *option = table; option->name; option++) {
+		if (in_file && option->not_in_file)
+			continue;
 		size_t n_option = strlen(option->name);
 		unsigned d = distance(name, n, option->name, n_option);
 		bool begins = n >= 3 && n_option > n && memcmp(option->name, name, n) == 0;
@@ -237,15 +239,37 @@ static const char *nearest(const struct sk_option *table, const char *name, size
 	return best;
 }
 
-static int unknown(const struct sk_option *table, const char *where, const char *dashes,
-		   const char *name, size_t n, struct sk_diag *diag)
+static int unknown(const struct sk_option *table, const char *dashes, const char *name, size_t n,
+		   struct sk_diag *diag)
 {
-	const char *near = nearest(table, name, n);
+	const char *near = nearest(table, name, n, false);
 	if (near)
-		return sk_diag_fail(diag, EINVAL, "%sthere is no option %s%.*s; did you mean %s%s?",
-				    where, dashes, (int)n, name, dashes, near);
-	return sk_diag_fail(diag, EINVAL, "%sthere is no option %s%.*s", where, dashes, (int)n,
-			    name);
+		return sk_diag_fail(diag, EINVAL, "there is no option %s%.*s; did you mean %s%s?",
+				    dashes, (int)n, name, dashes, near);
+	return sk_diag_fail(diag, EINVAL, "there is no option %s%.*s", dashes, (int)n, name);
+}
+
+/* Who writes a file does not see --help beside it: where no name is near, all are told. */
+static int unknown_in_file(const struct sk_option *table, const char *where, const char *name,
+			   struct sk_diag *diag)
+{
+	const char *near = nearest(table, name, strlen(name), true), *between = "";
+	char names[768];
+	size_t at = 0;
+
+	if (near)
+		return sk_diag_fail(diag, EINVAL, "%sthere is no option %s; did you mean %s?",
+				    where, name, near);
+	names[0] = '\0';
+	for (const struct sk_option *option = table; option->name; option++) {
+		if (option->not_in_file || at >= sizeof names)
+			continue;
+		at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", between,
+				       option->name);
+		between = ", ";
+	}
+	return sk_diag_fail(diag, EINVAL, "%sthere is no option %s; allowed are %s", where, name,
+			    names);
 }
 
 int sk_options_set(const struct sk_option *table, void *opts, const char *name, const char *value,
@@ -255,7 +279,7 @@ int sk_options_set(const struct sk_option *table, void *opts, const char *name, 
 	snprintf(prefix, sizeof prefix, "%s: ", where);
 	const struct sk_option *option = find(table, name, strlen(name));
 	if (!option || option->not_in_file)
-		return unknown(table, prefix, "", name, strlen(name), diag);
+		return unknown_in_file(table, prefix, name, diag);
 	return set(option, opts, value, prefix, diag);
 }
 
@@ -269,7 +293,7 @@ static int parse_long(const struct sk_option *table, void *opts, int argc, char 
 	const struct sk_option *option = find(table, name, n);
 
 	if (!option)
-		return unknown(table, "", "--", name, n, diag);
+		return unknown(table, "--", name, n, diag);
 	if (option->kind == SK_OPTION_FLAG)
 		return set(option, opts, equals ? equals + 1 : "yes", "--", diag);
 	if (equals)

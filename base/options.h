@@ -86,3 +86,21 @@ void sk_options_help(FILE *out, const struct sk_command_help *help, const struct
 /* The same as a man page in mdoc-free troff (man(7)), section `section`. */
 void sk_options_man(FILE *out, const struct sk_command_help *help, const struct sk_option *table,
 		    int section);
+/* The man page of the program's configuration file (section 5), whose table and sections are as above. `page` says what
+ * the program's own help does not: the file's name, where it lies (synopsis), and so on. */
+void sk_options_man_file(FILE *out, const struct sk_command_help *page,
+			 const struct sk_command_help *program, const struct sk_option *table);
+/* Such a file with every option in it, told and commented out. */
+void sk_options_sample_file(FILE *out, const struct sk_command_help *program,
+			    const struct sk_option *table);
+
+/* --- options_completion.c --- */
+
+struct sk_completion {
+	const char *
+		command; /* the program's first argument; NULL: it has no commands, and this one table */
+	const struct sk_option *table;
+};
+/* What bash completes of a program: its commands, their options, and what an option takes. */
+void sk_options_completion(FILE *out, const char *program, const struct sk_completion *commands,
+			   unsigned n_commands);

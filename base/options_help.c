@@ -4,14 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Prints words wrapped at column 80, each line begun at `indent`; `column` is where the cursor is.
- */
-static void wrap(FILE *out, const char *text, int indent, int column)
+/* Prints words wrapped at column 80, each line but the first begun with `opening` and filled up to `indent`; `column` is
+ * where the cursor is. */
+static void wrap(FILE *out, const char *text, const char *opening, int indent, int column)
 {
 	while (*text) {
 		int n = (int)strcspn(text, " \n");
 		if (column > indent && column + 1 + n > 80) {
-			fprintf(out, "\n%*s", indent, "");
+			fprintf(out, "\n%-*s", indent, opening);
 			column = indent;
 		} else if (column > indent) {
 			fputc(' ', out);
@@ -21,7 +21,7 @@ static void wrap(FILE *out, const char *text, int indent, int column)
 		column += n;
 		text += n;
 		if (text[0] == '\n' && text[1] == '\n') {
-			fprintf(out, "\n\n%*s", indent, "");
+			fprintf(out, "\n%s\n%-*s", opening, indent, opening);
 			column = indent;
 		}
 		text += strspn(text, " \n");
@@ -58,11 +58,16 @@ static bool tells_default(const struct sk_option *option)
 	       strcmp(text, SK_OPTION_UNSET_TEXT) != 0;
 }
 
+static bool is_told(const struct sk_option *option, bool in_file)
+{
+	return option->help && !(in_file && option->not_in_file);
+}
+
 static void help_options(FILE *out, const struct sk_option *table, bool in_file)
 {
 	for (const struct sk_option *option = table; option->name; option++) {
 		char head[400], text[1200];
-		if (!option->help)
+		if (!is_told(option, in_file))
 			continue;
 		option_words(option, in_file, head, sizeof head);
 		int column = fprintf(out, "  %s", head);
@@ -73,7 +78,7 @@ static void help_options(FILE *out, const struct sk_option *table, bool in_file)
 		bool tell = tells_default(option);
 		snprintf(text, sizeof text, "%s%s%s%s", option->help, tell ? " Default: " : "",
 			 tell ? option->default_text : "", tell ? "." : "");
-		wrap(out, text, 28, 28);
+		wrap(out, text, "", 28, 28);
 	}
 }
 
@@ -81,13 +86,13 @@ void sk_options_help(FILE *out, const struct sk_command_help *help, const struct
 {
 	fprintf(out, "%s: %s\n\nusage: %s [options]%s%s\n\n", help->name, help->summary, help->name,
 		help->synopsis[0] ? " " : "", help->synopsis);
-	wrap(out, help->text, 0, 0);
+	wrap(out, help->text, "", 0, 0);
 	fprintf(out, "\noptions:\n");
 	help_options(out, table, false);
 	fprintf(out, "  -h, --help                This text.\n");
 	if (help->sections) {
 		fprintf(out, "\nin the configuration file:\n");
-		wrap(out, help->sections, 0, 0);
+		wrap(out, help->sections, "", 0, 0);
 		fprintf(out, "\n");
 		help_options(out, help->section_table, true);
 	}
@@ -143,7 +148,7 @@ static void troff_options(FILE *out, const struct sk_option *table, bool in_file
 {
 	for (const struct sk_option *option = table; option->name; option++) {
 		char head[400];
-		if (!option->help)
+		if (!is_told(option, in_file))
 			continue;
 		option_words(option, in_file, head, sizeof head);
 		fprintf(out, ".TP\n.B ");
@@ -159,8 +164,8 @@ static void troff_options(FILE *out, const struct sk_option *table, bool in_file
 	}
 }
 
-void sk_options_man(FILE *out, const struct sk_command_help *help, const struct sk_option *table,
-		    int section)
+/* Up to the description's text. */
+static void troff_head(FILE *out, const struct sk_command_help *help, int section)
 {
 	char page[128];
 	snprintf(page, sizeof page, "%s", help->name);
@@ -170,13 +175,21 @@ void sk_options_man(FILE *out, const struct sk_command_help *help, const struct 
 	troff(out, page);
 	fprintf(out, " \\- ");
 	troff(out, help->summary);
-	fprintf(out, "\n.SH SYNOPSIS\n.B ");
+	fprintf(out, "\n.SH SYNOPSIS\n");
+}
+
+void sk_options_man(FILE *out, const struct sk_command_help *help, const struct sk_option *table,
+		    int section)
+{
+	troff_head(out, help, section);
+	fprintf(out, ".B ");
 	troff(out, help->name);
 	fprintf(out, "\n[options] ");
 	troff(out, help->synopsis);
 	fprintf(out, "\n.SH DESCRIPTION\n");
 	troff_paragraphs(out, help->text);
-	fprintf(out, ".SH OPTIONS\n");
+	if (table->name)
+		fprintf(out, ".SH OPTIONS\n");
 	troff_options(out, table, false);
 	if (help->sections) {
 		fprintf(out, ".SH CONFIGURATION FILE\n");
@@ -185,4 +198,49 @@ void sk_options_man(FILE *out, const struct sk_command_help *help, const struct 
 	}
 	verbatim(out, "EXAMPLES", help->examples);
 	verbatim(out, "EXIT STATUS", help->exits);
+	if (help->sections) /* sk_options_man_file() */
+		fprintf(out, ".SH SEE ALSO\n.BR %s.conf (5)\n", help->name);
+}
+
+void sk_options_man_file(FILE *out, const struct sk_command_help *page,
+			 const struct sk_command_help *program, const struct sk_option *table)
+{
+	troff_head(out, page, 5);
+	fprintf(out, ".I ");
+	troff(out, page->synopsis);
+	fprintf(out, "\n.SH DESCRIPTION\n");
+	troff_paragraphs(out, page->text);
+	fprintf(out, ".PP\n");
+	troff_paragraphs(out, program->sections);
+	fprintf(out, ".SH OPTIONS\n");
+	troff_options(out, table, true);
+	fprintf(out, ".SH OPTIONS OF A USER\n");
+	troff_options(out, program->section_table, true);
+	verbatim(out, "EXAMPLES", page->examples);
+	fprintf(out, ".SH SEE ALSO\n.BR %s (8)\n", program->name);
+}
+
+static void sample_options(FILE *out, const struct sk_option *table)
+{
+	for (const struct sk_option *option = table; option->name; option++) {
+		char head[400];
+		if (!is_told(option, true))
+			continue;
+		fprintf(out, "\n# ");
+		wrap(out, option->help, "# ", 2, 2);
+		option_words(option, true, head, sizeof head);
+		fprintf(out, "# %s\n", head);
+		if (tells_default(option))
+			fprintf(out, "#%s = %s\n", option->name, option->default_text);
+	}
+}
+
+void sk_options_sample_file(FILE *out, const struct sk_command_help *program,
+			    const struct sk_option *table)
+{
+	fprintf(out, "# ");
+	wrap(out, program->sections, "# ", 2, 2);
+	sample_options(out, table);
+	fprintf(out, "\n# For users without a section of their own:\n#[user *]\n");
+	sample_options(out, program->section_table);
 }

@@ -186,6 +186,20 @@ SK_INLINE vf v_load(const float *p)
 	return x;
 }
 
+/* The upper half of a float each. */
+SK_INLINE vf v_load_bf16(const uint16_t *p)
+{
+	uint16_t b __attribute__((vector_size(2 * LANES)));
+	memcpy(&b, p, sizeof b);
+	return (vf)(__builtin_convertvector(b, vu) << 16);
+}
+
+SK_INLINE void v_store_bf16(uint16_t *p, vf x)
+{
+	for (int i = 0; i < LANES; i++)
+		p[i] = sk_bf16_from_float(x[i]);
+}
+
 SK_INLINE vi vi_load(const void *p)
 {
 	vi x;

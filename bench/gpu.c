@@ -1,104 +1,40 @@
-/* The CUDA backend at work, against what its memory allows: decode at several numbers of sessions, prompts, the
- * price of a far position, of plain launches, and where the time goes. One line of JSON a measurement on
- * standard output; tools/gpu-day makes a table of them.
+/* The CUDA backend at work, against what its memory allows: decode at several numbers of sessions, prompts, the time to a
+ * first token, the price of a far position and of plain launches, and where the time goes; then decode with a cache of BF16.
+ * One line of JSON a measurement on standard output; bench/gpu_table.py makes a table of them.
  *
- *     bench_gpu MODEL [--weights auto|f32|bf16|q8|q4] [--quick]
+ *     bench_gpu MODEL [--weights auto|f32|bf16|q8|q4] [--quick | --try]
+ *
+ * --quick repeats less; --try does little, to see that the program works. Ends with 1, and without floors, where the memory's
+ * bandwidth could not be measured.
  */
 #include "gpu/gpu.h"
 #include "base/clock.h"
+#include "bench/gpu_operations.h"
 #include "bench/gpu_probe.h"
-#include "engine/forward.h"
-#include "engine/session.h"
+#include "bench/gpu_work.h"
+#include "gpu/device.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_ROWS     512
-#define MAX_SESSIONS 256
-#define SINK         8
-#define WINDOW       248
-#define PAGES        (MAX_SESSIONS * 12 + 64)
-#define FAR          1000000
+#define NEAR 2000
+#define FAR  1000000
 
-struct bench {
-	struct sk_model *model;
-	struct sk_backend *backend;
-	struct sk_forward forward;
-	struct sk_pool pool;
-	struct sk_session *sessions[MAX_SESSIONS];
-	double bandwidth; /* bytes/s of reading, measured here */
-	struct sk_row rows[MAX_ROWS];
-	struct sk_view views[MAX_ROWS];
-	struct sk_span spans[MAX_ROWS];
-	uint32_t wanted[MAX_ROWS];
+/* How much is measured. */
+struct extent {
+	uint32_t n_sessions, n_tokens, n_steps, n_prompts;
 };
 
-#define COPIES 4 /* times all layers, of an operation that is timed alone */
+static const struct extent whole = {GPU_WORK_SESSIONS, UINT32_MAX, 100, 5},
+			   quick = {GPU_WORK_SESSIONS, UINT32_MAX, 30, 5}, little = {8, 128, 2, 1};
 
-static void fail(const char *what, int error)
-{
-	fprintf(stderr, "bench_gpu: %s: %s\n", what, strerror(-error));
-	exit(1);
-}
+struct times {
+	double least, median;
+};
 
-static int32_t some_id(const struct bench *b, uint64_t i)
-{
-	return (int32_t)(i * 2654435761u % b->forward.config.n_vocab);
-}
-
-/* Sessions may always take what is free. */
-static void top_up(struct bench *b)
-{
-	int r = sk_pool_promise(&b->pool, b->pool.n_free - b->pool.n_promised);
-	if (r < 0)
-		fail("pages", r);
-}
-
-/* A prompt of n tokens through one session, in steps of MAX_ROWS; the last one's logits. */
-static void prefill(struct bench *b, struct sk_session *session, uint32_t n)
-{
-	int32_t ids[MAX_ROWS];
-	for (uint32_t at = 0, k; at < n; at += k) {
-		k = n - at < MAX_ROWS ? n - at : MAX_ROWS;
-		for (uint32_t i = 0; i < k; i++)
-			ids[i] = some_id(b, at + i + 1);
-		int r = sk_session_advance(session, ids, k, b->rows, b->views, b->spans);
-		struct sk_batch batch = {k, 1, b->rows, b->spans};
-		const uint32_t last = k - 1;
-		if (r == 0)
-			r = sk_forward_run(&b->forward, &batch, &last, at + k == n, NULL, 0);
-		if (r < 0)
-			fail("a prompt", r);
-		sk_session_trim(session);
-		top_up(b);
-	}
-	sk_forward_logits(&b->forward, 0);
-}
-
-/* One token of each of the first n sessions. */
-static void decode(struct bench *b, uint32_t n, bool read)
-{
-	for (uint32_t i = 0; i < n; i++) {
-		const int32_t id = some_id(b, b->sessions[i]->window.next + i);
-		int r = sk_session_advance(b->sessions[i], &id, 1, &b->rows[i], &b->views[i],
-					   &b->spans[i]);
-		if (r < 0)
-			fail("a token", r);
-		b->spans[i].row = i;
-		b->wanted[i] = i;
-	}
-	struct sk_batch batch = {n, n, b->rows, b->spans};
-	int r = sk_forward_run(&b->forward, &batch, b->wanted, n, NULL, 0);
-	if (r < 0)
-		fail("a step", r);
-	if (read)
-		sk_forward_logits(&b->forward, n - 1);
-	for (uint32_t i = 0; i < n; i++)
-		sk_session_trim(b->sessions[i]);
-	top_up(b);
-}
+#define MOST_TIMES 100
 
 static int ascending(const void *a, const void *b)
 {
@@ -106,299 +42,272 @@ static int ascending(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-struct times {
-	double least, median;
-};
-
-#define MAX_TIMES 256
-
-/* Milliseconds of a decode step. */
-static struct times time_decode(struct bench *b, uint32_t n_sessions, uint32_t n, bool read)
+static struct times times_of(double *ms, uint32_t n)
 {
-	double ms[MAX_TIMES];
-	for (int i = 0; i < 5; i++)
-		decode(b, n_sessions, read);
-	for (uint32_t i = 0; i < n; i++) {
-		uint64_t begun = sk_clock_ns();
-		decode(b, n_sessions, read);
-		ms[i] = (double)(sk_clock_ns() - begun) * 1e-6;
-	}
 	qsort(ms, n, sizeof *ms, ascending);
 	return (struct times){ms[0], ms[n / 2]};
 }
 
-/* What a step must read: the weights once (of the embedding a row a session), and the cache. */
-static double floor_ms(const struct bench *b, uint32_t n_sessions)
+static double ms_since(uint64_t begun)
 {
-	const struct sk_model_config *c = &b->forward.config;
-	double weights = (double)sk_backend_weight_bytes(b->backend);
-	if (!c->tied_output)
-		weights -= (double)c->n_vocab * c->n_embd *
-			   2; /* the embedding, where it is of 16 bits */
-	double cache = (double)n_sessions * (SINK + WINDOW) / SK_PAGE_TOKENS *
-		       (double)sk_backend_page_bytes(b->backend);
-	return (weights + cache) / b->bandwidth * 1e3;
+	return (double)(sk_clock_ns() - begun) * 1e-6;
 }
 
-static void decode_all(struct bench *b, bool quick)
+/* Milliseconds of a decode step. */
+static struct times time_decode(struct gpu_work *work, uint32_t n_sessions, uint32_t n, bool reads)
 {
-	static const uint32_t counts[] = {1, 8, 16, 64, 256};
-	for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-		for (int read = 0; read < 2; read++) {
-			struct times t = time_decode(b, counts[i], quick ? 30 : 100, read);
-			printf("{\"what\": \"decode\", \"sessions\": %u, \"logits_read\": %s, "
-			       "\"least_ms\": %.4f, "
-			       "\"median_ms\": %.4f, \"floor_ms\": %.4f, \"of_floor\": %.3f, "
-			       "\"tokens_per_s\": %.1f}\n",
-			       counts[i], read ? "true" : "false", t.least, t.median,
-			       floor_ms(b, counts[i]), floor_ms(b, counts[i]) / t.median,
-			       counts[i] / t.median * 1e3);
-			fflush(stdout);
-		}
-}
-
-static void prompts(struct bench *b)
-{
-	static const uint32_t lengths[] = {16, 128, 512, 4096};
-	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-		double ms[5];
-		for (int k = 0; k < 5; k++) {
-			sk_session_reset(b->sessions[0]);
-			uint64_t begun = sk_clock_ns();
-			prefill(b, b->sessions[0], lengths[i]);
-			ms[k] = (double)(sk_clock_ns() - begun) * 1e-6;
-		}
-		qsort(ms, 5, sizeof *ms, ascending);
-		printf("{\"what\": \"prefill\", \"tokens\": %u, \"least_ms\": %.3f, \"median_ms\": "
-		       "%.3f, "
-		       "\"tokens_per_s\": %.0f}\n",
-		       lengths[i], ms[0], ms[2], lengths[i] / ms[2] * 1e3);
-		fflush(stdout);
-	}
-	prefill(b, b->sessions[0], SINK + WINDOW + 32);
-}
-
-/* Operations alone, many in one step: microseconds each, and what they read of the floor. */
-static void operations(struct bench *b, uint32_t n_rows)
-{
-	struct sk_forward *f = &b->forward;
-	const struct sk_model_config *c = &f->config;
-	const double page =
-		(double)sk_backend_page_bytes(b->backend) / c->n_layers / SK_PAGE_TOKENS;
-	static const char *const names[] = {"qkv",   "attention output", "up",     "down",
-					    "norm",  "append",           "attend", "activate",
-					    "logits"};
-	for (int op = 0; op < 9; op++) {
-		double best = 0, bytes = 0;
-		for (int round = 0; round < 5; round++) {
-			for (uint32_t i = 0; i < n_rows; i++) {
-				const int32_t id = some_id(b, i);
-				int r = sk_session_advance(b->sessions[i], &id, 1, &b->rows[i],
-							   &b->views[i], &b->spans[i]);
-				if (r < 0)
-					fail("a token", r);
-				b->spans[i].row = i;
-				b->wanted[i] = i;
-			}
-			struct sk_batch batch = {n_rows, n_rows, b->rows, b->spans};
-			double us
-				[2]; /* once, and COPIES times more: the difference has no launch in it */
-			for (int times = 0; times < 2; times++) {
-				uint64_t begun = 0;
-				for (int warm = 0; warm < 2; warm++) {
-					int r = sk_backend_begin_step(b->backend, &batch);
-					if (r < 0)
-						fail("a step", r);
-					begun = sk_clock_ns();
-					for (int copy = 0; copy < (times ? COPIES + 1 : 1); copy++)
-						for (uint32_t l = 0; l < c->n_layers; l++) {
-							const struct sk_layer_weights *w =
-								&f->weights.layers[l];
-							switch (op) {
-							case 0:
-								sk_backend_matmul(b->backend,
-										  f->qkv, f->h,
-										  w->qkv);
-								break;
-							case 1:
-								sk_backend_matmul_add(b->backend,
-										      f->x, f->att,
-										      w->attn_out);
-								break;
-							case 2:
-								sk_backend_matmul(b->backend, f->up,
-										  f->h, w->ffn_up);
-								break;
-							case 3:
-								sk_backend_matmul_add(b->backend,
-										      f->x, f->act,
-										      w->ffn_down);
-								break;
-							case 4:
-								sk_backend_norm(b->backend, f->h,
-										f->x, w->attn_norm,
-										1e-5f, true);
-								break;
-							case 5:
-								sk_backend_append(b->backend, f->q,
-										  f->qkv, l);
-								break;
-							case 6:
-								sk_backend_attend(b->backend,
-										  f->att, f->q, l);
-								break;
-							case 7:
-								sk_backend_activate(b->backend,
-										    f->act, f->up,
-										    SK_ACT_GELU);
-								break;
-							default:
-								sk_backend_matmul(
-									b->backend, f->logits, f->h,
-									f->weights.output);
-							}
-						}
-					r = sk_backend_end_step(b->backend);
-					if (r < 0)
-						fail("a step", r);
-				}
-				us[times] = (double)(sk_clock_ns() - begun) * 1e-3;
-			}
-			const double one = (us[1] - us[0]) / COPIES / c->n_layers;
-			if (round == 0 || one < best)
-				best = one;
-			for (uint32_t i = 0; i < n_rows; i++)
-				sk_session_trim(b->sessions[i]);
-			top_up(b);
-		}
-		const double width = c->n_embd, q = (double)c->n_heads * c->head_dim;
-		switch (op) {
-		case 0:
-			bytes = width * 3 * q * 2;
-			break;
-		case 1:
-			bytes = width * q * 2;
-			break;
-		case 2:
-		case 3:
-			bytes = width * c->n_ff * 2;
-			break;
-		case 6:
-			bytes = n_rows * page * (SINK + WINDOW);
-			break;
-		case 8:
-			bytes = width * c->n_vocab * 2;
-			break;
-		default:
-			break;
-		}
-		printf("{\"what\": \"operation\", \"rows\": %u, \"operation\": \"%s\", \"us\": "
-		       "%.2f, \"of_bandwidth\": %.3f}\n",
-		       n_rows, names[op], best, bytes / b->bandwidth * 1e6 / best);
-		fflush(stdout);
-	}
-}
-
-/* Where the time goes: every operation waited for. */
-static void profile(struct bench *b, uint32_t n_sessions)
-{
-	struct sk_profile p = {0};
-	sk_backend_set_profile(b->backend, &p);
+	double ms[MOST_TIMES];
 	for (int i = 0; i < 5; i++)
-		decode(b, n_sessions, false);
-	sk_backend_set_profile(b->backend, NULL);
-	for (int op = 0; op < SK_N_OPS; op++)
-		if (p.ns[op])
-			printf("{\"what\": \"profile\", \"sessions\": %u, \"operation\": \"%s\", "
-			       "\"ms\": %.4f}\n",
-			       n_sessions, sk_op_name(op), (double)p.ns[op] * 1e-6 / 5);
+		gpu_work_decode(work, n_sessions, reads);
+	for (uint32_t i = 0; i < n; i++) {
+		const uint64_t begun = sk_clock_ns();
+		gpu_work_decode(work, n_sessions, reads);
+		ms[i] = ms_since(begun);
+	}
+	return times_of(ms, n);
+}
+
+/* Bytes that a step must read: the weights once, of an embedding that is nothing else only a row a session, so nothing; and
+ * the cache. */
+static double step_bytes(const struct gpu_work *work, uint32_t n_sessions)
+{
+	const struct sk_weights *w = &work->forward.weights;
+	const double weights = (double)sk_backend_weight_bytes(work->backend),
+		     embedding =
+			     w->embedding == w->output ? 0 : gpu_work_linear_bytes(w->embedding);
+	const double cache = (double)n_sessions * (GPU_WORK_SINK + GPU_WORK_WINDOW) /
+			     SK_PAGE_TOKENS * (double)sk_backend_page_bytes(work->backend);
+	return weights - embedding + cache;
+}
+
+/* And a prompt: the weights with each step, the output matrix with the last. What it takes to multiply is not in it. */
+static double prompt_bytes(const struct gpu_work *work, uint32_t n_tokens)
+{
+	const uint32_t n_steps = (n_tokens + GPU_WORK_ROWS - 1) / GPU_WORK_ROWS;
+	return n_steps * step_bytes(work, 0) -
+	       (n_steps - 1) * gpu_work_linear_bytes(work->forward.weights.output);
+}
+
+/* Inside a line: what reading takes at the bandwidth that was measured, if it was. */
+static void say_floor(const struct gpu_work *work, double bytes, double ms)
+{
+	const double floor_ms = bytes / work->bandwidth * 1e3;
+	if (work->bandwidth > 0)
+		printf(", \"floor_ms\": %.4f, \"of_floor\": %.3f", floor_ms, floor_ms / ms);
+}
+
+static const uint32_t counts[] = {1, 8, 16, 64, GPU_WORK_SESSIONS};
+#define N_COUNTS (sizeof counts / sizeof *counts)
+
+/* What the memory has no room for. */
+static void say_left_out(const struct gpu_work *work, const struct extent *extent)
+{
+	for (size_t i = 0; i < N_COUNTS && counts[i] <= extent->n_sessions; i++) {
+		if (counts[i] <= work->n_sessions)
+			continue;
+		fprintf(stderr, "bench_gpu: %u sessions are left out: the memory holds %u\n",
+			counts[i], work->n_sessions);
+		printf("{\"what\": \"left_out\", \"sessions\": %u, \"most\": %u}\n", counts[i],
+		       work->n_sessions);
+	}
+}
+
+static void decode(struct gpu_work *work, const struct extent *extent, uint32_t n_sessions,
+		   const char *cache, bool reads)
+{
+	const struct times t = time_decode(work, n_sessions, extent->n_steps, reads);
+	printf("{\"what\": \"decode\", \"sessions\": %u, \"cache\": \"%s\", \"drawn_read\": %s, "
+	       "\"least_ms\": %.4f, \"median_ms\": %.4f",
+	       n_sessions, cache, reads ? "true" : "false", t.least, t.median);
+	say_floor(work, step_bytes(work, n_sessions), t.median);
+	printf(", \"tokens_per_s\": %.1f}\n", n_sessions / t.median * 1e3);
 	fflush(stdout);
 }
 
-static void far(struct bench *b)
+static void decode_all(struct gpu_work *work, const struct extent *extent)
 {
-	struct times near = time_decode(b, 1, 100, false);
-	b->sessions[0]->origin += FAR; /* keys are where they were: time alone is measured */
-	struct times there = time_decode(b, 1, 100, false);
-	b->sessions[0]->origin -= FAR;
-	printf("{\"what\": \"far\", \"position\": %d, \"near_ms\": %.4f, \"far_ms\": %.4f, "
-	       "\"ratio\": %.4f}\n",
-	       FAR, near.median, there.median, there.median / near.median);
+	for (size_t i = 0; i < N_COUNTS && counts[i] <= work->n_sessions; i++)
+		for (int reads = 0; reads < 2; reads++)
+			decode(work, extent, counts[i], "f16", reads);
 }
 
-int main(int argc, char **argv)
+/* The same steps without their graphs. */
+static void graphs(struct gpu_work *work, const struct extent *extent)
 {
-	static struct bench b;
-	struct sk_diag diag = {""};
-	enum sk_weight_format weights = SK_WEIGHTS_AUTO;
-	bool quick = false;
-	const char *path = NULL;
+	struct sk_gpu *gpu = sk_gpu_from(work->backend);
+	const bool was = gpu->without_graphs;
+	for (size_t i = 0; i < N_COUNTS && counts[i] <= work->n_sessions; i++) {
+		gpu->without_graphs = false;
+		const struct times replayed = time_decode(work, counts[i], extent->n_steps, false);
+		gpu->without_graphs = true;
+		const struct times plain = time_decode(work, counts[i], extent->n_steps, false);
+		printf("{\"what\": \"graphs\", \"sessions\": %u, \"graph_ms\": %.4f, \"plain_ms\": "
+		       "%.4f, \"ratio\": %.4f}\n",
+		       counts[i], replayed.median, plain.median, plain.median / replayed.median);
+		fflush(stdout);
+	}
+	gpu->without_graphs = was;
+}
+
+/* Prompts into an empty session: all of it in the cache; and the token after it here. */
+static void prompts(struct gpu_work *work, const struct extent *extent)
+{
+	static const uint32_t lengths[] = {16, 128, 512, 4096};
+	for (size_t i = 0; i < 4 && lengths[i] <= extent->n_tokens; i++)
+		for (int draws = 0; draws < 2; draws++) {
+			double ms[MOST_TIMES];
+			for (uint32_t k = 0; k < extent->n_prompts; k++) {
+				sk_session_reset(work->sessions[0]);
+				const uint64_t begun = sk_clock_ns();
+				gpu_work_prompt(work, work->sessions[0], lengths[i], draws);
+				ms[k] = ms_since(begun);
+			}
+			const struct times t = times_of(ms, extent->n_prompts);
+			printf("{\"what\": \"%s\", \"tokens\": %u, \"least_ms\": %.3f, "
+			       "\"median_ms\": %.3f",
+			       draws ? "first_token" : "prefill", lengths[i], t.least, t.median);
+			say_floor(work, prompt_bytes(work, lengths[i]), t.median);
+			printf(", \"tokens_per_s\": %.0f}\n", lengths[i] / t.median * 1e3);
+			fflush(stdout);
+		}
+	gpu_work_prompt(work, work->sessions[0], GPU_WORK_SINK + GPU_WORK_WINDOW + 32, false);
+}
+
+/* A step at a text position: the keys lie where they lay, time alone is measured. */
+static double ms_at(struct gpu_work *work, const struct extent *extent, uint64_t position)
+{
+	struct sk_session *session = work->sessions[0];
+	session->origin = position - session->window.next;
+	return time_decode(work, 1, extent->n_steps, false).median;
+}
+
+static void far(struct gpu_work *work, const struct extent *extent)
+{
+	const uint64_t origin = work->sessions[0]->origin;
+	const double near_ms = ms_at(work, extent, NEAR), far_ms = ms_at(work, extent, FAR);
+	work->sessions[0]->origin = origin;
+	printf("{\"what\": \"far\", \"position\": %d, \"near\": %d, \"near_ms\": %.4f, \"far_ms\": "
+	       "%.4f, \"ratio\": %.4f}\n",
+	       FAR, NEAR, near_ms, far_ms, far_ms / near_ms);
+}
+
+struct order {
+	const char *path;
+	enum sk_weight_format weights;
+	const struct extent *extent;
+};
+
+static bool read_order(int argc, char **argv, struct order *order)
+{
 	static const char *const names[] = {"auto", "f32", "bf16", "q8", "q4"};
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--quick") == 0)
-			quick = true;
+			order->extent = &quick;
+		else if (strcmp(argv[i], "--try") == 0)
+			order->extent = &little;
 		else if (strcmp(argv[i], "--weights") == 0 && i + 1 < argc) {
-			for (int f = 0; f < 5; f++)
-				if (strcmp(argv[i + 1], names[f]) == 0)
-					weights = (enum sk_weight_format)f;
 			i++;
+			for (int f = 0; f < 5; f++)
+				if (strcmp(argv[i], names[f]) == 0)
+					order->weights = (enum sk_weight_format)f;
 		} else
-			path = argv[i];
+			order->path = argv[i];
 	}
-	if (!path) {
-		fprintf(stderr, "usage: bench_gpu MODEL [--weights FORMAT] [--quick]\n");
-		return 64;
-	}
-	if (sk_model_open(path, &b.model, &diag) < 0) {
-		fprintf(stderr, "bench_gpu: %s\n", diag.text);
-		return 66;
-	}
-	struct sk_backend_options options = {0};
-	struct sk_backend_shape shape =
-		sk_forward_shape(sk_model_config(b.model), SK_KV_F16, MAX_ROWS);
-	int r = sk_backend_open(&sk_gpu_backend, &options, &shape, &b.backend, &diag);
+	return order->path;
+}
+
+/* 0, or what the program ends with. */
+static int load(struct gpu_work *work, const struct order *order, const struct sk_model *model,
+		enum sk_kv_format cache)
+{
+	struct sk_diag diag = {""};
+	const struct sk_backend_options options = {0};
+	const struct sk_backend_shape shape =
+		sk_forward_shape(sk_model_config(model), cache, GPU_WORK_ROWS);
+	struct sk_backend *backend;
+	int r = sk_backend_open(&sk_gpu_backend, &options, &shape, &backend, &diag);
 	if (r < 0) {
 		fprintf(stderr, "bench_gpu: %s\n", diag.text);
 		return r == -ENODEV ? 77 : 1;
 	}
-	b.bandwidth = bench_gpu_bandwidth();
-	printf("{\"what\": \"device\", \"name\": \"%s\", \"bandwidth_gb_s\": %.1f}\n",
-	       sk_backend_name(b.backend), b.bandwidth * 1e-9);
-	uint64_t begun = sk_clock_ns();
-	r = sk_forward_init(&b.forward, b.backend, b.model, weights, MAX_SESSIONS, NULL, NULL,
-			    &diag);
-	if (r < 0) {
-		fprintf(stderr, "bench_gpu: %s\n", diag.text);
-		return 1;
-	}
-	double s = (double)(sk_clock_ns() - begun) * 1e-9;
-	printf("{\"what\": \"load\", \"seconds\": %.2f, \"gb\": %.3f, \"scratch_gb\": %.3f}\n", s,
-	       (double)sk_backend_weight_bytes(b.backend) * 1e-9,
-	       (double)sk_backend_scratch_bytes(b.backend) * 1e-9);
-	fflush(stdout);
-	if ((r = sk_pool_init(&b.pool, b.backend, PAGES)) < 0 ||
-	    (r = sk_pool_promise(&b.pool, PAGES)) < 0)
-		fail("the pool of pages", r);
-	struct sk_policy policy = {SK_MODE_STREAMING, SINK, WINDOW, 0};
-	for (uint32_t i = 0; i < MAX_SESSIONS; i++) {
-		b.sessions[i] = sk_session_create(&b.pool, 0, "", &policy);
-		if (!b.sessions[i])
-			fail("a session", -ENOMEM);
-		prefill(&b, b.sessions[i], SINK + WINDOW + 32);
-	}
-	decode_all(&b, quick);
-	prompts(&b);
-	far(&b);
-	static const uint32_t rows[] = {1, 8, 16, 64, 256};
-	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-		operations(&b, rows[i]);
-	profile(&b, 1);
-	profile(&b, 64);
-	for (uint32_t i = 0; i < MAX_SESSIONS; i++)
-		sk_session_destroy(b.sessions[i]);
-	sk_pool_finish(&b.pool);
-	sk_forward_finish(&b.forward);
-	sk_backend_close(b.backend);
-	sk_model_close(b.model);
+	const uint64_t begun = sk_clock_ns();
+	gpu_work_init(work, backend, model, order->weights);
+	printf("{\"what\": \"load\", \"seconds\": %.2f, \"gb\": %.3f, \"scratch_gb\": %.3f}\n",
+	       ms_since(begun) * 1e-3, (double)sk_backend_weight_bytes(backend) * 1e-9,
+	       (double)sk_backend_scratch_bytes(backend) * 1e-9);
 	return 0;
+}
+
+static void finish(struct gpu_work *work)
+{
+	gpu_work_finish(work);
+	sk_backend_close(work->backend);
+}
+
+static int measure(struct gpu_work *work, const struct order *order, const struct sk_model *model)
+{
+	const struct extent *extent = order->extent;
+	work->bandwidth = bench_gpu_bandwidth(); /* before the memory is taken */
+	int status = load(work, order, model, SK_KV_F16);
+	if (status)
+		return status;
+	printf("{\"what\": \"device\", \"name\": \"%s\"", sk_backend_name(work->backend));
+	if (work->bandwidth > 0)
+		printf(", \"bandwidth_gb_s\": %.1f", work->bandwidth * 1e-9);
+	printf("}\n");
+	fflush(stdout);
+	gpu_work_begin(work, extent->n_sessions);
+	say_left_out(work, extent);
+	decode_all(work, extent);
+	prompts(work, extent);
+	far(work, extent);
+	graphs(work, extent);
+	for (size_t i = 0; i < N_COUNTS && counts[i] <= work->n_sessions; i++)
+		gpu_operations(work, counts[i]);
+	gpu_profile(work, 1);
+	if (work->n_sessions >= 64)
+		gpu_profile(work, 64);
+	finish(work);
+	return 0;
+}
+
+/* The same decode with a cache of another format, at one size. */
+static int measure_bf16(struct gpu_work *work, const struct order *order,
+			const struct sk_model *model)
+{
+	const uint32_t most = order->extent->n_sessions;
+	*work = (struct gpu_work){.bandwidth = work->bandwidth};
+	int status = load(work, order, model, SK_KV_BF16);
+	if (status)
+		return status;
+	gpu_work_begin(work, most < 16 ? most : 16);
+	decode(work, order->extent, work->n_sessions, "bf16", false);
+	finish(work);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct gpu_work work;
+	struct sk_diag diag = {""};
+	struct sk_model *model;
+	struct order order = {.weights = SK_WEIGHTS_AUTO, .extent = &whole};
+	if (!read_order(argc, argv, &order)) {
+		fprintf(stderr, "usage: bench_gpu MODEL [--weights FORMAT] [--quick | --try]\n");
+		return 64;
+	}
+	if (sk_model_open(order.path, &model, &diag) < 0) {
+		fprintf(stderr, "bench_gpu: %s\n", diag.text);
+		return 66;
+	}
+	int status = measure(&work, &order, model);
+	if (status == 0)
+		status = measure_bf16(&work, &order, model);
+	sk_model_close(model);
+	if (status == 0 && work.bandwidth <= 0) {
+		fprintf(stderr, "bench_gpu: the memory's bandwidth could not be measured: nothing "
+				"has a floor\n");
+		status = 1;
+	}
+	return status;
 }

@@ -29,21 +29,29 @@ double bench_gpu_bandwidth(void)
 {
 	char *data = nullptr;
 	unsigned *sink = nullptr;
+	int device = 0, n_processors = 0;
 	cudaEvent_t from, to;
 	float best = 0;
-	if (cudaMalloc(&data, BYTES) != cudaSuccess || cudaMalloc(&sink, sizeof *sink) != cudaSuccess ||
+	if (cudaGetDevice(&device) != cudaSuccess ||
+	    cudaDeviceGetAttribute(&n_processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+	    cudaMalloc(&data, BYTES) != cudaSuccess || cudaMalloc(&sink, sizeof *sink) != cudaSuccess ||
 	    cudaMemset(data, 1, BYTES) != cudaSuccess || cudaEventCreate(&from) != cudaSuccess ||
 	    cudaEventCreate(&to) != cudaSuccess) {
 		cudaFree(data);
 		cudaFree(sink);
+		cudaGetLastError(); /* it is told here, and must not be told again */
 		return 0;
 	}
+	cudaLaunchConfig_t config = {};
+	config.gridDim = dim3(n_processors * 4);
+	config.blockDim = dim3(BLOCK);
 	for (int i = 0; i < 10; i++) {
 		float ms = 0;
 		cudaEventRecord(from);
-		read_all<<<132 * 4, BLOCK>>>((const uint4 *)data, BYTES / sizeof(uint4), sink);
+		cudaError_t error =
+			cudaLaunchKernelEx(&config, read_all, (const uint4 *)data, BYTES / sizeof(uint4), sink);
 		cudaEventRecord(to);
-		if (cudaEventSynchronize(to) != cudaSuccess || cudaEventElapsedTime(&ms, from, to) != cudaSuccess)
+		if (error != cudaSuccess || cudaEventSynchronize(to) != cudaSuccess || cudaEventElapsedTime(&ms, from, to) != cudaSuccess)
 			break;
 		if (i >= 2 && (best == 0 || ms < best))
 			best = ms;

@@ -144,7 +144,7 @@ static int subject_run(struct subject *s, const int32_t *ids, uint32_t n)
 	for (uint32_t i = 0; i < n; i++)
 		wanted[i] = i;
 	struct sk_batch batch = {n, 1, rows, &span};
-	r = sk_forward_run(&s->forward, &batch, wanted, n, NULL, 0);
+	r = sk_forward_run(&s->forward, &batch, wanted, NULL, n, NULL, 0);
 	sk_session_trim(s->session);
 	return r;
 }
@@ -154,6 +154,10 @@ static void compare(struct subject *s, struct subject *first, uint32_t row, int3
 	const uint32_t n = sk_model_config(s->model)->n_vocab;
 	const float *q = sk_forward_logits(&s->forward, row),
 		    *p = sk_forward_logits(&first->forward, row);
+	if (!q || !p) {
+		fprintf(stderr, "bench_quality: the device failed\n");
+		exit(1);
+	}
 	double log_q = log_sum_exp(q, n), log_p = log_sum_exp(p, n), kl = 0;
 	s->nats -= (double)q[id] - log_q;
 	for (uint32_t i = 0; i < n && s != first; i++) {

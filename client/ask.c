@@ -43,6 +43,7 @@ static int ask_generate(struct streamkv *kv, uint32_t request, const void *wante
 	Sk__Generate generate = SK__GENERATE__INIT;
 	Sk__Policy policy = SK__POLICY__INIT;
 	Sk__Sampling sampling = SK__SAMPLING__INIT;
+	Sk__Resumed resumed = SK__RESUMED__INIT;
 	ProtobufCBinaryData stops[16];
 
 	if (from->n_stops > 16)
@@ -91,6 +92,11 @@ static int ask_generate(struct streamkv *kv, uint32_t request, const void *wante
 	generate.show_special = from->show_special;
 	generate.trace = from->trace;
 	generate.profile = from->profile;
+	if (from->resumes) {
+		resumed.position = from->resumed_at;
+		resumed.given_tokens = from->resumed_given;
+		generate.resumed = &resumed;
+	}
 	message.request = request;
 	message.body_case = SK__CLIENT_MESSAGE__BODY_GENERATE;
 	message.generate = &generate;

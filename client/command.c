@@ -66,6 +66,14 @@ int sk_exit_code_of(int err)
 	}
 }
 
+static void say_loading(void)
+{
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr,
+			"streamkv-client: waiting for the daemon, which is loading its model "
+			"or is full\n");
+}
+
 struct streamkv *sk_connect(const char *socket, int *ret_exit_code)
 {
 	struct streamkv_error error;
@@ -73,9 +81,7 @@ struct streamkv *sk_connect(const char *socket, int *ret_exit_code)
 	int err = streamkv_connect(socket, 2000, &kv, &error);
 
 	if (err == -ETIMEDOUT) {
-		if (isatty(STDERR_FILENO))
-			fprintf(stderr, "streamkv-client: waiting for the daemon, which is loading "
-					"its model or is full\n");
+		say_loading();
 		err = streamkv_connect(socket, -1, &kv, &error);
 	}
 	if (err < 0) {
@@ -83,6 +89,42 @@ struct streamkv *sk_connect(const char *socket, int *ret_exit_code)
 		return NULL;
 	}
 	return kv;
+}
+
+/* Whether another try may go better: nobody listens yet, or it was the one that is ending, or it loads. */
+static bool may_come(int err)
+{
+	return err == -ENOENT || err == -ECONNREFUSED || err == -ECONNRESET || err == -ETIMEDOUT ||
+	       err == -ESHUTDOWN;
+}
+
+struct streamkv *sk_connect_within(const char *socket, double seconds, int *ret_exit_code)
+{
+	const struct timespec moment = {.tv_nsec = 20000000};
+	const double end_s = sk_now_s() + seconds;
+	struct streamkv_error error;
+	struct streamkv *kv;
+	bool is_said = false;
+
+	if (seconds <= 0)
+		return sk_connect(socket, ret_exit_code);
+	for (;;) {
+		const double left_s = end_s - sk_now_s();
+		const int left_ms = left_s < 2 ? (int)(left_s * 1e3) + 1 : 2000;
+		int err = streamkv_connect(socket, left_ms, &kv, &error);
+		if (err >= 0)
+			return kv;
+		if (!may_come(err) || sk_interrupted() || sk_now_s() >= end_s) {
+			*ret_exit_code = sk_interrupted()
+						 ? 128 + sk_interrupted()
+						 : sk_said(sk_exit_code_of(err), "%s", error.text);
+			return NULL;
+		}
+		if (err == -ETIMEDOUT && !is_said)
+			say_loading();
+		is_said |= err == -ETIMEDOUT;
+		nanosleep(&moment, NULL);
+	}
 }
 
 /* --- Input and output --- */

@@ -30,6 +30,9 @@ int sk_exit_code_of(int err);
  * loads its model a terminal is told so. */
 struct streamkv *sk_connect(const char *socket, int *ret_exit_code);
 
+/* The same, trying again for so long where nobody listens. */
+struct streamkv *sk_connect_within(const char *socket, double seconds, int *ret_exit_code);
+
 struct sk_input {
 	char *bytes; /* heap */
 	size_t n_bytes;

@@ -40,6 +40,8 @@ struct streamkv_stream {
 	char *stop_string;
 	uint64_t prompt_tokens, evaluated_tokens;
 	uint32_t queue_place;
+	bool has_position;
+	uint64_t position; /* where it began */
 	uint64_t n_tokens;
 	uint64_t first_put_ns;
 	struct streamkv_step step;

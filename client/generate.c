@@ -1,7 +1,5 @@
 /* streamkv-client generate: a prompt to the daemon, tokens to standard output as they come. */
-#include "client/command.h"
-#include "client/json_out.h"
-#include "client/trace.h"
+#include "client/answer.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -14,7 +12,7 @@ struct opts {
 	const char *socket, *session, *chat, *system, *trace;
 	struct sk_cache_opts cache;
 	uint64_t max_tokens, top_k, repeat_last, seed;
-	double temperature, top_p, min_p, repeat_penalty;
+	double temperature, top_p, min_p, repeat_penalty, retry;
 	int mode;
 	struct sk_option_list stops;
 	bool endless, plain, ignore_eos, show_special, json, stats, quiet;
@@ -22,6 +20,8 @@ struct opts {
 
 #define UNSET      SK_OPTION_UNSET /* of a number that the daemon or the session then chooses */
 #define UNSET_TEXT SK_OPTION_UNSET_TEXT
+
+#define RETRY_S 30.0
 
 static const char *const modes[] = {"default", "streaming", "window", "dense", NULL};
 
@@ -77,128 +77,17 @@ static const struct sk_option options[] = {
 		 "drawn."},
 	{"stats", 0, SK_OPTION_FLAG, AT(stats),
 	 .help = "Say on standard error how it ended, and how fast it was."},
+	{"retry", 0, SK_OPTION_FLOAT, AT(retry), "SECONDS", "-1", .fmin = -1, .fmax = 86400,
+	 .help = "For so long wait for a daemon; and for the next one where it dies, or ends, in "
+		 "the "
+		 "middle of an answer on a named session, which then goes on where it broke off. "
+		 "0: "
+		 "do not. -1: 30 seconds where it dies in the middle of such an answer."},
 	{"quiet", 'q', SK_OPTION_FLAG, AT(quiet),
 	 .help = "No progress, no remarks; errors are still told."},
 	{"socket", 's', SK_OPTION_STRING, AT(socket), "PATH", .help = "Where the daemon listens."},
 	{0},
 };
-
-/* --- Output --- */
-
-struct output {
-	const struct opts *opts;
-	struct sk_trace trace;
-	bool ends_line;
-};
-
-/* JSON wants UTF-8; a byte that is none is told as U+FFFD, and the id tells exactly. */
-static json_t *text_of(const uint8_t *text, size_t n_bytes)
-{
-	json_t *string = json_stringn((const char *)text, n_bytes);
-	if (string)
-		return string;
-	char *clean = malloc(3 * n_bytes + 1);
-	size_t n = 0;
-	for (size_t i = 0; clean && i < n_bytes; i++) {
-		if (text[i] < 0x80) {
-			clean[n++] = (char)text[i];
-		} else {
-			memcpy(clean + n, "\xef\xbf\xbd", 3);
-			n += 3;
-		}
-	}
-	string = clean ? json_stringn(clean, n) : NULL;
-	free(clean);
-	return string ? string : json_string("");
-}
-
-static int print_object(json_t *object)
-{
-	return sk_json_print(object, JSON_COMPACT | JSON_REAL_PRECISION(9));
-}
-
-static int print_token(struct output *output, const struct streamkv_token *token)
-{
-	if (token->step) {
-		sk_trace_step(&output->trace, token->step);
-		return 0;
-	}
-	if (token->id >= 0)
-		sk_trace_token(&output->trace, token);
-	if (!output->opts->json) {
-		if (token->n_text_bytes)
-			output->ends_line = token->text[token->n_text_bytes - 1] == '\n';
-		return sk_write_out(token->text, token->n_text_bytes);
-	}
-	json_t *object = json_object();
-	json_object_set_new(object, "text", text_of(token->text, token->n_text_bytes));
-	if (token->id >= 0) {
-		json_object_set_new(object, "id", json_integer(token->id));
-		json_object_set_new(object, "logprob", json_real((double)token->logprob));
-		json_object_set_new(object, "live", json_integer(token->live));
-		json_object_set_new(object, "evicted", json_integer(token->evicted));
-		json_object_set_new(object, "seconds", json_real(token->seconds));
-	}
-	return print_object(object);
-}
-
-static int print_end_json(const struct streamkv_result *r)
-{
-	const struct {
-		const char *name;
-		uint64_t value;
-	} numbers[] = {
-		{"prompt_tokens", r->prompt_tokens},
-		{"evaluated_tokens", r->evaluated_tokens},
-		{"reused_tokens", r->reused_tokens},
-		{"generated_tokens", r->generated_tokens},
-		{"evicted_tokens", r->evicted_tokens},
-		{"evictions", r->evictions},
-		{"live_min", r->live_min},
-		{"live_max", r->live_max},
-		{"position", r->position},
-		{"seed", r->seed},
-		{"queue_ns", r->queue_ns},
-		{"prefill_ns", r->prefill_ns},
-		{"first_token_ns", r->first_token_ns},
-		{"decode_ns", r->decode_ns},
-	};
-	json_t *object = json_object();
-	json_object_set_new(object, "stop", json_string(streamkv_stop_name(r->stop)));
-	json_object_set_new(object, "reason",
-			    text_of((const uint8_t *)r->reason, strlen(r->reason)));
-	if (r->stop == STREAMKV_STOP_STRING)
-		json_object_set_new(
-			object, "stop_string",
-			text_of((const uint8_t *)r->stop_string, strlen(r->stop_string)));
-	for (unsigned i = 0; i < sizeof numbers / sizeof *numbers;
-	     i++) /* a seed keeps its bits, as a signed number */
-		json_object_set_new(object, numbers[i].name,
-				    json_integer((json_int_t)numbers[i].value));
-	return print_object(object);
-}
-
-static void say_stats(const struct streamkv_result *r)
-{
-	double per_token = r->generated_tokens > 1
-				   ? (double)r->decode_ns * 1e-6 / (double)(r->generated_tokens - 1)
-				   : 0;
-	double prefill_s = (double)r->prefill_ns * 1e-9;
-	fprintf(stderr,
-		"streamkv-client: %s%s%s\n"
-		"  prompt     %llu tokens, %llu evaluated in %.2f s (%.0f tokens/s), %llu reused\n"
-		"  generated  %llu tokens, first after %.0f ms, then %.2f ms each (%.1f tokens/s)\n"
-		"  cache      %llu to %llu entries live, %llu evicted in %llu cuts; text position "
-		"%llu; seed %llu\n",
-		streamkv_stop_name(r->stop), r->reason[0] ? ": " : "", r->reason,
-		(unsigned long long)r->prompt_tokens, (unsigned long long)r->evaluated_tokens,
-		prefill_s, prefill_s > 0 ? (double)r->evaluated_tokens / prefill_s : 0,
-		(unsigned long long)r->reused_tokens, (unsigned long long)r->generated_tokens,
-		(double)r->first_token_ns * 1e-6, per_token, per_token > 0 ? 1000 / per_token : 0,
-		(unsigned long long)r->live_min, (unsigned long long)r->live_max,
-		(unsigned long long)r->evicted_tokens, (unsigned long long)r->evictions,
-		(unsigned long long)r->position, (unsigned long long)r->seed);
-}
 
 /* --- The request --- */
 
@@ -247,107 +136,27 @@ static struct streamkv_generate request_of(const struct opts *opts, const struct
 	return ask;
 }
 
-static void show_prefill(const struct opts *opts, const struct streamkv_stream *stream,
-			 double *begun_s)
+static int generate(const struct opts *opts, const struct sk_input *input)
 {
-	uint64_t n_prompt, n_done;
-	if (opts->quiet)
-		return;
-	if (sk_show_place(stream)) {
-		*begun_s = sk_now_s(); /* of reading the prompt */
-		return;
-	}
-	double passed_s = sk_now_s() - *begun_s;
-	streamkv_progress(stream, &n_prompt, &n_done);
-	if (n_prompt && passed_s > 0.5)
-		sk_terminal_bar("reading the prompt", (double)n_done / (double)n_prompt,
-				(double)n_done / passed_s, "tokens");
-}
-
-/* Prints tokens until the end: 0, or the exit code of a fault. */
-static int follow(struct output *output, struct streamkv_stream *stream)
-{
-	struct streamkv_error error;
-	struct streamkv_token token;
-	double begun_s = sk_now_s();
-	bool is_cancelled = false, has_token = false;
-	int got, err = 0;
-
-	for (;;) {
-		if (sk_interrupted() && !is_cancelled) {
-			is_cancelled = true;
-			(void)streamkv_cancel(stream, NULL);
-		}
-		got = streamkv_next(stream, has_token ? 1000 : 100, &token, &error);
-		if (got == -EINTR || got == -ETIMEDOUT) {
-			if (!has_token)
-				show_prefill(output->opts, stream, &begun_s);
-			continue;
-		}
-		if (got != 1)
-			break;
-		if (!token.step) {
-			if (!has_token)
-				sk_terminal_clear();
-			has_token = true;
-		}
-		err = print_token(output, &token);
-		if (!err && sk_csv_failed(&output->trace.csv))
-			err = sk_trace_close(&output->trace);
-		if (err)
-			return err; /* closing the stream cancels it */
-	}
-	sk_terminal_clear();
-	return got < 0 ? sk_said(sk_exit_code_of(got), "%s", error.text) : 0;
-}
-
-static int say_end(const struct output *output, const struct streamkv_result *result)
-{
-	const struct opts *opts = output->opts;
-	int err = 0;
-
-	if (opts->json)
-		err = print_end_json(result);
-	else if (isatty(STDOUT_FILENO) && !output->ends_line && result->generated_tokens)
-		err = sk_write_out("\n", 1);
-	if (opts->stats)
-		say_stats(result);
-	else if (opts->trace && !opts->json && !opts->quiet)
-		sk_said(0,
-			"trace: %llu steps, %llu entries evicted in %llu cuts, %llu to %llu live",
-			(unsigned long long)result->steps,
-			(unsigned long long)result->evicted_tokens,
-			(unsigned long long)result->evictions, (unsigned long long)result->live_min,
-			(unsigned long long)result->live_max);
-	if (!opts->stats && result->stop == STREAMKV_STOP_LIMIT && result->reason[0] &&
-	    !opts->quiet)
-		sk_said(0, "%s", result->reason);
-	return err;
-}
-
-static int generate(struct streamkv *kv, const struct opts *opts, const struct sk_input *input)
-{
-	struct output output = {.opts = opts};
-	struct streamkv_generate ask = request_of(opts, input);
-	struct streamkv_stream *stream;
-	struct streamkv_error error;
-
-	int exit_code = sk_trace_open(&output.trace, opts->trace);
+	const bool is_told = opts->retry >= 0;
+	struct sk_answer answer = {
+		.socket = opts->socket,
+		.ask = request_of(opts, input),
+		.out = {.json = opts->json,
+			.stats = opts->stats,
+			.quiet = opts->quiet,
+			.has_trace = opts->trace},
+		.retry_s = is_told         ? opts->retry
+			   : opts->session ? RETRY_S
+					   : 0,
+		.waits = opts->retry > 0,
+	};
+	const int exit_code = sk_trace_open(&answer.out.trace, opts->trace);
 	if (exit_code)
 		return exit_code;
-	sk_interrupt_catch();
-	int err = streamkv_generate(kv, &ask, &stream, &error);
-	exit_code = err < 0 ? sk_said(sk_exit_code_of(err), "%s", error.text) : 0;
-	if (!exit_code) {
-		exit_code = follow(&output, stream);
-		if (!exit_code)
-			exit_code = say_end(&output, streamkv_result(stream));
-		if (!exit_code)
-			exit_code = sk_conclude(streamkv_result(stream), NULL);
-		streamkv_stream_close(stream);
-	}
-	int trace_code = sk_trace_close(&output.trace);
-	return exit_code ? exit_code : trace_code;
+	const int answer_code = sk_answer_run(&answer);
+	const int trace_code = sk_trace_close(&answer.out.trace);
+	return answer_code ? answer_code : trace_code;
 }
 
 static int run(const void *from, int n_rest, char **rest)
@@ -366,11 +175,8 @@ static int run(const void *from, int n_rest, char **rest)
 		exit_code = sk_read_input(n_rest, rest, &input);
 	if (exit_code)
 		return exit_code;
-	struct streamkv *kv = sk_connect(opts->socket, &exit_code);
-	if (kv)
-		exit_code = generate(kv, opts, &input);
+	exit_code = generate(opts, &input);
 	free(input.bytes);
-	streamkv_close(kv);
 	return exit_code;
 }
 

@@ -56,8 +56,25 @@ static int show_man(const char *name)
 	const struct sk_command *command = name ? find(name) : NULL;
 	if (name && !command)
 		return sk_said(EX_USAGE, "there is no command '%s'", name);
-	sk_options_man(stdout, command ? &command->help : &overview,
-		       command ? command->options : no_options, 1);
+	if (command) {
+		sk_options_man(stdout, &command->help, command->options, 1);
+		return 0;
+	}
+	sk_options_man(stdout, &overview, no_options, 1);
+	printf(".SH COMMANDS\n");
+	for (unsigned i = 0; i < N_COMMANDS; i++)
+		printf(".TP\n.BR streamkv\\-client\\-%s (1)\n%s\n", short_name(commands[i]),
+		       commands[i]->help.summary);
+	printf(".SH SEE ALSO\n.BR streamkvd (8),\n.BR streamkv\\-protocol (7)\n");
+	return 0;
+}
+
+static int show_completion(void)
+{
+	struct sk_completion all[N_COMMANDS];
+	for (unsigned i = 0; i < N_COMMANDS; i++)
+		all[i] = (struct sk_completion){short_name(commands[i]), commands[i]->options};
+	sk_options_completion(stdout, "streamkv-client", all, N_COMMANDS);
 	return 0;
 }
 
@@ -97,6 +114,8 @@ int main(int argc, char **argv)
 		return puts("streamkv-client " SK_VERSION) < 0 ? EX_IOERR : 0;
 	if (strcmp(name, "--man") == 0)
 		return show_man(argc > 2 ? argv[2] : NULL);
+	if (strcmp(name, "--completion") == 0)
+		return show_completion();
 	if (strcmp(name, "help") == 0) {
 		const struct sk_command *command = argc > 2 ? find(argv[2]) : NULL;
 		if (!command)

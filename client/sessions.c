@@ -33,6 +33,7 @@ static int say_fault(int err, const struct streamkv_error *error)
 	int exit_code = err == -ENOENT    ? EX_NOINPUT
 			: err == -EEXIST  ? EX_CANTCREAT
 			: err == -EBADMSG ? EX_DATAERR
+			: err == -EXDEV   ? EX_DATAERR /* of another model or layout */
 					  : sk_exit_code_of(err);
 	return sk_said(exit_code, "%s", error->text);
 }
@@ -328,7 +329,8 @@ const struct sk_command sk_command_sessions = {
 			 "  streamkv-client sessions keep notes 7d\n",
 		 .exits = "   0  all is well\n"
 			  "  64  an option or argument is wrong\n"
-			  "  65  the file is no saved session, or one of another model\n"
+			  "  65  the file is no saved session, or one of another model or --kv "
+			  "format\n"
 			  "  66  there is no session of that name, or the file cannot be read\n"
 			  "  69  no daemon listens\n"
 			  "  71  the system refused something (memory, descriptors)\n"

@@ -154,6 +154,9 @@ void streamkv_stream_take(struct streamkv_stream *stream, Sk__ServerMessage *mes
 		stream->prompt_tokens = message->progress->prompt_tokens;
 		stream->evaluated_tokens = message->progress->evaluated_tokens;
 		stream->queue_place = message->progress->queue_place;
+		stream->has_position |= message->progress->has_begun_case != 0;
+		if (message->progress->has_begun_case)
+			stream->position = message->progress->position;
 	}
 	if (stream->is_finished || (!is_finished && !is_failed)) {
 		sk__server_message__free_unpacked(message, NULL);
@@ -223,6 +226,19 @@ void streamkv_progress(const struct streamkv_stream *stream, uint64_t *ret_promp
 {
 	*ret_prompt_tokens = stream->prompt_tokens;
 	*ret_evaluated = stream->evaluated_tokens;
+}
+
+bool streamkv_position(const struct streamkv_stream *stream, uint64_t *ret_position)
+{
+	const uint64_t n = stream->n_tokens;
+	if (stream->has_position)
+		*ret_position = stream->position + (n ? stream->prompt_tokens + n : 0);
+	return stream->has_position;
+}
+
+bool streamkv_is_read(const struct streamkv_stream *stream)
+{
+	return stream->is_last;
 }
 
 uint32_t streamkv_queue_place(const struct streamkv_stream *stream)

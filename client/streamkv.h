@@ -88,6 +88,12 @@ struct streamkv_generate {
 	const char *const *stops;
 	unsigned n_stops;
 	bool plain, ignore_eos, show_special;
+	/* It goes on with an answer whose daemon died or was replaced (-ECONNRESET), on a new connection and the same named
+	 * session: from streamkv_position() of the stream that was lost, of which resumed_given tokens had come; max_tokens
+	 * counts them. Where there are none, all else is as it was asked; else prompt, chat and seed are left out.
+	 * REFUSED with -ESTALE where the session did not survive. */
+	bool resumes;
+	uint64_t resumed_at, resumed_given;
 	bool trace;         /* streamkv_next() tells of every step too */
 	bool profile;       /* the result tells attention_ns; slows every step a little */
 	const char *chat;   /* a template's name or "auto"; NULL: none */
@@ -168,6 +174,11 @@ int streamkv_next(struct streamkv_stream *stream, int timeout_ms, struct streamk
 /* Prefill's progress so far, for a bar. */
 void streamkv_progress(const struct streamkv_stream *stream, uint64_t *ret_prompt_tokens,
 		       uint64_t *ret_evaluated);
+/* Where its session stands after what has been read: text position of the next token. False: not known yet; a named
+ * session's is before its first token. */
+bool streamkv_position(const struct streamkv_stream *stream, uint64_t *ret_position);
+/* Whether all of its tokens have been read, though perhaps not how it ended. */
+bool streamkv_is_read(const struct streamkv_stream *stream);
 /* Its place among the requests that wait for room in the KV cache, from 1; 0: it does not wait. */
 uint32_t streamkv_queue_place(const struct streamkv_stream *stream);
 /* Asks for the end; the stream then ends as cancelled. Not for signal handlers. */

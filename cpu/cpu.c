@@ -18,6 +18,7 @@ static void cpu_close(struct sk_backend *backend)
 	sk_cpu_pages_finish(&cpu->pages);
 	sk_rotary_finish(&cpu->rotary);
 	sk_region_finish(&cpu->rounded);
+	sk_region_finish(&cpu->draws);
 	free(cpu->groups);
 	free(cpu->row_pages);
 	free(cpu->angles);
@@ -44,7 +45,13 @@ static uint64_t cpu_page_bytes(const struct sk_backend *backend)
 static int cpu_reserve_pages(struct sk_backend *backend, uint32_t n_pages)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
-	return cpu ? sk_cpu_pages_reserve(&cpu->pages, n_pages) : -EINVAL;
+	return cpu ? sk_cpu_pages_reserve(&cpu->pages, n_pages, -1) : -EINVAL;
+}
+
+static int cpu_reserve_pages_in(struct sk_backend *backend, uint32_t n_pages, int fd)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	return cpu ? sk_cpu_pages_reserve(&cpu->pages, n_pages, fd) : -EINVAL;
 }
 
 static void cpu_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages)
@@ -61,24 +68,30 @@ static void cpu_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to
 		sk_cpu_pages_copy(&cpu->pages, from, to);
 }
 
-static void cpu_read_page(struct sk_backend *backend, uint32_t page, void *bytes)
+static int cpu_read_page(struct sk_backend *backend, uint32_t page, void *bytes)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
-	if (cpu && page < cpu->pages.n_pages)
-		memcpy(bytes, sk_cpu_pages_head(&cpu->pages, page, 0, 0), cpu->pages.page_bytes);
+	if (!cpu || page >= cpu->pages.n_pages)
+		return -EINVAL;
+	memcpy(bytes, sk_cpu_pages_head(&cpu->pages, page, 0, 0), cpu->pages.page_bytes);
+	return 0;
 }
 
-static void cpu_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
+static int cpu_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
 {
 	struct sk_cpu *cpu = sk_cpu_from(backend);
-	if (cpu && page < cpu->pages.n_pages)
-		memcpy(sk_cpu_pages_head(&cpu->pages, page, 0, 0), bytes, cpu->pages.page_bytes);
+	if (!cpu || page >= cpu->pages.n_pages)
+		return -EINVAL;
+	memcpy(sk_cpu_pages_head(&cpu->pages, page, 0, 0), bytes, cpu->pages.page_bytes);
+	return 0;
 }
 
 /* cpu/pages.h; to be counted up with every change of it. */
 static const char *cpu_page_layout(const struct sk_backend *backend)
 {
-	return backend->shape.kv_format == SK_KV_F16 ? "cpu 1 f16" : "cpu 1 f32";
+	static const char *const layouts[] = {
+		[SK_KV_F32] = "cpu 1 f32", [SK_KV_F16] = "cpu 1 f16", [SK_KV_BF16] = "cpu 1 bf16"};
+	return layouts[backend->shape.kv_format];
 }
 
 static const float *cpu_read(struct sk_backend *backend, const struct sk_buffer *buffer,
@@ -95,10 +108,16 @@ const struct sk_backend_ops sk_cpu_ops = {
 	.free = sk_cpu_free,
 	.pack_linear = sk_cpu_pack_linear,
 	.pack_norm = sk_cpu_pack_norm,
+	.linear_bytes = sk_cpu_linear_bytes,
+	.norm_bytes = sk_cpu_norm_bytes,
+	.share_weights = sk_cpu_share_weights,
+	.export_weights = sk_cpu_export_weights,
+	.import_weights = sk_cpu_import_weights,
 	.weight_bytes = cpu_weight_bytes,
 	.scratch_bytes = sk_cpu_scratch_bytes,
 	.page_bytes = cpu_page_bytes,
 	.reserve_pages = cpu_reserve_pages,
+	.reserve_pages_in = cpu_reserve_pages_in,
 	.clear_pages = cpu_clear_pages,
 	.copy_page = cpu_copy_page,
 	.read_page = cpu_read_page,
@@ -115,6 +134,8 @@ const struct sk_backend_ops sk_cpu_ops = {
 	.activate = sk_cpu_activate,
 	.gather = sk_cpu_gather,
 	.score = sk_cpu_score,
+	.reserve_draws = sk_cpu_reserve_draws,
+	.draw = sk_cpu_draw_rows,
 	.read = cpu_read,
 };
 
@@ -125,6 +146,7 @@ static int cpu_init(struct sk_cpu *cpu, const struct sk_backend_options *options
 	sk_list_init(&cpu->buffers);
 	sk_list_init(&cpu->linears);
 	sk_list_init(&cpu->norms);
+	cpu->shared_fd = -1;
 	sk_cpu_pages_init(&cpu->pages, shape);
 
 	int r = sk_rotary_init(&cpu->rotary, shape->n_rot, shape->rope_base);

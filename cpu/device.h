@@ -1,9 +1,10 @@
 /* The CPU backend's own struct, and its operations: cpu.c opens and closes, memory.c holds weights and
- * buffers, step.c computes. One thread calls (the engine's); workers see jobs alone.
+ * buffers, shared.c weights for several processes, step.c computes. One thread calls (the engine's); workers see jobs alone.
  */
 #pragma once
 
 #include "backend/impl.h"
+#include "backend/pieces.h"
 #include "base/list.h"
 #include "cpu/kernels.h"
 #include "cpu/packed.h"
@@ -20,13 +21,13 @@ struct sk_buffer {
 struct sk_linear {
 	struct sk_list node; /* in sk_cpu.linears */
 	struct sk_packed weights;
-	float *bias; /* (n_rows), or NULL */
+	struct sk_region bias; /* (n_rows) floats, or empty */
 };
 
 struct sk_norm {
 	struct sk_list node; /* in sk_cpu.norms */
 	uint32_t width;
-	float *weight, *bias; /* bias: or NULL */
+	struct sk_region weight, bias; /* (width) floats; bias: or empty */
 };
 
 struct sk_cpu {
@@ -40,6 +41,9 @@ struct sk_cpu {
 
 	struct sk_list buffers, linears, norms;
 	uint64_t weight_bytes;
+	struct sk_pieces pieces; /* of `shared`, where weights are shared */
+	struct sk_region shared;
+	int shared_fd; /* until the export; or -1 */
 
 	/* The step: the batch, what begin_step makes of it, and how many rows are at work now. */
 	const struct sk_batch *batch;
@@ -51,6 +55,10 @@ struct sk_cpu {
 	float *attend_scratch;      /* (n_threads, SK_ATTEND_QUERIES, 2, value_dim) */
 	float *attend_parts;      /* see struct sk_cpu_attend: n_threads * SK_ATTEND_SPLIT heads */
 	struct sk_region rounded; /* (max_rows, most bytes of a linear's row): activations */
+	struct sk_region
+		draws; /* (n_threads, draw_floats): weights, then logits before the penalty */
+	size_t draw_floats;
+	uint32_t draw_width, draw_recent; /* as reserved */
 };
 
 extern const struct sk_backend_ops sk_cpu_ops;
@@ -78,6 +86,24 @@ static inline size_t sk_cpu_parts_floats(const struct sk_cpu *cpu)
 	return SK_ATTEND_SPLIT * SK_ATTEND_SEGMENTS * queries *
 	       (cpu->pages.value_dim + SK_ATTEND_PART);
 }
+
+/* A vector's floats, or NULL. */
+static inline const float *sk_cpu_floats(const struct sk_region *vector)
+{
+	return vector->data;
+}
+
+/* shared.c */
+int sk_cpu_linear_bytes(struct sk_backend *backend, const struct sk_matrix *matrix,
+			const struct sk_matrix *bias, enum sk_weight_format format,
+			uint64_t *ret_n_bytes);
+uint64_t sk_cpu_norm_bytes(struct sk_backend *backend, const struct sk_matrix *weight,
+			   const struct sk_matrix *bias);
+int sk_cpu_share_weights(struct sk_backend *backend, uint64_t n_bytes);
+int sk_cpu_export_weights(struct sk_backend *backend, struct sk_shared_weights *ret_shared);
+int sk_cpu_import_weights(struct sk_backend *backend, const struct sk_shared_weights *shared);
+/* Memory for weights: of its own, or a piece of what is shared, which may be filled already (then it is read only). */
+int sk_cpu_take(struct sk_cpu *cpu, struct sk_region *region, size_t n_bytes, bool *ret_is_filled);
 
 /* memory.c */
 int sk_cpu_alloc(struct sk_backend *backend, uint32_t n_rows, uint32_t width,
@@ -109,5 +135,8 @@ void sk_cpu_activate(struct sk_backend *backend, struct sk_buffer *out, const st
 		     enum sk_act act);
 void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *x,
 		   const uint32_t *rows, uint32_t n_rows);
+int sk_cpu_reserve_draws(struct sk_backend *backend, uint32_t width, uint32_t most_recent);
+void sk_cpu_draw_rows(struct sk_backend *backend, struct sk_buffer *out, struct sk_buffer *logits,
+		      const struct sk_draw *draws);
 void sk_cpu_score(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
 		  const struct sk_buffer *logits, const int32_t *ids);

@@ -18,9 +18,17 @@ SK_INLINE void rotate(float *out, const float *in, const float *angles, uint32_t
 	memcpy(out + n_rot, in + n_rot, (head_dim - n_rot) * sizeof *out);
 }
 
+SK_INLINE void store_kv(enum sk_kv_format format, uint16_t *p, vf x)
+{
+	if (format == SK_KV_F16)
+		v_store_half(p, x);
+	else
+		v_store_bf16(p, x);
+}
+
 /* The key of one head to its lane of the page, its value to its line. `key` is rotated. */
-SK_INLINE void put_half(uint16_t *keys, uint16_t *values, const float *key, const float *value,
-			uint32_t head_dim)
+SK_INLINE void put_halves(enum sk_kv_format format, uint16_t *keys, uint16_t *values,
+			  const float *key, const float *value, uint32_t head_dim)
 {
 	for (uint32_t i = 0; i < head_dim; i += LANES) {
 		uint32_t n = head_dim - i < LANES ? head_dim - i : LANES;
@@ -28,8 +36,8 @@ SK_INLINE void put_half(uint16_t *keys, uint16_t *values, const float *key, cons
 		uint16_t halves[LANES], more[LANES];
 		memcpy(k, key + i, n * sizeof *k);
 		memcpy(v, value + i, n * sizeof *v);
-		v_store_half(halves, v_load(k));
-		v_store_half(more, v_load(v));
+		store_kv(format, halves, v_load(k));
+		store_kv(format, more, v_load(v));
 		for (uint32_t j = 0; j < n; j++)
 			keys[(size_t)(i + j) * SK_PAGE_TOKENS] = halves[j];
 		memcpy(values + i, more, n * sizeof *more);
@@ -50,11 +58,11 @@ static void append(const struct sk_cpu_append *job, uint32_t row)
 	for (uint32_t h = 0; h < n_kv; h++, key += d, value += d) {
 		char *head = sk_cpu_pages_head(job->pages, job->row_pages[row], job->layer, h);
 		rotate(q, key, text, shape->n_rot, d); /* q serves as scratch until its own turn */
-		if (shape->kv_format == SK_KV_F16) {
-			put_half((uint16_t *)head + slot,
-				 (uint16_t *)(head + job->pages->key_bytes) +
-					 slot * job->pages->value_dim,
-				 q, value, d);
+		if (shape->kv_format != SK_KV_F32) {
+			put_halves(shape->kv_format, (uint16_t *)head + slot,
+				   (uint16_t *)(head + job->pages->key_bytes) +
+					   slot * job->pages->value_dim,
+				   q, value, d);
 			continue;
 		}
 		for (uint32_t i = 0; i < d; i++)

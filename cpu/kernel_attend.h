@@ -97,6 +97,9 @@ static void run_queries(const struct sk_cpu_attend *job, const struct sk_cpu_row
 	if (job->shape->kv_format == SK_KV_F16)
 		attend_queries(SK_KV_F16, job, rows->span, queries, (int)n, kv_head, first, from,
 			       to);
+	else if (job->shape->kv_format == SK_KV_BF16)
+		attend_queries(SK_KV_BF16, job, rows->span, queries, (int)n, kv_head, first, from,
+			       to);
 	else
 		attend_queries(SK_KV_F32, job, rows->span, queries, (int)n, kv_head, first, from,
 			       to);

@@ -3,6 +3,7 @@
 
 #include "cpu/kernel_append.h"
 #include "cpu/kernel_attend.h"
+#include "cpu/kernel_draw.h"
 #include "cpu/kernel_elementwise.h"
 #include "cpu/kernel_matmul_blocks.h"
 #include "cpu/kernel_matmul_floats.h"
@@ -31,5 +32,6 @@ const struct sk_cpu_kernels SK_KERNELS_TABLE = {
 	.attend_join = attend_join,
 	.norm = norm,
 	.activate = activate,
+	.draw = draw_id,
 	.score = score_id,
 };

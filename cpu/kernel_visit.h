@@ -37,8 +37,9 @@ struct look {
 
 SK_INLINE vf load_kv(enum sk_kv_format format, const void *p, size_t i)
 {
-	return format == SK_KV_F16 ? v_load_half((const uint16_t *)p + i)
-				   : v_load((const float *)p + i);
+	return format == SK_KV_F16    ? v_load_half((const uint16_t *)p + i)
+	       : format == SK_KV_BF16 ? v_load_bf16((const uint16_t *)p + i)
+				      : v_load((const float *)p + i);
 }
 
 /* scores (n, SK_PAGE_TOKENS) = q k, in two sums over even and odd dims */

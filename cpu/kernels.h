@@ -100,6 +100,12 @@ struct sk_cpu_attend {
 			   value_dim + SK_ATTEND_PART) */
 };
 
+/* A thread's room to draw. */
+struct sk_cpu_draw {
+	uint32_t *weights; /* (width, up to whole vectors) */
+	float *before;     /* (most_recent) */
+};
+
 struct sk_cpu_kernels {
 	const char *name;
 	/* for weights of that packing; exact: 16 bits for every block */
@@ -123,6 +129,9 @@ struct sk_cpu_kernels {
 		     const float *bias, float eps, bool subtract_mean);
 	/* SwiGLU: out[i] of gate `in` and up `up` */
 	void (*activate)(float *out, const float *in, const float *up, uint32_t n, enum sk_act act);
+	/* logits (n_vocab) are as they were afterwards */
+	void (*draw)(float *logits, uint32_t n_vocab, const struct sk_draw *draw,
+		     const struct sk_cpu_draw *scratch, struct sk_drawn *ret_drawn);
 	/* log softmax(logits)[id] */
 	float (*score)(const float *logits, uint32_t n, int32_t id);
 };

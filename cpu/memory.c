@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void buffer_destroy(struct sk_buffer *buffer)
 {
@@ -17,15 +18,15 @@ static void linear_destroy(struct sk_linear *linear)
 {
 	sk_list_remove(&linear->node);
 	sk_packed_finish(&linear->weights);
-	free(linear->bias);
+	sk_region_finish(&linear->bias);
 	free(linear);
 }
 
 static void norm_destroy(struct sk_norm *norm)
 {
 	sk_list_remove(&norm->node);
-	free(norm->weight);
-	free(norm->bias);
+	sk_region_finish(&norm->weight);
+	sk_region_finish(&norm->bias);
 	free(norm);
 }
 
@@ -58,22 +59,29 @@ void sk_cpu_free(struct sk_backend *backend, struct sk_buffer *buffer)
 		buffer_destroy(buffer);
 }
 
-/* A vector (n, 1) as floats; NULL in *ret_floats where the model has none. */
-static int vector_read(const struct sk_matrix *vector, uint32_t n, float **ret_floats)
+/* A vector (n, 1) as floats; an empty region where the model has none. */
+static int vector_pack(struct sk_cpu *cpu, const struct sk_matrix *vector, uint32_t n,
+		       struct sk_region *region)
 {
-	if (!vector || sk_matrix_is_absent(vector)) {
-		*ret_floats = NULL;
+	bool is_filled;
+	if (!vector || sk_matrix_is_absent(vector))
 		return 0;
-	}
 	if (vector->n_rows != n || vector->n_cols != 1)
 		return -EINVAL;
-	float *floats = malloc(n * sizeof *floats);
-	if (!floats)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
-		sk_matrix_decode_row(vector, i, &floats[i]);
-	*ret_floats = floats;
-	return 0;
+	int r = sk_cpu_take(cpu, region, n * sizeof(float), &is_filled);
+	for (uint32_t i = 0; r == 0 && !is_filled && i < n; i++)
+		sk_matrix_decode_row(vector, i, (float *)region->data + i);
+	return r;
+}
+
+static int matrix_pack(struct sk_cpu *cpu, const struct sk_matrix *matrix,
+		       enum sk_weight_format format, struct sk_packed *packed)
+{
+	bool is_filled;
+	int r = sk_packed_plan(packed, matrix, format);
+	if (r == 0)
+		r = sk_cpu_take(cpu, &packed->region, sk_packed_bytes(packed), &is_filled);
+	return r == 0 && !is_filled ? sk_packed_fill(packed, matrix, cpu->pool) : r;
 }
 
 /* Room for max_rows rows of what a linear takes its activations as. */
@@ -105,9 +113,9 @@ int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matri
 	if (!linear)
 		return -ENOMEM;
 	sk_list_init(&linear->node);
-	int r = vector_read(bias, matrix->n_rows, &linear->bias);
+	int r = vector_pack(cpu, bias, matrix->n_rows, &linear->bias);
 	if (r == 0)
-		r = sk_packed_init(&linear->weights, matrix, format, cpu->pool);
+		r = matrix_pack(cpu, matrix, format, &linear->weights);
 	if (r == 0)
 		r = reserve_rounded(cpu, &linear->weights);
 	if (r < 0) {
@@ -115,7 +123,7 @@ int sk_cpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matri
 		return r;
 	}
 	cpu->weight_bytes += sk_packed_bytes(&linear->weights);
-	if (linear->bias)
+	if (linear->bias.data)
 		cpu->weight_bytes += matrix->n_rows * sizeof(float);
 	sk_list_append(&cpu->linears, &linear->node);
 	*ret_linear = linear;
@@ -133,14 +141,14 @@ int sk_cpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
 		return -ENOMEM;
 	sk_list_init(&norm->node);
 	norm->width = weight->n_rows;
-	int r = vector_read(weight, norm->width, &norm->weight);
+	int r = vector_pack(cpu, weight, norm->width, &norm->weight);
 	if (r == 0)
-		r = vector_read(bias, norm->width, &norm->bias);
+		r = vector_pack(cpu, bias, norm->width, &norm->bias);
 	if (r < 0) {
 		norm_destroy(norm);
 		return r;
 	}
-	cpu->weight_bytes += (norm->bias ? 2 : 1) * (uint64_t)norm->width * sizeof(float);
+	cpu->weight_bytes += (norm->bias.data ? 2 : 1) * (uint64_t)norm->width * sizeof(float);
 	sk_list_append(&cpu->norms, &norm->node);
 	*ret_norm = norm;
 	return 0;
@@ -169,4 +177,8 @@ void sk_cpu_free_all(struct sk_cpu *cpu)
 		linear_destroy(sk_container_of(node, struct sk_linear, node));
 	sk_list_for_each (node, &cpu->norms)
 		norm_destroy(sk_container_of(node, struct sk_norm, node));
+	sk_region_finish(&cpu->shared);
+	sk_pieces_finish(&cpu->pieces);
+	if (cpu->shared_fd >= 0)
+		close(cpu->shared_fd);
 }

@@ -193,8 +193,8 @@ static struct scratch *scratch_create(const struct sk_packed *p, uint32_t n)
 	return scratch;
 }
 
-int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix,
-		   enum sk_weight_format format, struct sk_cpu_pool *pool)
+int sk_packed_plan(struct sk_packed *packed, const struct sk_matrix *matrix,
+		   enum sk_weight_format format)
 {
 	struct sk_packed p = {.n_rows = matrix->n_rows, .n_cols = matrix->n_cols};
 	if (p.n_rows == 0 || p.n_cols == 0 || matrix->n_parts == 0)
@@ -203,21 +203,22 @@ int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix,
 	if (r < 0)
 		return r;
 	measure(&p);
-
 	if ((size_t)p.n_panels > SIZE_MAX / 2 / p.panel_bytes)
 		return -ENOMEM;
+	*packed = p;
+	return 0;
+}
+
+int sk_packed_fill(struct sk_packed *packed, const struct sk_matrix *matrix,
+		   struct sk_cpu_pool *pool)
+{
 	const uint32_t n_threads = sk_cpu_pool_n_threads(pool);
 	struct pack_job job = {
-		.packed = &p, .matrix = matrix, .scratch = scratch_create(&p, n_threads)};
+		.packed = packed, .matrix = matrix, .scratch = scratch_create(packed, n_threads)};
 	if (!job.scratch)
 		return -ENOMEM;
-	r = sk_region_init(&p.region, p.n_panels * p.panel_bytes);
-	if (r == 0)
-		sk_cpu_pool_run(pool, p.n_panels, pack_panel, &job);
+	sk_cpu_pool_run(pool, packed->n_panels, pack_panel, &job);
 	scratch_finish(job.scratch, n_threads);
-	if (r < 0)
-		return r;
-	*packed = p;
 	return 0;
 }
 

@@ -75,9 +75,12 @@ static inline struct sk_packed_block sk_packed_block(enum sk_packing packing, ui
 
 struct sk_cpu_pool;
 
-/* -ENOMEM; -ENOTSUP for a format that is not known here. */
-int sk_packed_init(struct sk_packed *packed, const struct sk_matrix *matrix,
-		   enum sk_weight_format format, struct sk_cpu_pool *pool);
+/* Chooses the packing and its sizes: the caller then makes the region, of sk_packed_bytes(). -ENOMEM where it would be
+ * too large for any, -ENOTSUP for a format that is not known here. */
+int sk_packed_plan(struct sk_packed *packed, const struct sk_matrix *matrix,
+		   enum sk_weight_format format);
+int sk_packed_fill(struct sk_packed *packed, const struct sk_matrix *matrix,
+		   struct sk_cpu_pool *pool); /* -ENOMEM */
 void sk_packed_finish(struct sk_packed *packed);
 uint64_t sk_packed_bytes(const struct sk_packed *packed);
 

@@ -20,7 +20,8 @@ struct sk_cpu_pages {
 };
 
 void sk_cpu_pages_init(struct sk_cpu_pages *pages, const struct sk_backend_shape *shape);
-int sk_cpu_pages_reserve(struct sk_cpu_pages *pages, uint32_t n_pages); /* -ENOMEM, -EBUSY */
+/* fd: in that file's first bytes; -1: in memory of its own. -ENOMEM, -EBUSY. */
+int sk_cpu_pages_reserve(struct sk_cpu_pages *pages, uint32_t n_pages, int fd);
 void sk_cpu_pages_clear(struct sk_cpu_pages *pages, uint32_t page);
 void sk_cpu_pages_copy(struct sk_cpu_pages *pages, uint32_t from, uint32_t to);
 void sk_cpu_pages_finish(struct sk_cpu_pages *pages);

@@ -30,7 +30,7 @@ static uint32_t divide_up(uint32_t n, uint32_t by)
 /* A job over rows, one row a call; little work stays on the calling thread. */
 struct row_job {
 	struct sk_cpu *cpu;
-	void (*row)(const struct row_job *job, uint32_t row);
+	void (*row)(const struct row_job *job, uint32_t row, uint32_t thread);
 	uint32_t n_rows, chunk;
 	struct sk_buffer *out;
 	const struct sk_buffer *in;
@@ -39,6 +39,7 @@ struct row_job {
 	const struct sk_cpu_append *append;
 	const uint32_t *rows;
 	const int32_t *ids;
+	const struct sk_draw *draws;
 	uint32_t at;
 	float eps;
 	bool subtract_mean;
@@ -48,9 +49,8 @@ static void row_chunk(void *arg, uint32_t chunk, uint32_t thread)
 {
 	const struct row_job *job = arg;
 	uint32_t end = least(job->n_rows, (chunk + 1) * job->chunk);
-	(void)thread;
 	for (uint32_t row = chunk * job->chunk; row < end; row++)
-		job->row(job, row);
+		job->row(job, row, thread);
 }
 
 static void run_rows(struct row_job *job, size_t row_floats)
@@ -64,8 +64,9 @@ static void run_rows(struct row_job *job, size_t row_floats)
 
 /* --- Begin and end ------------------------------------------------------------------------------ */
 
-static void angles_row(const struct row_job *job, uint32_t row)
+static void angles_row(const struct row_job *job, uint32_t row, uint32_t thread)
 {
+	(void)thread;
 	struct sk_cpu *cpu = job->cpu;
 	const struct sk_row *r = &cpu->batch->rows[row];
 	float *angles = cpu->angles + (size_t)row * 2 * cpu->base.shape.n_rot;
@@ -114,8 +115,9 @@ int sk_cpu_end_step(struct sk_backend *backend)
 
 /* --- Rows ---------------------------------------------------------------------------------------- */
 
-static void embed_row(const struct row_job *job, uint32_t row)
+static void embed_row(const struct row_job *job, uint32_t row, uint32_t thread)
 {
+	(void)thread;
 	sk_packed_decode_row(&job->linear->weights, (uint32_t)job->cpu->batch->rows[row].id,
 			     sk_buffer_row(job->out, row));
 }
@@ -127,11 +129,12 @@ void sk_cpu_embed(struct sk_backend *backend, struct sk_buffer *out, const struc
 	run_rows(&job, out->width);
 }
 
-static void norm_row(const struct row_job *job, uint32_t row)
+static void norm_row(const struct row_job *job, uint32_t row, uint32_t thread)
 {
+	(void)thread;
 	job->cpu->kernels->norm(sk_buffer_row(job->out, row), sk_buffer_row(job->in, row),
-				job->norm->width, job->norm->weight, job->norm->bias, job->eps,
-				job->subtract_mean);
+				job->norm->width, sk_cpu_floats(&job->norm->weight),
+				sk_cpu_floats(&job->norm->bias), job->eps, job->subtract_mean);
 }
 
 void sk_cpu_norm(struct sk_backend *backend, struct sk_buffer *out, const struct sk_buffer *in,
@@ -147,8 +150,9 @@ void sk_cpu_norm(struct sk_backend *backend, struct sk_buffer *out, const struct
 	run_rows(&job, norm->width);
 }
 
-static void gather_row(const struct row_job *job, uint32_t row)
+static void gather_row(const struct row_job *job, uint32_t row, uint32_t thread)
 {
+	(void)thread;
 	memcpy(sk_buffer_row(job->out, row), sk_buffer_row(job->in, job->rows[row]),
 	       job->out->width * sizeof(float));
 }
@@ -162,8 +166,9 @@ void sk_cpu_gather(struct sk_backend *backend, struct sk_buffer *out, const stru
 	run_rows(&job, out->width);
 }
 
-static void score_row(const struct row_job *job, uint32_t row)
+static void score_row(const struct row_job *job, uint32_t row, uint32_t thread)
 {
+	(void)thread;
 	*sk_buffer_row(job->out, job->at + row) = job->cpu->kernels->score(
 		sk_buffer_row(job->in, row), job->in->width, job->ids[row]);
 }
@@ -178,6 +183,57 @@ void sk_cpu_score(struct sk_backend *backend, struct sk_buffer *scores, uint32_t
 			      .ids = ids,
 			      .at = at};
 	run_rows(&job, logits->width);
+}
+
+int sk_cpu_reserve_draws(struct sk_backend *backend, uint32_t width, uint32_t most_recent)
+{
+	struct sk_cpu *cpu = sk_cpu_from(backend);
+	if (!cpu)
+		return -EINVAL;
+	/* Whole cache lines, so that threads do not share any. */
+	const size_t n_floats =
+		((size_t)width + 31) / 16 * 16 + ((size_t)most_recent + 15) / 16 * 16;
+	struct sk_region region;
+	int r = sk_region_init(&region,
+			       sk_cpu_pool_n_threads(cpu->pool) * n_floats * sizeof(float));
+	if (r < 0)
+		return r;
+	sk_region_finish(&cpu->draws);
+	cpu->draws = region;
+	cpu->draw_floats = n_floats;
+	cpu->draw_width = width;
+	cpu->draw_recent = most_recent;
+	return 0;
+}
+
+static void draw_row(const struct row_job *job, uint32_t row, uint32_t thread)
+{
+	const struct sk_cpu *cpu = job->cpu;
+	const struct sk_draw *draw = &job->draws[row];
+	struct sk_drawn drawn = {.id = -1};
+	float *room = (float *)cpu->draws.data + thread * cpu->draw_floats,
+	      *out = sk_buffer_row(job->out, row);
+	const struct sk_cpu_draw scratch = {
+		.weights = (uint32_t *)room,
+		.before = room + ((size_t)cpu->draw_width + 31) / 16 * 16,
+	};
+	if (job->in->width <= cpu->draw_width && draw->n_recent <= cpu->draw_recent &&
+	    draw->n_ids <= job->in->width)
+		cpu->kernels->draw(sk_buffer_row(job->in, row), job->in->width, draw, &scratch,
+				   &drawn);
+	memcpy(&out[0], &drawn.id, sizeof drawn.id);
+	out[1] = drawn.logprob;
+}
+
+void sk_cpu_draw_rows(struct sk_backend *backend, struct sk_buffer *out, struct sk_buffer *logits,
+		      const struct sk_draw *draws)
+{
+	struct row_job job = {.cpu = sk_cpu_from(backend),
+			      .row = draw_row,
+			      .out = out,
+			      .in = logits,
+			      .draws = draws};
+	run_rows(&job, 8 * (size_t)logits->width);
 }
 
 /* --- Matrices ------------------------------------------------------------------------------------ */
@@ -196,8 +252,9 @@ static void matmul_chunk(void *arg, uint32_t chunk, uint32_t thread)
 	job->run(&job->matmul, panel, least(job->chunk, left));
 }
 
-static void quantise_row(const struct row_job *job, uint32_t row)
+static void quantise_row(const struct row_job *job, uint32_t row, uint32_t thread)
 {
+	(void)thread;
 	const struct sk_packed *weights = &job->linear->weights;
 	struct sk_cpu_run *runs = job->cpu->rounded.data;
 	job->cpu->kernels->quantise(sk_buffer_row(job->in, row), weights->n_cols, weights->packing,
@@ -205,8 +262,9 @@ static void quantise_row(const struct row_job *job, uint32_t row)
 				    runs + (size_t)row * sk_cpu_n_runs(weights->n_blocks));
 }
 
-static void round_row(const struct row_job *job, uint32_t row)
+static void round_row(const struct row_job *job, uint32_t row, uint32_t thread)
 {
+	(void)thread;
 	uint32_t n_cols = job->linear->weights.n_cols, *pairs = job->cpu->rounded.data;
 	job->cpu->kernels->round(sk_buffer_row(job->in, row), n_cols,
 				 pairs + row * sk_cpu_pair_stride(n_cols));
@@ -228,7 +286,7 @@ static void matmul(struct sk_cpu *cpu, struct sk_buffer *out, const struct sk_bu
 	struct matmul_job job = {
 		.run = pairs ? cpu->kernels->matmul_pairs : cpu->kernels->matmul[weights->packing],
 		.matmul = {.weights = weights,
-			   .bias = linear->bias,
+			   .bias = sk_cpu_floats(&linear->bias),
 			   .in = sk_buffer_row(in, 0),
 			   .runs = cpu->rounded.data,
 			   .pairs = cpu->rounded.data,
@@ -257,8 +315,9 @@ void sk_cpu_matmul_add(struct sk_backend *backend, struct sk_buffer *x, const st
 
 /* --- Attention ----------------------------------------------------------------------------------- */
 
-static void append_row(const struct row_job *job, uint32_t row)
+static void append_row(const struct row_job *job, uint32_t row, uint32_t thread)
 {
+	(void)thread;
 	job->cpu->kernels->append(job->append, row);
 }
 

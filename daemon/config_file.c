@@ -1,19 +1,21 @@
 #include "daemon/options.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <ini.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-/* Values, since options point into them; kept until the program ends. */
-struct kept_value {
-	struct kept_value *next;
+#define CONFIG_PATH "/etc/streamkv/streamkvd.conf"
+
+struct sk_config_value {
+	struct sk_config_value *next;
 	char text[];
 };
-static struct kept_value *kept_values;
 
 struct reading {
 	const char *path;
@@ -21,7 +23,9 @@ struct reading {
 	int line; /* that was read last */
 	struct sk_daemon_options *options;
 	struct sk_user_limits *user; /* whose section this is; NULL: the daemon's options */
-	bool has_others;             /* there is a [user *] */
+	bool has_others;             /* this file has a [user *] */
+	uid_t *uids;                 /* (n_uids): of this file's other sections */
+	size_t n_uids;
 	struct sk_diag *diag;
 	int error, error_line; /* the first that a section or an option had */
 };
@@ -56,17 +60,20 @@ static void inherit(struct sk_user_limits *user, struct sk_user_limits *from)
 			*value_of(user, option) = *value_of(from, option);
 }
 
-/* What users' sections left out. */
-static int settle_users(struct sk_limits_table *limits, bool has_others, struct sk_diag *diag)
+static void leave_unset(struct sk_user_limits *user)
+{
+	for (const struct sk_option *option = sk_user_option_table; option->name; option++)
+		*value_of(user, option) = SK_OPTION_UNSET;
+}
+
+/* What all users' sections left out. */
+static int settle_users(struct sk_limits_table *limits, struct sk_diag *diag)
 {
 	struct sk_user_limits defaults;
 	int err = sk_options_defaults(sk_user_option_table, &defaults, diag);
 	if (err < 0)
 		return err;
-	if (has_others)
-		inherit(&limits->others, &defaults);
-	else
-		limits->others = defaults;
+	inherit(&limits->others, &defaults);
 	for (size_t i = 0; i < limits->n_named; i++)
 		inherit(&limits->named[i], &limits->others);
 	return 0;
@@ -90,11 +97,43 @@ static int uid_of(const char *name, uid_t *ret_uid)
 	return 0;
 }
 
+/* The user's limits, as earlier files have left them; NULL without memory. */
+static struct sk_user_limits *limits_of(struct sk_limits_table *limits, uid_t uid)
+{
+	for (size_t i = 0; i < limits->n_named; i++)
+		if (limits->named[i].uid == uid)
+			return &limits->named[i];
+	struct sk_user_limits *named =
+		realloc(limits->named, (limits->n_named + 1) * sizeof *named);
+	if (!named)
+		return NULL;
+	limits->named = named;
+	struct sk_user_limits *user = &named[limits->n_named++];
+	user->uid = uid;
+	leave_unset(user);
+	return user;
+}
+
+/* False: this file has a section of that user already. */
+static bool note_user(struct reading *reading, uid_t uid, bool *ret_has_memory)
+{
+	*ret_has_memory = true;
+	for (size_t i = 0; i < reading->n_uids; i++)
+		if (reading->uids[i] == uid)
+			return false;
+	uid_t *uids = realloc(reading->uids, (reading->n_uids + 1) * sizeof *uids);
+	*ret_has_memory = uids;
+	if (!uids)
+		return true;
+	reading->uids = uids;
+	uids[reading->n_uids++] = uid;
+	return true;
+}
+
 /* Where the section of that user begins: reading->user is to be filled. */
 static int begin_user(struct reading *reading, const char *name)
 {
-	struct sk_limits_table *limits = &reading->options->limits;
-	bool is_others = strcmp(name, "*") == 0;
+	bool is_others = strcmp(name, "*") == 0, is_first = !reading->has_others, has_memory = true;
 	char place[WHERE_SIZE];
 	uid_t uid = 0;
 
@@ -103,28 +142,19 @@ static int begin_user(struct reading *reading, const char *name)
 				    "%s: there is no user '%s'; allowed are the name of one, a "
 				    "uid, and * for all who have no section",
 				    where(reading, place), name);
-	bool is_there = is_others && reading->has_others;
-	for (size_t i = 0; i < limits->n_named && !is_others; i++)
-		is_there |= limits->named[i].uid == uid;
-	if (is_there)
-		return sk_diag_fail(reading->diag, EINVAL,
-				    "%s: '%s' has a section already; allowed is one for each user",
-				    where(reading, place), name);
-	if (is_others) {
+	if (is_others)
 		reading->has_others = true;
-		reading->user = &limits->others;
-	} else {
-		struct sk_user_limits *named =
-			realloc(limits->named, (limits->n_named + 1) * sizeof *named);
-		if (!named)
-			return sk_diag_fail(reading->diag, ENOMEM, "%s: not enough memory",
-					    reading->path);
-		limits->named = named;
-		reading->user = &named[limits->n_named++];
-	}
-	reading->user->uid = uid;
-	for (const struct sk_option *option = sk_user_option_table; option->name; option++)
-		*value_of(reading->user, option) = SK_OPTION_UNSET;
+	else
+		is_first = note_user(reading, uid, &has_memory);
+	if (!is_first)
+		return sk_diag_fail(reading->diag, EINVAL,
+				    "%s: '%s' has a section already; allowed is one for each user "
+				    "in a file",
+				    where(reading, place), name);
+	struct sk_limits_table *limits = &reading->options->limits;
+	reading->user = is_others ? &limits->others : has_memory ? limits_of(limits, uid) : NULL;
+	if (!reading->user)
+		return sk_diag_fail(reading->diag, ENOMEM, "%s: not enough memory", reading->path);
 	return 0;
 }
 
@@ -194,12 +224,12 @@ static int set_option(struct reading *reading, const char *name, const char *val
 						    "the first section, or under [streamkvd]"
 						  : "an option of users: it belongs under "
 						    "[user NAME], [user UID] or [user *]");
-	struct kept_value *kept = malloc(sizeof *kept + strlen(value) + 1);
+	struct sk_config_value *kept = malloc(sizeof *kept + strlen(value) + 1);
 	if (!kept)
 		return sk_diag_fail(reading->diag, ENOMEM, "%s: not enough memory", reading->path);
 	strcpy(kept->text, value);
-	kept->next = kept_values;
-	kept_values = kept;
+	kept->next = reading->options->values;
+	reading->options->values = kept;
 	return sk_options_set(own, reading->user ? (void *)reading->user : reading->options, name,
 			      kept->text, where(reading, place), reading->diag);
 }
@@ -214,7 +244,7 @@ static int take(void *context, const char *section, const char *name, const char
 	return !reading->error;
 }
 
-int sk_daemon_read_config(const char *path, struct sk_daemon_options *options, struct sk_diag *diag)
+static int read_file(const char *path, struct sk_daemon_options *options, struct sk_diag *diag)
 {
 	struct reading reading = {.path = path, .options = options, .diag = diag};
 
@@ -222,7 +252,11 @@ int sk_daemon_read_config(const char *path, struct sk_daemon_options *options, s
 	if (!reading.file)
 		return sk_diag_fail(diag, ENOENT, "%s: cannot be read: %s", path, strerror(errno));
 	int line = ini_parse_stream(read_line, &reading, take, &reading);
+	bool is_read = !ferror(reading.file);
 	fclose(reading.file);
+	free(reading.uids);
+	if (!is_read)
+		return sk_diag_fail(diag, ENOENT, "%s: cannot be read", path);
 	if (line < 0)
 		return sk_diag_fail(diag, ENOMEM, "%s: not enough memory", path);
 	/* inih tells the first line with any fault: one of its own where nothing else had one there. */
@@ -231,7 +265,74 @@ int sk_daemon_read_config(const char *path, struct sk_daemon_options *options, s
 				    "%s:%d: this is no line of the form 'name = value' or "
 				    "'[section]'",
 				    path, line);
-	if (reading.error)
-		return reading.error;
-	return settle_users(&options->limits, reading.has_others, diag);
+	return reading.error;
+}
+
+/* --- The files of a configuration --- */
+
+static int is_drop_in(const struct dirent *entry)
+{
+	size_t n = strlen(entry->d_name);
+	return entry->d_name[0] != '.' && n > 5 && strcmp(entry->d_name + n - 5, ".conf") == 0;
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int read_drop_ins(const char *path, struct sk_daemon_options *options, struct sk_diag *diag)
+{
+	char folder[WHERE_SIZE], file[2 * WHERE_SIZE];
+	struct dirent **entries;
+	int err = 0;
+
+	if ((size_t)snprintf(folder, sizeof folder, "%s.d", path) >= sizeof folder)
+		return sk_diag_fail(diag, EINVAL, "%s: the path is too long", path);
+	int n = scandir(folder, &entries, is_drop_in, by_bytes);
+	if (n < 0)
+		return errno == ENOENT || errno == ENOTDIR
+			       ? 0
+			       : sk_diag_fail(diag, ENOENT, "%s: cannot be read: %s", folder,
+					      strerror(errno));
+	for (int i = 0; i < n; i++) {
+		snprintf(file, sizeof file, "%s/%s", folder, entries[i]->d_name);
+		free(entries[i]);
+		if (!err)
+			err = read_file(file, options, diag);
+	}
+	free(entries);
+	return err;
+}
+
+int sk_daemon_read_config(struct sk_daemon_options *options, struct sk_diag *diag)
+{
+	const char *path = options->config ? options->config : CONFIG_PATH;
+	struct sk_daemon_options fresh = {.config = options->config};
+
+	int err = sk_options_defaults(sk_daemon_option_table, &fresh, diag);
+	leave_unset(&fresh.limits.others);
+	/* One that nobody named need not be there; one that may not be read is not passed over. */
+	if (!err && (options->config || access(path, F_OK) == 0 || errno != ENOENT))
+		err = read_file(path, &fresh, diag);
+	if (!err)
+		err = read_drop_ins(path, &fresh, diag);
+	if (!err)
+		err = settle_users(&fresh.limits, diag);
+	if (err < 0) {
+		sk_daemon_options_finish(&fresh);
+		return err;
+	}
+	*options = fresh;
+	return 0;
+}
+
+void sk_daemon_options_finish(struct sk_daemon_options *options)
+{
+	free(options->limits.named);
+	options->limits = (struct sk_limits_table){.n_named = 0};
+	for (struct sk_config_value *next; options->values; options->values = next) {
+		next = options->values->next;
+		free(options->values);
+	}
 }

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "daemon/answers.h"
+#include "daemon/parking.h"
 #include "daemon/requests.h"
 
 #include <errno.h>
@@ -39,6 +40,8 @@ void sk_connection_destroy(struct sk_connection *connection)
 	free_event(&connection->room);
 	free_event(&connection->hello_timeout);
 	sk_channel_destroy(connection->channel);
+	if (connection->cursor)
+		sk_parking_drop_cursor(server->parking, connection->cursor);
 	sk_ring_writer_destroy(connection->ring);
 	sk_list_for_each (node, &connection->requests)
 		forget_request(sk_container_of(node, struct sk_connection_request, node));
@@ -189,6 +192,8 @@ static struct sk_connection_request *note_request(struct sk_connection *connecti
 		request->n_stops = from->n_stops;
 	}
 	request->is_save = from && is_save(from);
+	request->is_endless =
+		from && from->kind == SK_REQUEST_GENERATE && from->max_tokens == UINT64_MAX;
 	connection->is_saving |= request->is_save;
 	sk_list_append(&connection->requests, &request->node);
 	connection->n_requests++;
@@ -221,11 +226,24 @@ static bool has_unread_saves(const struct sk_connection *connection)
 	return has_unread_save(connection) || (n >= SAVES_A_USER && !sk_sees_all(connection->uid));
 }
 
+/* How far the client reads is to be known to the daemon that comes after this one, if its session is. */
+static void park_cursor(struct sk_connection *connection, const Sk__ClientMessage *message)
+{
+	int fds[4];
+	if (connection->cursor || message->body_case != SK__CLIENT_MESSAGE__BODY_GENERATE ||
+	    !message->generate->session[0])
+		return;
+	sk_ring_writer_fds(connection->ring, fds);
+	connection->cursor =
+		sk_parking_keep_cursor(connection->server->parking, connection->name, fds[1]);
+}
+
 static bool submit(struct sk_connection *connection, const Sk__ClientMessage *message,
 		   struct sk_frame *frame)
 {
 	struct sk_diag diag = {.text = "not enough memory"};
 	struct sk_request *request = NULL;
+	park_cursor(connection, message);
 	int err = sk_request_of(connection, message, frame, &request, &diag);
 	if (err == 0 && is_save(request) && has_unread_saves(connection))
 		err = sk_diag_fail(
@@ -237,6 +255,12 @@ static bool submit(struct sk_connection *connection, const Sk__ClientMessage *me
 	}
 	sk_engine_submit(connection->server->engine, request);
 	return true;
+}
+
+static bool only_looks(const Sk__ClientMessage *message)
+{
+	return message->body_case == SK__CLIENT_MESSAGE__BODY_STATUS ||
+	       message->body_case == SK__CLIENT_MESSAGE__BODY_LIST;
 }
 
 /* False: the connection is closed. */
@@ -282,6 +306,11 @@ static bool handle(struct sk_connection *connection, const Sk__ClientMessage *me
 	default:
 		break;
 	}
+	if (connection->server->is_draining && !only_looks(message))
+		return refuse(
+			connection, message->request, ESHUTDOWN,
+			"the daemon is ending and takes no new requests; try again once it is "
+			"back");
 	if (connection->n_requests == MOST_REQUESTS)
 		return refuse(connection, message->request, EBUSY,
 			      "this connection has 16 requests running already");
@@ -324,8 +353,11 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
 static void on_writable(evutil_socket_t fd, short what, void *context)
 {
 	(void)fd;
+	struct sk_connection *connection = context;
+	struct sk_server *server = connection->server;
 	(void)what;
-	flush(context);
+	flush(connection);
+	sk_server_look_drained(server);
 }
 
 static void on_hello_timeout(evutil_socket_t fd, short what, void *context)
@@ -345,7 +377,7 @@ static struct timeval seconds(double s)
 /* One user leaves a quarter of the places to the others. Who runs the daemon, and root, need not. */
 static bool has_too_many(const struct sk_connection *connection)
 {
-	const uint64_t most = connection->server->options->max_connections;
+	const uint64_t most = connection->server->max_connections;
 	return !sk_sees_all(connection->uid) &&
 	       sk_server_n_connections_of(connection->server, connection->uid) > most - most / 4;
 }
@@ -388,6 +420,19 @@ void sk_connection_accept(struct sk_server *server, int fd)
 	}
 }
 
+/* --- Ending --- */
+
+bool sk_connection_holds(const struct sk_connection *connection)
+{
+	if (connection->is_closing)
+		return false;
+	sk_list_for_each (node, &connection->requests) {
+		if (!sk_container_of(node, struct sk_connection_request, node)->is_endless)
+			return true;
+	}
+	return event_pending(connection->writing, EV_WRITE, NULL);
+}
+
 /* --- The engine's events --- */
 
 static int answer(struct sk_connection *connection, const struct sk_event *event,
@@ -415,7 +460,7 @@ static int answer(struct sk_connection *connection, const struct sk_event *event
 	}
 }
 
-void sk_connection_take_event(struct sk_connection *connection, struct sk_event *event)
+static void take_event(struct sk_connection *connection, struct sk_event *event)
 {
 	struct sk_connection_request *request = find_request(connection, event->request);
 
@@ -436,4 +481,11 @@ void sk_connection_take_event(struct sk_connection *connection, struct sk_event 
 	sk_event_destroy(event);
 	if (answered(connection, err) && broke_ring)
 		sk_connection_fail(connection, EPROTO, "the client broke its token ring");
+}
+
+void sk_connection_take_event(struct sk_connection *connection, struct sk_event *event)
+{
+	struct sk_server *server = connection->server;
+	take_event(connection, event);
+	sk_server_look_drained(server);
 }

@@ -14,6 +14,7 @@ struct sk_connection_request {
 	struct sk_connection *connection;
 	uint32_t id;
 	bool is_save; /* its answer brings a session's memory */
+	bool is_endless;
 	uint32_t n_stops;
 	struct sk_stop *stops;
 };
@@ -27,6 +28,8 @@ struct sk_connection {
 	struct sk_channel *channel;
 	struct event *reading, *writing, *room, *hello_timeout;
 	struct sk_ring_writer *ring; /* from Hello on */
+	uint64_t
+		cursor; /* its reader's, under which it is parked (daemon/parking.h); 0: it is not */
 	struct sk_list requests;
 	unsigned n_requests;
 	bool is_saving, has_saved;
@@ -41,4 +44,6 @@ void sk_connection_accept(struct sk_server *server, int fd);
 void sk_connection_take_event(struct sk_connection *connection, struct sk_event *event);
 /* Tells the client why, as far as it reads, and closes. */
 void sk_connection_fail(struct sk_connection *connection, int error, const char *reason);
+/* Whether a daemon that ends waits for it: a request of its runs that has an end, or an answer is still on its way out. */
+bool sk_connection_holds(const struct sk_connection *connection);
 void sk_connection_destroy(struct sk_connection *connection);

@@ -15,18 +15,16 @@
 #define BACKLOG 128
 
 /* 1: a socket was handed over, 0: none was. */
-static int take_over(struct sk_listener *listener, struct sk_diag *diag)
+static int take_over(struct sk_listener *listener, struct sk_handed *handed, struct sk_diag *diag)
 {
-	int n = sd_listen_fds(1);
-	if (n == 0)
+	if (!handed->n_sockets)
 		return 0;
-	if (n < 0)
-		return sk_diag_fail(diag, -n, "socket activation: %s", strerror(-n));
-	if (n > 1 || sd_is_socket_unix(SD_LISTEN_FDS_START, SOCK_STREAM, 1, NULL, 0) <= 0)
+	if (handed->n_sockets > 1 ||
+	    sd_is_socket_unix(handed->socket_fd, SOCK_STREAM, 1, NULL, 0) <= 0)
 		return sk_diag_fail(
 			diag, EINVAL,
 			"socket activation: exactly one listening Unix stream socket is wanted");
-	listener->fd = SD_LISTEN_FDS_START;
+	listener->fd = handed->socket_fd;
 	if (fcntl(listener->fd, F_SETFL, O_NONBLOCK) < 0)
 		return sk_diag_fail(diag, errno, "socket activation: %s", strerror(errno));
 	return 1;
@@ -102,11 +100,11 @@ static int bind_path(struct sk_listener *listener, const char *path, unsigned mo
 	return 0;
 }
 
-int sk_listener_open(struct sk_listener *listener, const char *path, unsigned mode,
-		     struct sk_diag *diag)
+int sk_listener_open(struct sk_listener *listener, struct sk_handed *handed, const char *path,
+		     unsigned mode, struct sk_diag *diag)
 {
 	*listener = (struct sk_listener){.fd = -1, .lock_fd = -1};
-	int err = take_over(listener, diag);
+	int err = take_over(listener, handed, diag);
 	if (err != 0)
 		return err < 0 ? err : 0;
 	return bind_path(listener, path, mode, diag);

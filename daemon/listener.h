@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/diag.h"
+#include "daemon/handed.h"
 
 #include <stdbool.h>
 
@@ -13,7 +14,7 @@ struct sk_listener {
 
 /* Listens from now on: clients wait in the backlog until they are accepted. -EADDRINUSE where
  * another daemon listens there; a socket that a dead one left is replaced. */
-int sk_listener_open(struct sk_listener *listener, const char *path, unsigned mode,
-		     struct sk_diag *diag);
+int sk_listener_open(struct sk_listener *listener, struct sk_handed *handed, const char *path,
+		     unsigned mode, struct sk_diag *diag);
 void sk_listener_close(
 	struct sk_listener *listener); /* takes the path away again if it was made here */

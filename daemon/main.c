@@ -1,7 +1,10 @@
 /* streamkvd: options, socket, model, engine, server; then the loop until a signal. */
 #include "base/log.h"
 #include "daemon/backends.h"
+#include "daemon/held.h"
+#include "daemon/holder.h"
 #include "daemon/notify.h"
+#include "daemon/parking.h"
 #include "daemon/progress.h"
 #include "daemon/server.h"
 #include "engine/store.h"
@@ -14,8 +17,6 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#define CONFIG_PATH "/etc/streamkv/streamkvd.conf"
-
 /* Everything that main opens, in order. */
 struct daemon {
 	struct sk_daemon_options options;
@@ -23,7 +24,12 @@ struct daemon {
 	struct sk_model *model;
 	struct sk_tokenizer *tokenizer;
 	struct sk_store *store;
+	struct sk_held held; /* weights from a holder */
+	struct sk_handed handed;
+	struct sk_daemon_parking parking;
+	struct sk_parking *kept_by; /* NULL: nobody keeps sessions */
 	struct sk_engine *engine;
+	struct sk_holder *holder; /* instead of all that follows the model */
 	struct sk_server server;
 };
 
@@ -64,35 +70,9 @@ static int read_options(struct sk_daemon_options *options, int argc, char **argv
 		puts("streamkvd " SK_VERSION);
 		return 0;
 	}
-	const char *config = options->config;
-	(void)sk_options_defaults(sk_daemon_option_table, options, &diag);
-	(void)sk_options_defaults(sk_user_option_table, &options->limits.others, &diag);
-	if ((config || access(CONFIG_PATH, R_OK) == 0) &&
-	    sk_daemon_read_config(config ? config : CONFIG_PATH, options, &diag) < 0)
-		return said(EX_CONFIG, &diag);
-	if (sk_options_parse(sk_daemon_option_table, options, argc, argv, &n_rest, &help, &diag) <
-	    0)
-		return said(EX_USAGE, &diag);
-	if (!options->model) {
-		sk_diag_fail(&diag, EINVAL,
-			     "no model is named; give one with --model DIR or --model FILE.gguf");
-		return said(EX_USAGE, &diag);
-	}
-	for (uint64_t digits = options->socket_mode; digits; digits /= 10) {
-		if (digits % 10 > 7) {
-			sk_diag_fail(&diag, EINVAL,
-				     "--socket-mode: '%llu' is not allowed; allowed are three "
-				     "octal digits",
-				     (unsigned long long)options->socket_mode);
-			return said(EX_USAGE, &diag);
-		}
-	}
-	if (options->step_tokens < options->max_batch) {
-		sk_diag_fail(&diag, EINVAL, "--step-tokens %llu is less than --max-batch %llu",
-			     (unsigned long long)options->step_tokens,
-			     (unsigned long long)options->max_batch);
-		return said(EX_USAGE, &diag);
-	}
+	int exit_code = sk_daemon_settle(options, argc, argv, &diag);
+	if (exit_code)
+		return said(exit_code, &diag);
 	*ret_done = options->check_config;
 	return 0;
 }
@@ -113,6 +93,7 @@ static int exit_code_of(int err)
 	case -EMFILE:
 		return EX_OSERR;
 	case -ENODEV:
+	case -ECONNREFUSED: /* no holder */
 		return EX_UNAVAILABLE;
 	case -ERANGE: /* a window that the model cannot have */
 		return EX_USAGE;
@@ -123,13 +104,56 @@ static int exit_code_of(int err)
 
 static enum sk_kv_format kv_format_of(const struct daemon *daemon)
 {
+	static const enum sk_kv_format chosen[] = {[SK_KV_CHOICE_F32] = SK_KV_F32,
+						   [SK_KV_CHOICE_F16] = SK_KV_F16,
+						   [SK_KV_CHOICE_BF16] = SK_KV_BF16};
 	int weights = daemon->options.weights;
 	if (daemon->options.kv != SK_KV_CHOICE_AUTO)
-		return daemon->options.kv == SK_KV_CHOICE_F32 ? SK_KV_F32 : SK_KV_F16;
+		return chosen[daemon->options.kv];
 	bool exact =
 		weights == SK_WEIGHTS_F32 ||
 		(weights == SK_WEIGHTS_AUTO && sk_model_main_dtype(daemon->model) == SK_DTYPE_F32);
 	return exact ? SK_KV_F32 : SK_KV_F16;
+}
+
+static struct sk_backend_options backend_options_of(const struct sk_daemon_options *options)
+{
+	return (struct sk_backend_options){
+		.n_threads = (uint32_t)options->threads,
+		.instructions = options->instructions,
+		.exact = options->activations == SK_ACTIVATIONS_EXACT,
+	};
+}
+
+static int open_holder(struct daemon *daemon, struct sk_diag *diag)
+{
+	const struct sk_daemon_options *options = &daemon->options;
+	struct sk_progress progress;
+	struct sk_holder_options wanted = {
+		.backend_options = backend_options_of(options),
+		.weights = (enum sk_weight_format)options->weights,
+		.progress = sk_progress_show,
+		.progress_context = &progress,
+	};
+	int err = sk_choose_backend(options->backend, &wanted.backend, diag);
+	if (err < 0)
+		return err;
+	sk_progress_begin(&progress, "loading");
+	err = sk_holder_create(daemon->model, &wanted, &daemon->holder, diag);
+	sk_progress_end(&progress);
+	return err;
+}
+
+/* Nothing where weights come from nowhere else. */
+static int open_held(struct daemon *daemon, struct sk_diag *diag)
+{
+	const struct sk_daemon_options *options = &daemon->options;
+	if (!options->weights_from)
+		return 0;
+	int err = sk_held_open(&daemon->held, options->weights_from, diag);
+	return err < 0 ? err
+		       : sk_held_check(&daemon->held, daemon->model,
+				       (enum sk_weight_format)options->weights, diag);
 }
 
 static int open_engine(struct daemon *daemon, struct sk_diag *diag)
@@ -137,9 +161,8 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 	const struct sk_daemon_options *options = &daemon->options;
 	struct sk_progress progress;
 	struct sk_engine_options wanted = {
-		.backend_options = {.n_threads = (uint32_t)options->threads,
-				    .instructions = options->instructions,
-				    .exact = options->activations == SK_ACTIVATIONS_EXACT},
+		.backend_options = backend_options_of(options),
+		.held = options->weights_from ? &daemon->held.weights : NULL,
 		.weights = (enum sk_weight_format)options->weights,
 		.kv_format = kv_format_of(daemon),
 		.kv_memory_bytes = options->kv_memory,
@@ -153,7 +176,9 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 		.queue_timeout_ns = (uint64_t)(options->queue_timeout * 1e9),
 		.session_ttl_ns = (uint64_t)(options->session_ttl * 1e9),
 		.store = daemon->store,
+		.parking = daemon->kept_by,
 		.limits = options->limits,
+		.keeping = sk_progress_keeping,
 		.progress = sk_progress_show,
 		.progress_context = &progress,
 	};
@@ -191,6 +216,28 @@ static void tell_found(const struct sk_engine *engine)
 	if (kept->n_found)
 		sk_log(SK_LOG_NOTICE, "%u named session%s of an earlier start", kept->n_found,
 		       kept->n_found == 1 ? "" : "s");
+	if (kept->n_adopted)
+		sk_log(SK_LOG_NOTICE,
+		       "%u named session%s of a daemon that ended without storing them, %u in the "
+		       "middle of an answer",
+		       kept->n_adopted, kept->n_adopted == 1 ? "" : "s", kept->n_broken);
+	if (kept->not_adopted[0])
+		sk_log(SK_LOG_WARNING,
+		       "the sessions that an earlier daemon left cannot be used, and are let go: "
+		       "%s",
+		       kept->not_adopted);
+	if (kept->n_not_adopted)
+		sk_log(SK_LOG_WARNING, "%u session%s that an earlier daemon left %s damaged",
+		       kept->n_not_adopted, kept->n_not_adopted == 1 ? "" : "s",
+		       kept->n_not_adopted == 1 ? "is" : "are");
+	if (kept->n_no_room)
+		sk_log(SK_LOG_WARNING,
+		       "%u session%s that an earlier daemon left had no room beside the pages that "
+		       "--max-batch and --step-tokens take, and could not be stored",
+		       kept->n_no_room, kept->n_no_room == 1 ? "" : "s");
+	if (kept->not_parked[0])
+		sk_log(SK_LOG_NOTICE, "named sessions will not survive a crash: %s",
+		       kept->not_parked);
 	if (kept->n_unusable)
 		sk_log(SK_LOG_WARNING, "%u stored session%s cannot be used and stay%s in %s: %s",
 		       kept->n_unusable, kept->n_unusable == 1 ? "" : "s",
@@ -210,21 +257,21 @@ static void tell_kept(const struct sk_engine *engine)
 
 /* A client takes 7 descriptors (its socket, ring and doorbells). The soft limit is raised as far as one may; where that is too
  * little, fewer clients are taken at once. */
-static void fit_descriptors(struct sk_daemon_options *options)
+static uint64_t most_connections(const struct sk_daemon_options *options)
 {
 	struct rlimit limit;
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
+		return options->max_connections;
 	limit.rlim_cur = limit.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 && getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
+		return options->max_connections;
 	uint64_t most = limit.rlim_cur > 64 ? (limit.rlim_cur - 56) / 8 : 1;
 	if (options->max_connections <= most)
-		return;
+		return options->max_connections;
 	sk_log(SK_LOG_WARNING, "%llu descriptors are enough for %llu clients at once, not for %llu",
 	       (unsigned long long)limit.rlim_cur, (unsigned long long)most,
 	       (unsigned long long)options->max_connections);
-	options->max_connections = most;
+	return most;
 }
 
 static const char *bound_path; /* for the handler below */
@@ -237,29 +284,67 @@ static void leave(int number)
 	raise(number);
 }
 
-static int run(struct daemon *daemon)
+static int open_listener(struct daemon *daemon, struct sk_diag *diag)
 {
 	const struct sk_daemon_options *options = &daemon->options;
-	struct sk_diag diag = {""};
-	int err;
+	sigset_t ends, before;
 
 	/* A signal between the socket's birth and its handler waits for the handler. */
-	sigset_t ends, before;
 	sigemptyset(&ends);
 	sigaddset(&ends, SIGTERM);
 	sigaddset(&ends, SIGINT);
 	sigprocmask(SIG_BLOCK, &ends, &before);
-	err = sk_listener_open(&daemon->listener, sk_daemon_socket_path(options),
-			       octal(options->socket_mode), &diag);
+	int err = options->hold_weights
+			  ? sk_listener_open(&daemon->listener, &daemon->handed,
+					     sk_daemon_holder_path(options), 0600, diag)
+			  : sk_listener_open(&daemon->listener, &daemon->handed,
+					     sk_daemon_socket_path(options),
+					     octal(options->socket_mode), diag);
 	if (err >= 0 && daemon->listener.path[0]) {
 		bound_path = daemon->listener.path;
 		signal(SIGTERM, leave);
 		signal(SIGINT, leave);
 	}
 	sigprocmask(SIG_SETMASK, &before, NULL);
+	return err;
+}
+
+static int hold(struct daemon *daemon)
+{
+	const struct sk_daemon_options *options = &daemon->options;
+	struct sk_diag diag = {""};
+	int err = open_holder(daemon, &diag);
+	if (err < 0)
+		return said(exit_code_of(err), &diag);
+	sk_log(SK_LOG_NOTICE, "ready: holding %.0f MB of %s on %s, at %s",
+	       (double)sk_holder_weights(daemon->holder)->n_bytes / 1e6,
+	       sk_model_config(daemon->model)->name, sk_holder_backend_name(daemon->holder),
+	       daemon->listener.path[0] ? daemon->listener.path : "the socket handed over");
+	int exit_code =
+		sk_holder_serve(daemon->holder, daemon->model,
+				(enum sk_weight_format)options->weights, &daemon->listener, &diag);
+	return diag.text[0] ? said(exit_code, &diag) : exit_code;
+}
+
+static int run(struct daemon *daemon)
+{
+	const struct sk_daemon_options *options = &daemon->options;
+	struct sk_diag diag = {""};
+
+	/* It is for the loop, also when it comes before that. */
+	sigset_t later;
+	sigemptyset(&later);
+	if (!options->hold_weights)
+		sigaddset(&later, SIGHUP);
+	sigprocmask(SIG_BLOCK, &later, NULL);
+	int err = sk_handed_take(&daemon->handed, &diag);
+	if (!err)
+		err = open_listener(daemon, &diag);
 	if (err < 0)
 		return said(err == -EADDRINUSE ? EX_UNAVAILABLE : EX_CANTCREAT, &diag);
 	err = sk_model_open(options->model, &daemon->model, &diag);
+	if (!err && options->hold_weights)
+		return hold(daemon);
 	if (!err)
 		err = sk_tokenizer_open(daemon->model, &daemon->tokenizer, &diag);
 	if (!err)
@@ -267,18 +352,27 @@ static int run(struct daemon *daemon)
 	if (err < 0 && daemon->tokenizer)
 		return said(EX_CANTCREAT, &diag);
 	if (!err)
+		err = open_held(daemon, &diag);
+	if (!err)
+		err = sk_parking_open(&daemon->parking, &daemon->handed,
+				      options->weights_from ? &daemon->held : NULL,
+				      sk_daemon_socket_path(options), &daemon->kept_by, &diag);
+	if (!err && daemon->kept_by && options->survival == SK_SURVIVAL_OFF) {
+		sk_parking_forget(daemon->kept_by);
+		daemon->kept_by = NULL;
+	}
+	if (!err)
 		err = open_engine(daemon, &diag);
 	if (err < 0)
 		return said(exit_code_of(err), &diag);
 	tell_found(daemon->engine);
 
-	daemon->server = (struct sk_server){
-		.options = options,
-		.engine = daemon->engine,
-		.model = daemon->model,
-		.tokenizer = daemon->tokenizer,
-		.listener = &daemon->listener,
-	};
+	daemon->server.options = options;
+	daemon->server.engine = daemon->engine;
+	daemon->server.model = daemon->model;
+	daemon->server.tokenizer = daemon->tokenizer;
+	daemon->server.listener = &daemon->listener;
+	daemon->server.parking = daemon->kept_by;
 	err = sk_server_init(&daemon->server, &diag);
 	if (!err) {
 		err = sk_engine_start(daemon->engine);
@@ -306,14 +400,21 @@ int main(int argc, char **argv)
 	if (exit_code || done)
 		return exit_code;
 	sk_log_open("streamkvd", (enum sk_log_level)(daemon.options.log_level + SK_LOG_ERROR));
-	fit_descriptors(&daemon.options);
+	daemon.server.max_connections = most_connections(&daemon.options);
+	daemon.server.argc = argc;
+	daemon.server.argv = argv;
 	exit_code = run(&daemon);
 	if (daemon.server.base)
 		sk_server_finish(&daemon.server);
 	sk_engine_destroy(daemon.engine);
+	sk_parking_close(&daemon.parking);
+	sk_handed_finish(&daemon.handed);
+	sk_held_close(&daemon.held); /* after the last use of the weights */
+	sk_holder_destroy(daemon.holder);
 	sk_store_close(daemon.store);
 	sk_tokenizer_close(daemon.tokenizer);
 	sk_model_close(daemon.model);
 	sk_listener_close(&daemon.listener);
+	sk_daemon_options_finish(&daemon.options);
 	return exit_code;
 }

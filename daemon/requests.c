@@ -155,6 +155,16 @@ static int fill_generate(const struct sk_connection *connection, struct sk_reque
 	request->max_tokens = from->endless      ? UINT64_MAX
 			      : from->max_tokens ? from->max_tokens
 						 : connection->server->options->max_tokens;
+	if (from->resumed) {
+		request->is_resumed = true;
+		request->resumed_at = from->resumed->position;
+		request->resumed_given = from->resumed->given_tokens;
+		if (!from->endless)
+			request->max_tokens -= request->resumed_given < request->max_tokens
+						       ? request->resumed_given
+						       : request->max_tokens - 1;
+	}
+	request->cursor = connection->cursor;
 	request->ignore_eos = from->ignore_eos || from->endless;
 	request->show_special = from->show_special;
 	request->trace = from->trace;

@@ -4,21 +4,26 @@
 #include "base/log.h"
 #include "daemon/connection.h"
 #include "daemon/notify.h"
+#include "daemon/reload.h"
 
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sysexits.h>
 
 #define MOST_SAVED_BESIDE (16u << 20) /* bytes of a saved session beside its keys and values */
+#define AFTER_DRAIN_S     60
 
 /* --- Clients --- */
 
 /* At the limit, further clients wait in the backlog. */
 static void accept_or_not(struct sk_server *server)
 {
-	if (server->is_stopping || server->n_connections >= server->options->max_connections)
+	/* Where the socket is the manager's, who comes while this daemon ends waits for the next one. */
+	bool is_closed = server->is_stopping || (server->is_draining && !server->listener->path[0]);
+	if (is_closed || server->n_connections >= server->max_connections)
 		event_del(server->accepting);
 	else
 		event_add(server->accepting, NULL);
@@ -36,6 +41,7 @@ void sk_server_lost_one(struct sk_server *server)
 {
 	server->n_connections--;
 	accept_or_not(server);
+	sk_server_look_drained(server);
 }
 
 static void on_client(evutil_socket_t fd, short what, void *context)
@@ -98,6 +104,8 @@ static void take_events(struct sk_server *server)
 					event->reason);
 			end(server, EX_SOFTWARE);
 			sk_event_destroy(event);
+		} else if (event->connection == 0) {
+			sk_manager_take_event(&server->manager, event);
 		} else if (connection) {
 			sk_connection_take_event(connection, event);
 		} else {
@@ -115,24 +123,66 @@ static void on_engine(evutil_socket_t fd, short what, void *context)
 
 /* --- Signals --- */
 
+static void stop(struct sk_server *server)
+{
+	/* From here on a signal ends the process as the system would. */
+	event_del(server->terminate);
+	event_del(server->interrupt);
+	event_del(server->drained);
+	end(server, EX_OK);
+}
+
+void sk_server_look_drained(struct sk_server *server)
+{
+	if (!server->is_draining || server->is_stopping)
+		return;
+	sk_list_for_each (node, &server->connections) {
+		if (sk_connection_holds(sk_container_of(node, struct sk_connection, node)))
+			return;
+	}
+	stop(server);
+}
+
+static void on_drained(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	sk_log(SK_LOG_NOTICE, "the requests that still run are cancelled");
+	stop(context);
+}
+
 static void on_terminate(evutil_socket_t signal_number, short what, void *context)
 {
 	struct sk_server *server = context;
+	const double seconds = server->options->drain_timeout;
+	struct timeval timeout = {.tv_sec = (time_t)seconds,
+				  .tv_usec = (suseconds_t)((seconds - floor(seconds)) * 1e6)};
 	(void)what;
-	sk_log(SK_LOG_NOTICE, "%s: ending", strsignal(signal_number));
-	sk_notify("STOPPING=1");
-	/* From here on a second one ends the process as the system would. */
-	event_del(server->terminate);
-	event_del(server->interrupt);
-	end(server, EX_OK);
+
+	if (server->is_draining || seconds == 0) {
+		sk_log(SK_LOG_NOTICE, "%s: ending", strsignal(signal_number));
+		if (!server->is_draining)
+			sk_notify("STOPPING=1");
+		stop(server);
+		return;
+	}
+	/* What comes after the waiting has time as well. */
+	sk_log(SK_LOG_NOTICE, "%s: ending once the requests that run have, within %g s",
+	       strsignal(signal_number), seconds);
+	sk_notify("STOPPING=1\nEXTEND_TIMEOUT_USEC=%.0f", (seconds + AFTER_DRAIN_S) * 1e6);
+	server->is_draining = true;
+	event_add(server->drained, &timeout);
+	accept_or_not(server);
+	sk_server_look_drained(server);
 }
 
 static void on_hangup(evutil_socket_t signal_number, short what, void *context)
 {
+	struct sk_server *server = context;
 	(void)signal_number;
 	(void)what;
-	(void)context;
-	sk_log(SK_LOG_NOTICE, "SIGHUP: nothing to read again");
+	if (!server->is_draining)
+		sk_server_reload(server);
 }
 
 /* --- Running --- */
@@ -159,9 +209,11 @@ int sk_server_init(struct sk_server *server, struct sk_diag *diag)
 		server->terminate = evsignal_new(server->base, SIGTERM, on_terminate, server);
 		server->interrupt = evsignal_new(server->base, SIGINT, on_terminate, server);
 		server->hangup = evsignal_new(server->base, SIGHUP, on_hangup, server);
+		server->drained = evtimer_new(server->base, on_drained, server);
 	}
 	if (!server->base || !server->accepting || !server->accept_again || !server->engine_event ||
-	    !server->terminate || !server->interrupt || !server->hangup)
+	    !server->terminate || !server->interrupt || !server->hangup || !server->drained ||
+	    sk_manager_init(&server->manager, server) < 0)
 		return sk_diag_fail(diag, ENOMEM, "the event loop could not be made");
 	return 0;
 }
@@ -173,8 +225,12 @@ int sk_server_run(struct sk_server *server)
 	event_add(server->terminate, NULL);
 	event_add(server->interrupt, NULL);
 	event_add(server->hangup, NULL);
-	sk_notify("READY=1\nSTATUS=Serving %s on %s", sk_model_config(server->model)->name,
-		  sk_engine_backend_name(server->engine));
+	/* One that came during the load is about what has just been read, and did not end the daemon. */
+	sigset_t held;
+	sigemptyset(&held);
+	sigaddset(&held, SIGHUP);
+	sigprocmask(SIG_UNBLOCK, &held, NULL);
+	sk_manager_announce(&server->manager);
 	if (event_base_dispatch(server->base) < 0) {
 		sk_log(SK_LOG_ERROR, "the event loop failed");
 		server->exit_code = EX_OSERR;
@@ -190,9 +246,10 @@ int sk_server_run(struct sk_server *server)
 void sk_server_finish(struct sk_server *server)
 {
 	struct event *events[] = {server->engine_event, server->terminate, server->interrupt,
-				  server->hangup};
+				  server->hangup, server->drained};
 
 	server->is_stopping = true;
+	sk_manager_finish(&server->manager);
 	sk_list_for_each (node, &server->connections)
 		sk_connection_destroy(sk_container_of(node, struct sk_connection, node));
 	for (unsigned i = 0; i < sizeof events / sizeof *events; i++) {

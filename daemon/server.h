@@ -4,6 +4,7 @@
 #pragma once
 
 #include "daemon/listener.h"
+#include "daemon/manager.h"
 #include "daemon/options.h"
 #include "engine/engine.h"
 #include "proto/validate.h"
@@ -16,14 +17,21 @@ struct sk_server {
 	const struct sk_model *model;
 	const struct sk_tokenizer *tokenizer;
 	struct sk_listener *listener;
+	struct sk_parking *parking; /* NULL: nobody keeps anything */
+	int argc;                   /* to be read again on SIGHUP, with the configuration */
+	char **argv;
+	uint64_t max_connections;
 	struct sk_limits limits;
 
 	struct event_base *base;
 	struct event *accepting, *accept_again, *engine_event, *terminate, *interrupt, *hangup;
+	struct event *drained; /* its time is up */
+	struct sk_manager manager;
 	struct sk_list connections; /* struct sk_connection */
 	uint32_t n_connections;
 	uint64_t last_connection; /* the newest one's name */
 	uint64_t begun_ns;
+	bool is_draining; /* no new requests; those that run may finish */
 	bool is_stopping;
 	int exit_code;
 };
@@ -36,5 +44,7 @@ void sk_server_finish(struct sk_server *server);
 
 /* Of one user. */
 uint32_t sk_server_n_connections_of(const struct sk_server *server, uid_t uid);
-/* For connections: one has been destroyed. */
+/* For connections: a request has ended, or what was to be sent has been; while it drains, that may be its end. */
+void sk_server_look_drained(struct sk_server *server);
+/* One has been destroyed. */
 void sk_server_lost_one(struct sk_server *server);

@@ -229,14 +229,28 @@ static int make_room(struct sk_engine *engine)
 	return 0;
 }
 
+static uint64_t position_of(const struct sk_session *session)
+{
+	return session ? sk_session_position(session) : 0;
+}
+
 static int find_session(struct sk_engine *engine, const struct sk_request *request,
 			struct sk_session **ret_session, struct sk_diag *diag)
 {
 	struct sk_session *session = sk_engine_find_session(engine, request->uid, request->session);
 
+	if (session)
+		sk_engine_mend(engine, session);
 	if (session && session->is_busy)
 		return sk_diag_fail(diag, EBUSY, "the session '%s' is busy with another request",
 				    session->name);
+	if (request->is_resumed && position_of(session) != request->resumed_at)
+		return sk_diag_fail(diag, ESTALE,
+				    "the session '%s' does not stand where this answer was broken "
+				    "off (at %llu, "
+				    "not %llu), so that it cannot go on",
+				    request->session, (unsigned long long)position_of(session),
+				    (unsigned long long)request->resumed_at);
 	/* Its turn was written for where the session stood when it came. */
 	if (request->chat[0] && request->chat_place != sk_engine_chat_place(engine, session))
 		return sk_diag_fail(diag, EBUSY,
@@ -304,9 +318,9 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		cut_to_input(request, &input);
 		err = make_room(engine);
 		if (!err)
-			generation = sk_generation_create(request, session, engine->tokenizer,
-							  engine->n_ids, engine->config.n_vocab,
-							  engine->options.step_tokens);
+			generation =
+				sk_generation_create(request, session, engine->tokenizer,
+						     engine->n_ids, engine->options.step_tokens);
 		if (!generation)
 			err = sk_diag_fail(diag, ENOMEM, "not enough memory");
 	}

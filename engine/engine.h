@@ -21,12 +21,16 @@
 #include "text/tokenizer.h"
 
 struct sk_engine;
+struct sk_parking;
 struct sk_store;
 
 struct sk_engine_options {
 	const struct sk_backend_kind *backend;
 	struct sk_backend_options backend_options;
 	enum sk_weight_format weights;
+	/* The model's weights in that format, as another process holds them (holder.h); NULL: pack them here. May go
+	 * once the engine is made, but not the process that it is from where it has no fd. */
+	const struct sk_shared_weights *held;
 	enum sk_kv_format kv_format;
 	uint64_t kv_memory_bytes; /* of the page pool; at least one default session must fit */
 	uint32_t max_batch;       /* sessions a step */
@@ -42,13 +46,18 @@ struct sk_engine_options {
 	struct sk_store
 		*store; /* where idle sessions go, and all named ones at the end; outlives the
 				    * engine. NULL: nowhere */
+	struct sk_parking *
+		parking; /* keeps sessions beyond the process (parking.h); outlives the engine. NULL: nobody
+				     * does */
 	struct sk_limits_table limits; /* of users; copied */
 	/* Told while weights are packed, on the calling thread; may be NULL. */
 	void (*progress)(void *context, uint64_t n_bytes_done, uint64_t n_bytes_total);
 	void *progress_context;
+	/* Told while named sessions go to the store at the end, on the thread that stops the engine; may be NULL. */
+	void (*keeping)(uint32_t n_done, uint32_t n_total);
 };
 
-/* Opens the backend, packs the weights, reserves the pool. Slow. The model may be closed afterwards
+/* Opens the backend, packs the weights, reserves the pool, runs a few tokens. Slow. The model may be closed afterwards
  * only if nobody reads it; the tokenizer must outlive the engine. */
 int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *tokenizer,
 		     const struct sk_engine_options *options, struct sk_engine **ret_engine,
@@ -64,6 +73,13 @@ struct sk_engine_kept {
 	uint32_t n_found, n_unusable; /* at the start */
 	uint32_t n_kept, n_lost;      /* at the end */
 	char reason[512];             /* of the first that is unusable, or lost */
+	/* And from a process that ended before it could store them: */
+	uint32_t n_adopted, n_broken; /* of those, in the middle of an answer */
+	uint32_t n_not_adopted;       /* damaged */
+	uint32_t n_no_room;           /* for which this daemon's steps leave none */
+	char not_adopted[256];        /* why none can be used; else "" */
+	char not_parked
+		[256]; /* why none will survive this process, though somebody would keep them; else "" */
 };
 const struct sk_engine_kept *sk_engine_kept(const struct sk_engine *engine);
 
@@ -78,6 +94,8 @@ sk_engine_policy(const struct sk_engine *engine); /* the default, window resolve
 void sk_engine_submit(struct sk_engine *engine, struct sk_request *request);
 /* Announces a connection before its first request: 0 or -ENOMEM. */
 int sk_engine_connect(struct sk_engine *engine, uint64_t connection);
+/* Limits of users, copied, instead of those so far. 0 or -ENOMEM. */
+int sk_engine_set_limits(struct sk_engine *engine, const struct sk_limits_table *limits);
 /* Ends a request, if it runs: GENERATE and EVALUATE finish as cancelled, TOKENIZE and DETOKENIZE fail with -ECANCELED
  * unless their answer was ready. 0 or -ENOMEM. */
 int sk_engine_cancel(struct sk_engine *engine, uint64_t connection, uint32_t request);

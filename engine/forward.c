@@ -1,6 +1,9 @@
 #include "engine/forward.h"
 
+#include "engine/request.h"
+
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 
 struct sk_backend_shape sk_forward_shape(const struct sk_model_config *config,
@@ -36,6 +39,7 @@ static int alloc_buffers(struct sk_forward *f)
 		{&f->last, f->max_logits, c->n_embd},
 		{&f->logits, f->max_logits, c->n_vocab},
 		{&f->scores, f->max_rows, 1},
+		{&f->drawn, f->max_logits, SK_DRAWN_WIDTH},
 	};
 	for (unsigned i = 0; i < sizeof wanted / sizeof *wanted; i++) {
 		int err = sk_backend_alloc(f->backend, wanted[i].n_rows, wanted[i].width,
@@ -45,7 +49,9 @@ static int alloc_buffers(struct sk_forward *f)
 	}
 	f->score_ids = calloc(f->max_logits, sizeof *f->score_ids);
 	f->score_rows = calloc(f->max_logits, sizeof *f->score_rows);
-	return f->score_ids && f->score_rows ? 0 : -ENOMEM;
+	if (!f->score_ids || !f->score_rows)
+		return -ENOMEM;
+	return sk_backend_reserve_draws(f->backend, c->n_vocab, SK_REPEAT_MOST);
 }
 
 int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend,
@@ -74,8 +80,8 @@ int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend,
 
 void sk_forward_finish(struct sk_forward *f)
 {
-	struct sk_buffer *buffers[] = {f->x,  f->h,   f->qkv,  f->q,      f->att,
-				       f->up, f->act, f->last, f->logits, f->scores};
+	struct sk_buffer *buffers[] = {f->x,   f->h,    f->qkv,    f->q,      f->att,  f->up,
+				       f->act, f->last, f->logits, f->scores, f->drawn};
 	for (unsigned i = 0; i < sizeof buffers / sizeof *buffers; i++)
 		sk_backend_free(f->backend, buffers[i]);
 	sk_weights_finish(&f->weights);
@@ -109,7 +115,8 @@ static void project(struct sk_forward *f, const uint32_t *rows, uint32_t n_rows)
 }
 
 int sk_forward_run(struct sk_forward *f, const struct sk_batch *batch, const uint32_t *rows,
-		   uint32_t n_rows, const struct sk_score *scores, uint32_t n_scores)
+		   const struct sk_draw *draws, uint32_t n_rows, const struct sk_score *scores,
+		   uint32_t n_scores)
 {
 	struct sk_backend *b = f->backend;
 	const struct sk_model_config *c = &f->config;
@@ -154,6 +161,8 @@ int sk_forward_run(struct sk_forward *f, const struct sk_batch *batch, const uin
 	}
 	if (n_rows)
 		project(f, rows, n_rows);
+	if (n_rows && draws)
+		sk_backend_draw(b, f->drawn, f->logits, draws);
 	return sk_backend_end_step(b);
 }
 
@@ -162,7 +171,13 @@ const float *sk_forward_logits(struct sk_forward *forward, uint32_t index)
 	return sk_backend_read(forward->backend, forward->logits, index);
 }
 
+struct sk_drawn sk_forward_drawn(struct sk_forward *forward, uint32_t index)
+{
+	return sk_backend_drawn(forward->backend, forward->drawn, index);
+}
+
 float sk_forward_score(struct sk_forward *forward, uint32_t index)
 {
-	return *sk_backend_read(forward->backend, forward->scores, index);
+	const float *score = sk_backend_read(forward->backend, forward->scores, index);
+	return score ? *score : NAN;
 }

@@ -24,6 +24,7 @@ struct sk_forward {
 	struct sk_buffer *last;   /* (max_logits, n_embd): rows whose logits are wanted */
 	struct sk_buffer *logits; /* (max_logits, n_vocab) */
 	struct sk_buffer *scores; /* (max_rows, 1) */
+	struct sk_buffer *drawn;  /* (max_logits, SK_DRAWN_WIDTH) */
 	int32_t *score_ids;       /* (max_logits) */
 	uint32_t *score_rows;     /* (max_logits) */
 };
@@ -46,11 +47,14 @@ int sk_forward_init(struct sk_forward *forward, struct sk_backend *backend,
 void sk_forward_finish(struct sk_forward *forward);
 
 /* Runs the batch: keys and values of all rows are appended to their pages, and the logits of batch
- * rows rows[0..n_rows) and the scores scores[0..n_scores), at most max_rows, can be read until the
- * next run. 0, -EINVAL (a batch against the rules, nothing happened), -EIO (the device failed). */
+ * rows rows[0..n_rows), what draws[0..n_rows) (or NULL) drew from them, and the scores scores[0..n_scores), at most
+ * max_rows, can be read until the next run. 0, -EINVAL (a batch against the rules, nothing happened), -EIO (the device
+ * failed). */
 int sk_forward_run(struct sk_forward *forward, const struct sk_batch *batch, const uint32_t *rows,
-		   uint32_t n_rows, const struct sk_score *scores, uint32_t n_scores);
+		   const struct sk_draw *draws, uint32_t n_rows, const struct sk_score *scores,
+		   uint32_t n_scores);
 const float *sk_forward_logits(struct sk_forward *forward,
 			       uint32_t index); /* (n_vocab) of rows[index] */
+struct sk_drawn sk_forward_drawn(struct sk_forward *forward, uint32_t index); /* by draws[index] */
 /* Natural log of the probability of scores[index].id; NaN where the logits are no numbers. */
 float sk_forward_score(struct sk_forward *forward, uint32_t index);

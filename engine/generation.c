@@ -12,7 +12,7 @@
 
 struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
 					   const struct sk_tokenizer *tokenizer, uint32_t n_ids,
-					   uint32_t n_vocab, uint32_t max_rows)
+					   uint32_t max_rows)
 {
 	struct sk_generation *g = calloc(1, sizeof *g);
 	if (!g)
@@ -21,7 +21,7 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	g->is_scoring = request->kind == SK_REQUEST_EVALUATE;
 	if (g->is_scoring)
 		g->rows = calloc(max_rows, sizeof *g->rows);
-	else if (sk_sampler_init(&g->sampler, &request->sampling, n_ids, n_vocab) < 0)
+	else if (sk_sampler_init(&g->sampler, &request->sampling, n_ids) < 0)
 		goto fail;
 	/* A step's own slot, the first token that nothing precedes, and a step's scores. */
 	g->queue_allocated = (request->trace ? 1 : 0) + (g->is_scoring ? max_rows + 1 : 0);
@@ -53,7 +53,12 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 			.request = request->id, .id = g->input.ids[0], .flags = SK_SLOT_UNSCORED};
 	sk_detokenizer_init(&g->detokenizer, tokenizer, request->show_special);
 	sk_stops_init(&g->stops, request->stops, request->n_stops);
+	const bool goes_on =
+		request->is_resumed && request->resumed_given && session->has_open_text;
+	if (goes_on)
+		sk_generation_take_text(g, &session->open_text);
 
+	g->position = sk_session_position(session) - request->n_shared;
 	g->result.prompt_tokens = request->ids.n_ids;
 	g->result.reused_tokens = sk_window_live(&session->window);
 	g->result.live_min = UINT64_MAX;
@@ -66,8 +71,11 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 		if (request->n_shared) /* before it, there was nothing */
 			sk_window_init(&g->marks->given.window, &session->window.policy);
 		g->marks->given.last_id = session->last_id;
+		if (goes_on)
+			g->marks->given.text = session->open_text;
 	}
 	sk_ids_finish(&request->ids);
+	session->has_open_text = false;
 	session->is_busy = true;
 	session->n_requests++;
 	g->request = request;
@@ -111,19 +119,6 @@ void sk_generation_destroy(struct sk_generation *g)
 	free(g);
 }
 
-/* --- How far the client is --- */
-
-bool sk_generation_is_ahead(const struct sk_generation *g)
-{
-	return g->marks && g->marks->n &&
-	       (g->yields_ns || sk_marks_are_full(g->marks) || sk_session_is_crowded(g->session));
-}
-
-bool sk_generation_is_even(const struct sk_generation *g)
-{
-	return !g->marks || (!g->marks->n && !sk_generation_waits(g));
-}
-
 static void ending(struct sk_generation *g, enum sk_stop_reason stop, const char *reason)
 {
 	g->is_ending = true;
@@ -132,91 +127,13 @@ static void ending(struct sk_generation *g, enum sk_stop_reason stop, const char
 }
 
 /* FINISHED tells the loop, which drops the connection. */
-static void broke_ring(struct sk_generation *g)
+void sk_generation_broke_ring(struct sk_generation *g)
 {
 	if (g->is_detached)
 		return;
 	g->is_detached = true;
 	g->request->finished->error = -EPROTO;
 	ending(g, SK_STOP_DISCONNECTED, "the client broke its token ring");
-}
-
-void sk_generation_look(struct sk_generation *g)
-{
-	if (!g->marks || !g->prompt_done_ns)
-		return;
-	const uint64_t given = g->marks->given.ring_end;
-	sk_marks_read(g->marks, sk_ring_writer_n_read(g->request->ring));
-	g->session->keep_from = g->marks->given.window.first;
-	if (sk_generation_waits(g))
-		return;
-	if (g->marks->given.ring_end != given) /* it reads, if slowly */
-		g->paused_ns = 0;
-	if (sk_generation_is_ahead(g) && sk_ring_writer_room(g->request->ring) < 0) {
-		broke_ring(g);
-		return;
-	}
-	if (!sk_generation_is_ahead(g))
-		g->paused_ns = 0;
-	else if (!g->paused_ns)
-		g->paused_ns = sk_clock_ns();
-}
-
-bool sk_generation_wait(struct sk_generation *g)
-{
-	const struct sk_marks *marks = g->marks;
-	if (sk_generation_waits(g))
-		return sk_ring_writer_wait(g->request->ring);
-	return sk_ring_writer_wait_read(g->request->ring, marks->ahead[marks->at].ring_end);
-}
-
-/* Whether all that was live then is live now. */
-static bool is_still_there(const struct sk_window *then, const struct sk_window *now)
-{
-	return now->first <= then->first || now->first == now->n_sink;
-}
-
-/* The whole prompt is cached. Where the session cannot go back to before it, it can at least to here. */
-static void mark_prompt(struct sk_generation *g)
-{
-	struct sk_mark *given = &g->marks->given;
-	if (!is_still_there(&given->window, &g->session->window)) {
-		given->window = g->session->window;
-		given->last_id = -1;
-	}
-	memcpy(given->random, g->sampler.random, sizeof given->random);
-	given->window.policy = g->session->window.policy; /* what it asked for holds from here on */
-	if (given->window.n_sink > g->session->window.n_sink) /* the others are let go now */
-		given->window.n_sink = g->session->window.n_sink;
-	g->session->keep_sinks = 0;
-	g->session->keep_from = given->window.first;
-}
-
-static void roll_back(struct sk_generation *g)
-{
-	struct sk_session *session = g->session;
-	const struct sk_mark *given = &g->marks->given;
-
-	session->window = given->window;              /* and its policy */
-	if (session->is_moving || session->is_stored) /* nothing of it has run */
-		return;
-	session->last_id = given->last_id;
-	memcpy(g->sampler.random, given->random, sizeof given->random);
-	sk_sampler_unsee(&g->sampler, g->result.generated_tokens - given->n_drawn);
-	g->result.generated_tokens = given->n_drawn;
-}
-
-/* At its end: where the session stays. */
-static void settle_session(struct sk_generation *g)
-{
-	if (!g->marks)
-		return;
-	sk_generation_look(g);
-	if (g->is_stalled)
-		sk_marks_read(g->marks, UINT64_MAX);
-	if (g->prompt_done_ns ? g->is_detached
-			      : is_still_there(&g->marks->given.window, &g->session->window))
-		roll_back(g);
 }
 
 /* --- Running --- */
@@ -320,7 +237,7 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 		g->prompt_done_ns = now_ns;
 		r->prefill_ns = now_ns - g->began_ns;
 		if (g->marks)
-			mark_prompt(g);
+			sk_generation_mark_prompt(g);
 	}
 	return true;
 }
@@ -421,15 +338,14 @@ void sk_generation_end(struct sk_generation *g, enum sk_stop_reason stop, const 
 	g->slot.flags |= SK_SLOT_LAST;
 }
 
-void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *tokenizer,
-			const float *logits, uint64_t context, uint64_t now_ns)
+void sk_generation_drew(struct sk_generation *g, const struct sk_tokenizer *tokenizer,
+			struct sk_drawn drawn, uint64_t context, uint64_t now_ns)
 {
 	const struct sk_request *request = g->request;
 	struct sk_result *r = &g->result;
-	int32_t id;
-	float logprob;
+	const int32_t id = drawn.id;
 
-	if (sk_sampler_pick(&g->sampler, logits, &id, &logprob) < 0) {
+	if (id < 0) {
 		sk_generation_end(g, SK_STOP_ERROR, NOT_NUMBERS);
 		return;
 	}
@@ -440,7 +356,7 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 	g->slot = (struct sk_slot){
 		.request = request->id,
 		.id = id,
-		.logprob = logprob,
+		.logprob = drawn.logprob,
 		.live = view.live > UINT32_MAX ? UINT32_MAX : (uint32_t)view.live,
 		.evicted = view.n_evicted > UINT16_MAX ? UINT16_MAX : (uint16_t)view.n_evicted,
 		.flags = sk_tokenizer_is_special(tokenizer, id) ? SK_SLOT_SPECIAL : 0,
@@ -462,6 +378,7 @@ void sk_generation_draw(struct sk_generation *g, const struct sk_tokenizer *toke
 			   : sk_detokenizer_push(&g->detokenizer, id, piece);
 	g->n_text_bytes = sk_stops_push(&g->stops, piece, n, g->text, &matched);
 	g->has_slot = true;
+	sk_generation_note_text(g);
 
 	if (matched >= 0) {
 		ending(g, SK_STOP_STRING, "");
@@ -527,7 +444,7 @@ bool sk_generation_deliver(struct sk_generation *g, uint64_t now_ns)
 	forget_slots(g);
 	g->paused_ns = 0;
 	if (err < 0) /* a lying cursor */
-		broke_ring(g);
+		sk_generation_broke_ring(g);
 	return true;
 }
 
@@ -539,11 +456,10 @@ bool sk_generation_is_over(const struct sk_generation *g)
 struct sk_event *sk_generation_finish(struct sk_generation *g)
 {
 	struct sk_event *event = sk_event_answer(g->request, SK_EVENT_FINISHED);
-	settle_session(g);
+	sk_generation_settle(g);
 	if (g->result.live_min == UINT64_MAX)
 		g->result.live_min = g->result.live_max;
-	g->result.position =
-		g->session->origin + g->session->window.next + (g->session->last_id >= 0);
+	g->result.position = sk_session_position(g->session);
 	if (g->scoring.block)
 		g->result.position = g->result.scored_tokens + 1;
 	g->result.cache_bytes =

@@ -52,17 +52,18 @@ struct sk_generation {
 	uint64_t yields_ns; /* since when it is to give them up, and does not run; 0: it is not */
 	bool is_out;        /* it has, and waits in the queue for others */
 
+	uint64_t position; /* of its session, when it began */
 	struct sk_result result;
 	char reason[512];
 	uint64_t began_ns, prompt_done_ns, first_token_ns, progress_ns;
 	uint32_t most_pages;
 };
 
-/* Takes request and session over. n_ids: ids that may be drawn, of n_vocab; max_rows: of a step. NULL
+/* Takes request and session over. n_ids: ids that may be drawn; max_rows: of a step. NULL
  * without memory: nothing was taken. */
 struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
 					   const struct sk_tokenizer *tokenizer, uint32_t n_ids,
-					   uint32_t n_vocab, uint32_t max_rows);
+					   uint32_t max_rows);
 /* The request goes; the session too, unless it has a name. */
 void sk_generation_destroy(struct sk_generation *generation);
 
@@ -76,15 +77,15 @@ const int32_t *sk_generation_input(struct sk_generation *generation, uint32_t n)
 bool sk_generation_scores(const struct sk_generation *generation, uint32_t i, int32_t *ret_id);
 
 /* n tokens of the input have been run, with these views, in a step that took step_ns. True: the input is used
- * up; a Generate's last logits are then wanted, by sk_generation_draw(). */
+ * up; of a Generate the next token has been drawn, for sk_generation_drew(). */
 bool sk_generation_ran(struct sk_generation *generation, const struct sk_view *views, uint32_t n,
 		       uint64_t step_ns, uint64_t now_ns);
 /* Evaluate, after sk_generation_ran(): the scores of those of its n rows that score, in order. */
 void sk_generation_scored(struct sk_generation *generation, const struct sk_view *views, uint32_t n,
 			  const float *scores, uint64_t now_ns);
-/* Draws the next token and sends it on its way. `context`: the limit of a dense session. */
-void sk_generation_draw(struct sk_generation *generation, const struct sk_tokenizer *tokenizer,
-			const float *logits, uint64_t context, uint64_t now_ns);
+/* Sends the next token on its way. `context`: the limit of a dense session. */
+void sk_generation_drew(struct sk_generation *generation, const struct sk_tokenizer *tokenizer,
+			struct sk_drawn drawn, uint64_t context, uint64_t now_ns);
 
 /* Whether its session is as far ahead of its reader as it may be. */
 bool sk_generation_is_ahead(const struct sk_generation *generation);
@@ -109,3 +110,15 @@ bool sk_generation_is_over(const struct sk_generation *generation);
 /* Hands over the FINISHED event with the result. Once. A session whose client is gone goes back to the last token that
  * the client was given; one whose prompt was not evaluated to its end, to where it was before, if that is still there. */
 struct sk_event *sk_generation_finish(struct sk_generation *generation);
+
+/* --- Between generation.c and rollback.c --- */
+
+/* The client stored what no reader does: it is told nothing more. */
+void sk_generation_broke_ring(struct sk_generation *generation);
+/* The whole prompt is cached. Where the session cannot go back to before it, it can at least to here. */
+void sk_generation_mark_prompt(struct sk_generation *generation);
+/* At its end: the session goes to where it stays. */
+void sk_generation_settle(struct sk_generation *generation);
+/* Text that the token drawn last leaves open; and what another generation left, which goes on. */
+void sk_generation_note_text(struct sk_generation *generation);
+void sk_generation_take_text(struct sk_generation *generation, const struct sk_open_text *text);

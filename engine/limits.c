@@ -2,6 +2,64 @@
 #include "engine/state.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int sk_limits_copy(const struct sk_limits_table *from, struct sk_limits_table *ret_table)
+{
+	struct sk_limits_table table = {.others = from->others};
+	const size_t n_bytes = from->n_named * sizeof *from->named;
+
+	if (n_bytes) {
+		table.named = malloc(n_bytes);
+		if (!table.named)
+			return -ENOMEM;
+		memcpy(table.named, from->named, n_bytes);
+		table.n_named = from->n_named;
+	}
+	*ret_table = table;
+	return 0;
+}
+
+void sk_limits_finish(struct sk_limits_table *table)
+{
+	free(table->named);
+	table->named = NULL;
+	table->n_named = 0;
+}
+
+/* --- New ones --- */
+
+struct limits_letter {
+	struct sk_mail mail;
+	struct sk_limits_table limits;
+};
+
+int sk_engine_set_limits(struct sk_engine *engine, const struct sk_limits_table *limits)
+{
+	struct limits_letter *letter = calloc(1, sizeof *letter);
+	if (!letter || sk_limits_copy(limits, &letter->limits) < 0) {
+		free(letter);
+		return -ENOMEM;
+	}
+	letter->mail.kind = SK_MAIL_LIMITS;
+	sk_mailbox_post(&engine->inbox, &letter->mail.node);
+	return 0;
+}
+
+/* What one has already stays one's own, also where it is more than is allowed now. */
+void sk_engine_take_limits(struct sk_engine *engine, struct sk_mail *mail)
+{
+	struct limits_letter *letter = sk_container_of(mail, struct limits_letter, mail);
+
+	sk_limits_finish(&engine->options.limits);
+	engine->options.limits = letter->limits;
+	free(letter);
+	sk_users_limit(&engine->users, &engine->options.limits);
+	sk_engine_serve_queue(engine); /* whoever may have more than before */
+}
+
+/* --- Kept to --- */
 
 int sk_engine_may_begin_session(const struct sk_engine *engine, const struct sk_user *user,
 				struct sk_diag *diag)
@@ -23,6 +81,21 @@ int sk_engine_may_begin_session(const struct sk_engine *engine, const struct sk_
 			    (unsigned long long)most, most == 1 ? "" : "s");
 }
 
+/* What streams will want back that have given way, as others see it: a user's limit is of all that it runs. */
+static uint64_t n_given_way(const struct sk_engine *engine, const struct sk_user *user,
+			    const struct sk_session *session)
+{
+	uint64_t n = 0;
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		const struct sk_generation *g = engine->generations[i];
+		if (g->is_out && g->session == session)
+			return 0;
+		if (g->is_out && !g->is_ending && g->user == user)
+			n += g->request->n_pages;
+	}
+	return n;
+}
+
 int sk_engine_may_have_pages(const struct sk_engine *engine, const struct sk_user *user,
 			     const struct sk_session *session, uint32_t n_pages,
 			     struct sk_diag *diag)
@@ -34,6 +107,7 @@ int sk_engine_may_have_pages(const struct sk_engine *engine, const struct sk_use
 
 	if (!user->limits->kv_bytes)
 		return 0;
+	n_busy = n_given_way(engine, user, session);
 	sk_list_for_each (node, &engine->sessions) {
 		const struct sk_session *other = sk_container_of(node, struct sk_session, node);
 		if (other->uid != user->uid || other == session)

@@ -21,3 +21,7 @@ struct sk_limits_table {
 	struct sk_user_limits *named; /* (n_named), each uid once */
 	size_t n_named;
 };
+
+int sk_limits_copy(const struct sk_limits_table *from,
+		   struct sk_limits_table *ret_table); /* 0 or -ENOMEM */
+void sk_limits_finish(struct sk_limits_table *table);

@@ -20,7 +20,8 @@ enum sk_mail_kind {
 	SK_MAIL_CONNECT,
 	SK_MAIL_CANCEL,
 	SK_MAIL_DISCONNECT,
-	SK_MAIL_MOVED, /* struct sk_move: done */
+	SK_MAIL_MOVED,  /* struct sk_move: done */
+	SK_MAIL_LIMITS, /* of users, from now on (limits.c) */
 };
 
 struct sk_mail {

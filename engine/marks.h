@@ -9,12 +9,21 @@
 
 #define SK_MARKS_MOST 64
 
+/* Text that the client was not given yet, because what follows decides what becomes of it: bytes of an open character
+ * (text/detokenizer.h), and what may begin a stop string (stops.h). */
+struct sk_open_text {
+	uint8_t waiting[4], n_waiting;
+	uint16_t n_held;
+	uint8_t held[256];
+};
+
 struct sk_mark {
-	uint64_t ring_end;       /* slots put when the token's were */
-	struct sk_window window; /* what is cached: not the token itself */
-	int32_t last_id;         /* the token; -1: none */
-	uint64_t random[4];      /* the sampler's, after it was drawn */
-	uint64_t n_drawn;        /* of the request, with it */
+	uint64_t ring_end;        /* slots put when the token's were */
+	struct sk_window window;  /* what is cached: not the token itself */
+	int32_t last_id;          /* the token; -1: none */
+	uint64_t random[4];       /* the sampler's, after it was drawn */
+	uint64_t n_drawn;         /* of the request, with it */
+	struct sk_open_text text; /* behind it */
 };
 
 struct sk_marks {
@@ -22,6 +31,13 @@ struct sk_marks {
 	struct sk_mark ahead[SK_MARKS_MOST];
 	uint32_t at, n; /* of `ahead`, a ring: the oldest, and how many */
 };
+
+/* All that was live then is live now. */
+static inline bool sk_window_is_still_there(const struct sk_window *then,
+					    const struct sk_window *now)
+{
+	return now->first <= then->first || now->first == now->n_sink;
+}
 
 static inline bool sk_marks_are_full(const struct sk_marks *marks)
 {

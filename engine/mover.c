@@ -94,21 +94,24 @@ struct pages_from {
 	const char *bytes; /* memory, as in a file */
 };
 
-/* Carries the pages of an image, through a buffer of one. *ret_hash is of what came. */
+/* Carries the pages of an image, through a buffer of one. *ret_hash is of what came. Stops at the first page that fails: what
+ * the device did not give is never written. */
 static int carry(const struct sk_image *image, const struct pages_from *from,
 		 struct sk_backend *to_backend, const uint32_t *to_pages, int to_fd,
-		 uint64_t *ret_hash)
+		 uint64_t *ret_hash, struct sk_diag *diag)
 {
 	const size_t n = image->page_bytes;
 	sk_autofree char *buffer = malloc(n);
 	XXH3_state_t *hash = XXH3_createState();
 	int err = buffer && hash ? 0 : -ENOMEM;
+	bool is_device = false; /* that failed */
 
 	if (!err)
 		XXH3_64bits_reset(hash);
 	for (uint32_t i = 0; !err && i < image->n_pages; i++) {
+		is_device = from->pages;
 		if (from->pages)
-			sk_backend_read_page(from->backend, from->pages[i], buffer);
+			err = sk_backend_read_page(from->backend, from->pages[i], buffer);
 		else if (from->bytes)
 			memcpy(buffer, from->bytes + page_at(image, i), n);
 		else
@@ -116,15 +119,24 @@ static int carry(const struct sk_image *image, const struct pages_from *from,
 		if (err < 0)
 			break;
 		XXH3_64bits_update(hash, buffer, n);
+		is_device = to_pages;
 		if (to_pages)
-			sk_backend_write_page(to_backend, to_pages[i], buffer);
+			err = sk_backend_write_page(to_backend, to_pages[i], buffer);
 		else
 			err = write_all(to_fd, buffer, n, page_at(image, i));
 	}
 	if (!err)
 		*ret_hash = XXH3_64bits_digest(hash);
 	XXH3_freeState(hash);
-	return err;
+	if (!err)
+		return 0;
+	if (is_device)
+		return sk_diag_fail(diag, -err, "the device failed while a session was being %s",
+				    to_pages ? "brought back" : "stored");
+	return sk_diag_fail(diag, -err, "%s: %s",
+			    to_pages ? "the stored session cannot be read"
+				     : "the session could not be written",
+			    strerror(-err));
 }
 
 /* --- Moves --- */
@@ -158,10 +170,9 @@ static int write_image(struct sk_move *move, const struct pages_from *from, int 
 	const uint64_t expected = image->pages_hash;
 
 	move->n_bytes = SK_IMAGE_HEADER_BYTES + image->n_pages * image->page_bytes;
-	int err = carry(image, from, NULL, NULL, fd, &image->pages_hash);
+	int err = carry(image, from, NULL, NULL, fd, &image->pages_hash, &move->diag);
 	if (err < 0)
-		return sk_diag_fail(&move->diag, -err, "the session could not be written: %s",
-				    strerror(-err));
+		return err;
 	if (!from->pages && image->pages_hash != expected)
 		return damaged(&move->diag);
 	sk_image_seal(image);
@@ -235,10 +246,9 @@ static int move_in(struct sk_mover *mover, struct sk_move *move)
 		return sk_diag_fail(&move->diag, EBADMSG,
 				    "the stored session is not the one that was stored");
 	const struct pages_from from = {.fd = fd};
-	err = carry(image, &from, mover->backend, move->pages, -1, &hash);
+	err = carry(image, &from, mover->backend, move->pages, -1, &hash, &move->diag);
 	if (err < 0)
-		return sk_diag_fail(&move->diag, -err, "the stored session cannot be read: %s",
-				    strerror(-err));
+		return err;
 	return hash == image->pages_hash ? 0 : damaged(&move->diag);
 }
 

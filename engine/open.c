@@ -1,4 +1,5 @@
 /* Making an engine, and unmaking it. */
+#include "engine/ledger.h"
 #include "engine/state.h"
 
 #include <errno.h>
@@ -48,7 +49,25 @@ static int settle_policy(struct sk_engine *engine, struct sk_diag *diag)
 	return sk_engine_check_policy(engine, policy, diag) < 0 ? -ERANGE : 0;
 }
 
-static int open_pool(struct sk_engine *engine, struct sk_diag *diag)
+static int import(struct sk_engine *engine, struct sk_diag *diag)
+{
+	if (!engine->options.held)
+		return 0;
+	int err = sk_backend_import_weights(engine->backend, engine->options.held);
+	if (err == -ENOTSUP)
+		return sk_diag_fail(diag, ENOTSUP,
+				    "the weights held lie as '%s' wants them, which %s does not",
+				    engine->options.held->layout, sk_backend_name(engine->backend));
+	if (err == -EBADMSG)
+		return sk_diag_fail(diag, EBADMSG,
+				    "the weights held are damaged: start their "
+				    "holder again");
+	return err < 0 ? sk_diag_fail(diag, -err, "the weights held cannot be had: %s",
+				      strerror(-err))
+		       : 0;
+}
+
+static int open_pool(struct sk_engine *engine, const struct sk_model *model, struct sk_diag *diag)
 {
 	const struct sk_engine_options *options = &engine->options;
 	const struct sk_policy *policy = &options->policy;
@@ -67,28 +86,14 @@ static int open_pool(struct sk_engine *engine, struct sk_diag *diag)
 				    (unsigned long long)most,
 				    (unsigned long long)(least * page_bytes >> 20) + 1,
 				    (unsigned long long)options->kv_memory_bytes >> 20);
-	int err = sk_pool_init(&engine->pool, engine->backend, (uint32_t)n_pages);
+	int err = sk_engine_open_pool(engine, model, (uint32_t)n_pages, (uint32_t)least);
+	n_pages = engine->pool.n_pages;
 	if (err < 0)
 		return sk_diag_fail(diag, -err,
 				    "no memory for %llu MiB of KV cache; lower --kv-memory",
 				    (unsigned long long)options->kv_memory_bytes >> 20);
 	engine->n_session_pages = (uint32_t)n_pages - n_borrowed(options);
 	return sk_pool_promise(&engine->pool, n_borrowed(options));
-}
-
-/* The caller's may go. */
-static int copy_limits(struct sk_engine *engine, const struct sk_limits_table *limits,
-		       struct sk_diag *diag)
-{
-	engine->options.limits.named = NULL;
-	if (!limits->n_named)
-		return 0;
-	size_t n_bytes = limits->n_named * sizeof *limits->named;
-	engine->options.limits.named = malloc(n_bytes);
-	if (!engine->options.limits.named)
-		return sk_diag_fail(diag, ENOMEM, "not enough memory");
-	memcpy(engine->options.limits.named, limits->named, n_bytes);
-	return 0;
 }
 
 static int alloc_step(struct sk_engine *engine, struct sk_diag *diag)
@@ -102,14 +107,15 @@ static int alloc_step(struct sk_engine *engine, struct sk_diag *diag)
 	engine->score_values = calloc(n_tokens, sizeof *engine->score_values);
 	engine->score_of = calloc(n_sessions, sizeof *engine->score_of);
 	engine->logit_rows = calloc(n_sessions, sizeof *engine->logit_rows);
+	engine->draws = calloc(n_sessions, sizeof *engine->draws);
 	engine->logit_of = calloc(n_sessions, sizeof *engine->logit_of);
 	engine->running = calloc(n_sessions, sizeof *engine->running);
 	engine->dead = sk_event_create(SK_EVENT_DEAD, 0, 0);
 	const double share = engine->options.prompt_share;
 	if (sk_pace_init(&engine->pace, share > 0 ? share : 1, n_sessions) < 0 || !engine->rows ||
-	    !engine->views || !engine->spans || !engine->logit_rows || !engine->logit_of ||
-	    !engine->running || !engine->dead || !engine->scores || !engine->score_values ||
-	    !engine->score_of)
+	    !engine->views || !engine->spans || !engine->logit_rows || !engine->draws ||
+	    !engine->logit_of || !engine->running || !engine->dead || !engine->scores ||
+	    !engine->score_values || !engine->score_of)
 		return sk_diag_fail(diag, ENOMEM, "not enough memory for steps of %u tokens",
 				    n_tokens);
 	return 0;
@@ -155,7 +161,12 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 	sk_list_init(&engine->users);
 	sk_queue_init(&engine->queue, patience_ns(options));
 
-	int err = copy_limits(engine, &options->limits, diag);
+	int err = sk_limits_copy(&options->limits, &engine->options.limits);
+	if (err < 0) {
+		engine->options.limits =
+			(struct sk_limits_table){.n_named = 0}; /* not the caller's */
+		sk_diag_fail(diag, -err, "not enough memory");
+	}
 	if (!err && engine->n_ids > engine->config.n_vocab)
 		err = sk_diag_fail(diag, EINVAL,
 				   "%s: the tokenizer has %u tokens, the model only %u",
@@ -181,14 +192,21 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 				      &engine->backend, diag);
 	}
 	if (!err)
-		err = open_pool(engine,
+		err = open_pool(engine, model,
 				diag); /* before the weights: too little memory shows at once */
+	if (!err)
+		err = import(engine, diag);
 	if (!err)
 		err = sk_forward_init(&engine->forward, engine->backend, model, options->weights,
 				      n_logits(options), options->progress,
 				      options->progress_context, diag);
 	if (!err)
 		err = open_store(engine, model, diag);
+	if (!err) {
+		sk_engine_adopt_sessions(
+			engine); /* before a step takes what looks like free pages */
+		err = sk_engine_warm(engine, diag);
+	}
 	if (err) {
 		sk_engine_destroy(engine);
 		return err;
@@ -203,12 +221,17 @@ void sk_engine_destroy(struct sk_engine *engine)
 		return;
 	sk_engine_stop(engine);
 	sk_engine_drain(engine); /* whatever came after the stop */
-	sk_list_for_each (node, &engine->sessions)
-		sk_session_destroy(sk_container_of(node, struct sk_session, node));
+	sk_list_for_each (node, &engine->sessions) {
+		struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (!session->is_stored) /* its entry stays */
+			session->slot = SK_NO_SLOT;
+		sk_session_destroy(session);
+	}
+	sk_engine_close_ledger(engine);
 	sk_list_for_each (node, &engine->clients)
 		sk_engine_destroy_client(sk_container_of(node, struct sk_engine_client, node));
 	sk_users_finish(&engine->users);
-	free(engine->options.limits.named);
+	sk_limits_finish(&engine->options.limits);
 	if (engine->events.letters.next) {
 		for (struct sk_event *event; (event = sk_engine_next_event(engine));)
 			sk_event_destroy(event);
@@ -233,6 +256,7 @@ void sk_engine_destroy(struct sk_engine *engine)
 	free(engine->score_values);
 	free(engine->score_of);
 	free(engine->logit_rows);
+	free(engine->draws);
 	free(engine->logit_of);
 	sk_pace_finish(&engine->pace);
 	free(engine->running);

@@ -27,7 +27,7 @@ static bool can_wait(const struct sk_generation *g)
 }
 
 /* What those that are giving theirs up will soon have given. */
-static uint64_t n_coming(const struct sk_engine *engine, uint64_t now_ns)
+static uint64_t n_yielded(const struct sk_engine *engine, uint64_t now_ns)
 {
 	uint64_t n = 0;
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
@@ -39,18 +39,30 @@ static uint64_t n_coming(const struct sk_engine *engine, uint64_t now_ns)
 	return n;
 }
 
-/* NULL without memory. */
-static struct sk_holder *holders_of(const struct sk_engine *engine)
+/* And idle sessions on their way out. */
+static uint64_t n_coming(const struct sk_engine *engine, uint64_t now_ns)
 {
-	struct sk_holder *holders = calloc(engine->n_generations + 1u, sizeof *holders);
-	for (uint32_t i = 0; holders && i < engine->n_generations; i++) {
-		const struct sk_generation *g = engine->generations[i];
-		holders[i] = (struct sk_holder){
-			.user = g->user,
-			.n_pages = can_wait(g) ? sk_session_n_pages(g->session) : 0,
-			.since_ns = g->since_ns};
+	uint64_t n = n_yielded(engine, now_ns);
+	sk_list_for_each (node, &engine->sessions) {
+		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (session->is_leaving && !session->is_busy)
+			n += sk_session_n_pages(session);
 	}
-	return holders;
+	return n;
+}
+
+/* NULL without memory. */
+static struct sk_turn *turns_of(const struct sk_engine *engine)
+{
+	struct sk_turn *turns = calloc(engine->n_generations + 1u, sizeof *turns);
+	for (uint32_t i = 0; turns && i < engine->n_generations; i++) {
+		const struct sk_generation *g = engine->generations[i];
+		turns[i] = (struct sk_turn){.user = g->user,
+					    .n_pages = can_wait(g) ? sk_session_n_pages(g->session)
+								   : 0,
+					    .since_ns = g->since_ns};
+	}
+	return turns;
 }
 
 static void begin(struct sk_engine *engine, struct sk_generation *g, uint64_t now_ns)
@@ -66,8 +78,8 @@ static void look_again(struct sk_engine *engine, uint64_t at_ns)
 		engine->preempt_ns = at_ns;
 }
 
-void sk_engine_preempt_for(struct sk_engine *engine, struct sk_request *request, bool own_only,
-			   uint64_t now_ns)
+enum sk_giving sk_engine_preempt_for(struct sk_engine *engine, struct sk_request *request,
+				     bool own_only, uint64_t now_ns)
 {
 	const struct sk_session *own =
 		sk_engine_find_session(engine, request->uid, request->session);
@@ -76,28 +88,35 @@ void sk_engine_preempt_for(struct sk_engine *engine, struct sk_request *request,
 						   : engine->pool.n_free - engine->pool.n_promised +
 							     n_coming(engine, now_ns));
 
-	if (!sk_engine_can_spill(engine) || engine->is_dead || n_soon >= request->n_pages)
-		return;
-	struct sk_holder *holders = holders_of(engine);
-	if (!holders)
-		return;
-	if (sk_queue_preempt(&engine->queue, request, own_only, holders, engine->n_generations,
-			     request->n_pages - n_soon)) {
+	if (engine->is_dead || n_soon >= request->n_pages)
+		return SK_GIVES_NOTHING;
+	if (!sk_engine_can_spill(engine)) {
+		look_again(engine, sk_engine_spills_at(engine));
+		return SK_GIVES_NOTHING;
+	}
+	struct sk_turn *turns = turns_of(engine);
+	if (!turns)
+		return SK_GIVES_NOTHING;
+	const enum sk_giving giving =
+		sk_queue_preempt(&engine->queue, request, own_only, turns, engine->n_generations,
+				 request->n_pages - n_soon);
+	if (giving == SK_GIVES_NOW) {
 		engine->queue.room_for = request;
 		for (uint32_t i = 0; i < engine->n_generations; i++)
-			if (holders[i].gives)
+			if (turns[i].gives)
 				begin(engine, engine->generations[i], now_ns);
 		look_again(engine, now_ns + soon_ns(engine));
 	} else {
-		look_again(engine, sk_queue_preempts_at(&engine->queue, request, holders,
+		look_again(engine, sk_queue_preempts_at(&engine->queue, request, turns,
 							engine->n_generations));
 	}
-	free(holders);
+	free(turns);
+	return giving;
 }
 
 bool sk_engine_is_making_room(struct sk_engine *engine, uint64_t now_ns)
 {
-	if (!n_coming(engine, now_ns))
+	if (!n_yielded(engine, now_ns))
 		return false;
 	look_again(engine, now_ns + soon_ns(engine));
 	return true;
@@ -173,18 +192,19 @@ int sk_engine_resume(struct sk_engine *engine, struct sk_request *request)
 	struct sk_diag diag;
 
 	if (session->is_moving) /* its file is being written anew */
+		return -EBUSY;
+	int err = sk_engine_may_have_pages(engine, request->user, session, request->n_pages, &diag);
+	if (err < 0)
 		return -EAGAIN;
-	int err = sk_session_reserve(session, engine->config.n_context,
-				     n_left < UINT64_MAX - 1 ? n_left + 1 : UINT64_MAX,
-				     &request->n_pages);
+	err = sk_session_reserve(session, engine->config.n_context,
+				 n_left < UINT64_MAX - 1 ? n_left + 1 : UINT64_MAX,
+				 &request->n_pages);
 	if (err < 0)
 		return -ENOSPC;
-	err = sk_engine_may_have_pages(engine, request->user, session, request->n_pages, &diag);
-	if (!err)
-		err = sk_engine_prepare_fetch(engine, session, &fetch);
+	err = sk_engine_prepare_fetch(engine, session, &fetch);
 	if (err < 0) {
 		sk_session_settle(session);
-		return -EAGAIN;
+		return -EBUSY;
 	}
 	if (g->marks)
 		sk_session_reserve_kept(session);

@@ -178,21 +178,47 @@ uint64_t sk_queue_keeps_until(const struct sk_queue *queue)
 
 /* --- Who gives way --- */
 
-static bool has_had_its_turn(const struct sk_queue *queue, const struct sk_holder *holder)
+static bool is_over(const struct sk_queue *queue, const struct sk_turn *turn)
 {
-	return queue->counted_ns >= holder->since_ns + queue->patience_ns;
+	return queue->counted_ns >= turn->since_ns + queue->patience_ns;
 }
 
-/* Only where that leaves its user no worse off than the other was. */
-static bool may_give(const struct sk_request *first, const struct sk_holder *holder)
+static uint64_t claims_at(const struct sk_queue *queue, const struct sk_request *first)
 {
-	const struct sk_user *to = first->user, *from = holder->user;
-	return from == to || !to->n_pages ||
-	       by_weight(from, from->n_pages) > by_weight(to, to->n_pages);
+	return first->user->waits_ns + queue->patience_ns;
 }
 
-static bool gives_before(const struct sk_request *first, const struct sk_holder *a,
-			 const struct sk_holder *b)
+static uint64_t claims_own_at(const struct sk_queue *queue, const struct sk_request *first)
+{
+	return first->generation ? first->queued_ns + queue->patience_ns : 0;
+}
+
+/* How far one goes to find who gives. */
+enum reach {
+	OWN,  /* one's own turns, if they are over */
+	FAIR, /* and those whose user keeps as much as the other then has */
+	ALL, /* whoever may give at all, now or once its turn is over: where that leaves its user no worse off than the
+		 other was, or the other has nothing */
+};
+
+static bool may_give(const struct sk_queue *queue, const struct sk_request *first, enum reach reach,
+		     const struct sk_turn *turn)
+{
+	const struct sk_user *to = first->user, *from = turn->user;
+	const double left = by_weight(from, from->n_pages - turn->n_pages);
+
+	if (reach == ALL)
+		return from == to || !to->n_pages || left >= by_weight(to, to->n_pages);
+	if (!is_over(queue, turn))
+		return false;
+	/* One that gave way to its like waits for as long as these run; else at the end of each turn all would move. */
+	if (from == to)
+		return reach == OWN && queue->counted_ns >= claims_own_at(queue, first);
+	return reach == FAIR && left >= by_weight(to, to->n_pages + first->n_pages);
+}
+
+static bool gives_before(const struct sk_request *first, const struct sk_turn *a,
+			 const struct sk_turn *b)
 {
 	const bool own_a = a->user == first->user, own_b = b->user == first->user;
 	const double most_a = by_weight(a->user, a->user->n_pages + (own_a ? first->n_pages : 0)),
@@ -206,31 +232,29 @@ static bool gives_before(const struct sk_request *first, const struct sk_holder 
 						: a->since_ns < b->since_ns;
 }
 
-static struct sk_holder *next_to_give(const struct sk_queue *queue, const struct sk_request *first,
-				      bool own_only, struct sk_holder *holders, uint32_t n_holders)
+static struct sk_turn *next_to_give(const struct sk_queue *queue, const struct sk_request *first,
+				    enum reach reach, struct sk_turn *turns, uint32_t n_turns)
 {
-	struct sk_holder *next = NULL;
-	for (uint32_t i = 0; i < n_holders; i++) {
-		struct sk_holder *holder = &holders[i];
-		if (!holder->gives && holder->n_pages && has_had_its_turn(queue, holder) &&
-		    may_give(first, holder) && (!own_only || holder->user == first->user) &&
-		    (!next || gives_before(first, holder, next)))
-			next = holder;
+	struct sk_turn *next = NULL;
+	for (uint32_t i = 0; i < n_turns; i++) {
+		struct sk_turn *turn = &turns[i];
+		if (!turn->gives && turn->n_pages && may_give(queue, first, reach, turn) &&
+		    (!next || gives_before(first, turn, next)))
+			next = turn;
 	}
 	return next;
 }
 
-bool sk_queue_preempt(const struct sk_queue *queue, const struct sk_request *first, bool own_only,
-		      struct sk_holder *holders, uint32_t n_holders, uint64_t n_missing)
+/* False: they are not enough, and nobody gives. */
+static bool choose(const struct sk_queue *queue, const struct sk_request *first, enum reach reach,
+		   struct sk_turn *turns, uint32_t n_turns, uint64_t n_missing)
 {
 	uint64_t n_given = 0;
 
-	for (uint32_t i = 0; i < n_holders; i++)
-		holders[i].gives = false;
-	if (queue->counted_ns < first->user->waits_ns + queue->patience_ns)
-		return false;
+	for (uint32_t i = 0; i < n_turns; i++)
+		turns[i].gives = false;
 	while (n_given < n_missing) {
-		struct sk_holder *next = next_to_give(queue, first, own_only, holders, n_holders);
+		struct sk_turn *next = next_to_give(queue, first, reach, turns, n_turns);
 		if (!next)
 			break;
 		next->gives = true;
@@ -238,28 +262,66 @@ bool sk_queue_preempt(const struct sk_queue *queue, const struct sk_request *fir
 		n_given += next->n_pages;
 	}
 	const bool is_enough = n_given >= n_missing;
-	for (uint32_t i = 0; i < n_holders; i++) {
-		struct sk_holder *holder = &holders[i];
-		if (!holder->gives)
+	for (uint32_t i = 0; i < n_turns; i++) {
+		struct sk_turn *turn = &turns[i];
+		if (!turn->gives)
 			continue;
-		holder->user->n_pages += holder->n_pages;
-		if (!is_enough || n_given - holder->n_pages >= n_missing) {
-			holder->gives = false;
-			n_given -= holder->n_pages;
+		turn->user->n_pages += turn->n_pages;
+		if (!is_enough || n_given - turn->n_pages >= n_missing) {
+			turn->gives = false;
+			n_given -= turn->n_pages;
 		}
 	}
 	return is_enough;
 }
 
+static void nobody_gives(struct sk_turn *turns, uint32_t n_turns)
+{
+	for (uint32_t i = 0; i < n_turns; i++)
+		turns[i].gives = false;
+}
+
+enum sk_giving sk_queue_preempt(const struct sk_queue *queue, const struct sk_request *first,
+				bool own_only, struct sk_turn *turns, uint32_t n_turns,
+				uint64_t n_missing)
+{
+	bool is_now = true, is_own = true;
+
+	nobody_gives(turns, n_turns);
+	if (queue->counted_ns < claims_at(queue, first))
+		return SK_GIVES_NOTHING;
+	if (own_only)
+		return choose(queue, first, OWN, turns, n_turns, n_missing) ? SK_GIVES_NOW
+									    : SK_GIVES_NOTHING;
+	/* Those who ought to, if they can. */
+	if (!choose(queue, first, ALL, turns, n_turns, n_missing))
+		return SK_GIVES_NOTHING;
+	for (uint32_t i = 0; i < n_turns; i++) {
+		const struct sk_turn *turn = &turns[i];
+		if (!turn->gives)
+			continue;
+		is_own &= turn->user == first->user;
+		is_now &=
+			is_over(queue, turn) && (turn->user != first->user ||
+						 queue->counted_ns >= claims_own_at(queue, first));
+	}
+	if (is_now || choose(queue, first, FAIR, turns, n_turns, n_missing))
+		return SK_GIVES_NOW;
+	nobody_gives(turns, n_turns);
+	return is_own ? SK_GIVES_NOTHING : SK_GIVES_LATER;
+}
+
 uint64_t sk_queue_preempts_at(const struct sk_queue *queue, const struct sk_request *first,
-			      const struct sk_holder *holders, uint32_t n_holders)
+			      const struct sk_turn *turns, uint32_t n_turns)
 {
 	uint64_t at_ns = queue->counted_ns + queue->patience_ns;
 
-	if (queue->counted_ns < first->user->waits_ns + queue->patience_ns)
-		return first->user->waits_ns + queue->patience_ns;
-	for (uint32_t i = 0; i < n_holders; i++) {
-		const uint64_t end_ns = holders[i].since_ns + queue->patience_ns;
+	if (queue->counted_ns < claims_at(queue, first))
+		return claims_at(queue, first);
+	if (claims_own_at(queue, first) > queue->counted_ns)
+		at_ns = claims_own_at(queue, first);
+	for (uint32_t i = 0; i < n_turns; i++) {
+		const uint64_t end_ns = turns[i].since_ns + queue->patience_ns;
 		if (end_ns > queue->counted_ns && end_ns < at_ns)
 			at_ns = end_ns;
 	}

@@ -14,7 +14,9 @@
  *
  * A stream may run without end, so pages are lent for a time: the first in order, once its user has been waiting for the
  * patience, gets those of requests that have had theirs for as long, of the users that hold most; these wait for their next
- * turn, behind those of their user that have not begun (for a few times the patience). So everybody runs sometime (the first of each user, in the stead of another of its own), and none begins only to give way again at once.
+ * turn, behind those of their user that have not begun (for a few times the patience). What needs the pages of several
+ * waits for the last of them, and while it does nobody else gets any: or those that take turns among themselves would
+ * never be through at the same time. So everybody runs sometime (the first of each user, in the stead of another of its own, once it has waited for the patience itself), and none begins only to give way again at once.
  *
  * Who waits for pages of one's own alone, because of a limit of one's own (user->is_held), is behind all others, and does
  * not count as waiting.
@@ -55,20 +57,22 @@ bool sk_queue_keeps(struct sk_queue *queue, struct sk_request *request);
 uint64_t sk_queue_keeps_until(const struct sk_queue *queue);
 
 /* A running request that could wait. */
-struct sk_holder {
+struct sk_turn {
 	struct sk_user *user;
 	uint32_t n_pages;  /* that it would give back */
 	uint64_t since_ns; /* it has had them */
 	bool gives;
 };
 /* A request that is the first in order of its user finds n_missing pages too few: chooses who gives its own up for it
- * (`gives`; no more than are needed); of its own user alone, where others come before it. False: nobody, for now. Of each
- * user, n_pages is set. */
-bool sk_queue_preempt(const struct sk_queue *queue, const struct sk_request *first, bool own_only,
-		      struct sk_holder *holders, uint32_t n_holders, uint64_t n_missing);
+ * (`gives`; no more than are needed); of its own user alone, where others come before it. LATER: once the turns of those that
+ * have pages now are over, there will be enough; meanwhile nobody else is to begin another. Of each user, n_pages is set. */
+enum sk_giving { SK_GIVES_NOTHING, SK_GIVES_LATER, SK_GIVES_NOW };
+enum sk_giving sk_queue_preempt(const struct sk_queue *queue, const struct sk_request *first,
+				bool own_only, struct sk_turn *turns, uint32_t n_turns,
+				uint64_t n_missing);
 /* When that may change. */
 uint64_t sk_queue_preempts_at(const struct sk_queue *queue, const struct sk_request *first,
-			      const struct sk_holder *holders, uint32_t n_holders);
+			      const struct sk_turn *turns, uint32_t n_turns);
 
 /* Of a queue that is too long: who has to go, which is the newest of the user with most by weight; where two have as many,
  * the newest. Not one that has begun already. NULL: there is none. */

@@ -78,6 +78,7 @@ struct sk_request {
 
 	/* GENERATE, EVALUATE */
 	struct sk_ring_writer *ring; /* the connection's; stays valid until its CLOSED event */
+	uint64_t cursor; /* the number of its reader's cursor, which is parked; 0: it is not */
 	char session[SK_NAME_MOST_BYTES + 1]; /* empty: a session of its own */
 	struct sk_policy_change policy;
 	uint64_t max_tokens; /* UINT64_MAX: endless; EVALUATE: of the text, at most */
@@ -98,6 +99,11 @@ struct sk_request {
 	uint32_t chunk_tokens; /* a step, at most; 0: as many as it holds */
 
 	/* GENERATE */
+	bool is_resumed; /* it goes on with an answer that was broken off: */
+	uint64_t
+		resumed_at; /* the session stands there (text position of the next token), or it is refused */
+	uint64_t
+		resumed_given; /* tokens that the client has of it; max_tokens are those that are left */
 	char chat[SK_NAME_MOST_BYTES + 1]; /* empty: none; "auto" */
 	char *system;                      /* with chat: heap, or NULL */
 	uint64_t n_system_bytes;

@@ -1,7 +1,6 @@
 #include "engine/sampler.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,18 +33,18 @@ static double draw(uint64_t s[4])
 	return (double)(result >> 11) * 0x1p-53;
 }
 
-int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling, uint32_t n_ids,
-		    uint32_t n_vocab)
+int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling, uint32_t n_ids)
 {
-	*sampler = (struct sk_sampler){.sampling = *sampling, .n_ids = n_ids, .n_vocab = n_vocab};
+	*sampler = (struct sk_sampler){.sampling = *sampling, .n_ids = n_ids};
 	if (sampler->sampling.repeat_last > SK_REPEAT_MOST)
 		sampler->sampling.repeat_last = SK_REPEAT_MOST;
 	uint64_t state = sampling->seed;
 	for (int i = 0; i < 4; i++)
 		sampler->random[i] = splitmix(&state);
-	sampler->candidates = malloc(n_ids * sizeof *sampler->candidates);
-	sampler->recent = malloc((sampler->sampling.repeat_last + 1) * sizeof *sampler->recent);
-	if (!sampler->candidates || !sampler->recent) {
+	const size_t n = sampler->sampling.repeat_last + 1;
+	sampler->recent = malloc(n * sizeof *sampler->recent);
+	sampler->listed = malloc(n * sizeof *sampler->listed);
+	if (!sampler->recent || !sampler->listed) {
 		sk_sampler_finish(sampler);
 		return -ENOMEM;
 	}
@@ -54,8 +53,8 @@ int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampli
 
 void sk_sampler_finish(struct sk_sampler *sampler)
 {
-	free(sampler->candidates);
 	free(sampler->recent);
+	free(sampler->listed);
 	*sampler = (struct sk_sampler){0};
 }
 
@@ -79,6 +78,12 @@ void sk_sampler_unsee(struct sk_sampler *sampler, uint64_t n)
 		return;
 	sampler->n_recent -= (uint32_t)n;
 	sampler->recent_next = (uint32_t)((sampler->recent_next + most - n) % most);
+}
+
+static int32_t recent_at(const struct sk_sampler *sampler, uint32_t i) /* the oldest is the first */
+{
+	const uint32_t n = sampler->n_recent, most = sampler->sampling.repeat_last;
+	return sampler->recent[(sampler->recent_next + most - n + i) % most];
 }
 
 /* --- From one generation of a session to the next --- */
@@ -115,12 +120,12 @@ void sk_sampler_resume(struct sk_sampler *sampler, const struct sk_sampler_memor
 
 void sk_sampler_remember(const struct sk_sampler *sampler, struct sk_sampler_memory *memory)
 {
-	const uint32_t n = sampler->n_recent, most = sampler->sampling.repeat_last;
+	const uint32_t n = sampler->n_recent;
 	int32_t *recent = malloc((n + 1) * sizeof *recent);
 	if (!recent)
 		return;
 	for (uint32_t i = 0; i < n; i++)
-		recent[i] = sampler->recent[(sampler->recent_next + most - n + i) % most];
+		recent[i] = recent_at(sampler, i);
 	free(memory->recent);
 	memory->recent = recent;
 	memory->n_recent = n;
@@ -129,155 +134,24 @@ void sk_sampler_remember(const struct sk_sampler *sampler, struct sk_sampler_mem
 	memcpy(memory->random, sampler->random, sizeof memory->random);
 }
 
-/* --- Order: by logit, then the lower id, so that ties fall the same way everywhere --- */
+/* --- Draws --- */
 
-static int is_before(const struct sk_candidate *a, const struct sk_candidate *b)
-{
-	return a->logit > b->logit || (a->logit == b->logit && a->id < b->id);
-}
-
-static void sift_down(struct sk_candidate *heap, uint32_t n, uint32_t at)
-{
-	struct sk_candidate moved = heap[at];
-	for (;;) {
-		uint32_t child = 2 * at + 1;
-		if (child >= n)
-			break;
-		if (child + 1 < n && is_before(&heap[child + 1], &heap[child]))
-			child++;
-		if (!is_before(&heap[child], &moved))
-			break;
-		heap[at] = heap[child];
-		at = child;
-	}
-	heap[at] = moved;
-}
-
-/* Moves the first of the heap behind its end. Popped ones so lie at the array's end, best last. */
-static struct sk_candidate *pop(struct sk_candidate *heap, uint32_t *n)
-{
-	struct sk_candidate best = heap[0];
-	heap[0] = heap[--*n];
-	if (*n)
-		sift_down(heap, *n, 0);
-	heap[*n] = best;
-	return &heap[*n];
-}
-
-static void penalise(struct sk_sampler *sampler)
-{
-	float penalty = sampler->sampling.repeat_penalty;
-	for (uint32_t i = 0; i < sampler->n_recent; i++) {
-		int32_t id = sampler->recent[i];
-		if (id < 0 || (uint32_t)id >= sampler->n_ids)
-			continue;
-		struct sk_candidate *c = &sampler->candidates[id];
-		if (c->id < 0)
-			continue; /* done already */
-		c->logit = c->logit > 0 ? c->logit / penalty : c->logit * penalty;
-		c->id = -1 - c->id; /* marked, until the loop below */
-	}
-	for (uint32_t i = 0; i < sampler->n_recent; i++) {
-		int32_t id = sampler->recent[i];
-		if (id >= 0 && (uint32_t)id < sampler->n_ids)
-			sampler->candidates[id].id = id;
-	}
-}
-
-/* Draws from candidates[at, n) with weights exp((logit - best) / temperature). */
-static int32_t draw_from(struct sk_sampler *sampler, uint32_t at, uint32_t n, float best)
-{
-	const struct sk_candidate *c = sampler->candidates;
-	double scale = 1 / (double)sampler->sampling.temperature, total = 0;
-	double least = sampler->sampling.min_p;
-
-	for (uint32_t i = at; i < n; i++) {
-		double weight = exp(((double)c[i].logit - (double)best) * scale);
-		total += weight >= least ? weight : 0;
-	}
-	double left = draw(sampler->random) * total;
-	int32_t id = -1;
-	for (uint32_t i = at; i < n; i++) {
-		double weight = exp(((double)c[i].logit - (double)best) * scale);
-		if (weight < least)
-			continue;
-		id = c[i].id;
-		left -= weight;
-		if (left < 0)
-			break;
-	}
-	return id;
-}
-
-static int32_t pick(struct sk_sampler *sampler, const float *logits)
+void sk_sampler_next(struct sk_sampler *sampler, struct sk_draw *ret_draw)
 {
 	const struct sk_sampling *s = &sampler->sampling;
-	struct sk_candidate *c = sampler->candidates;
-	uint32_t n = sampler->n_ids;
-
-	for (uint32_t i = 0; i < n; i++)
-		c[i] = (struct sk_candidate){.id = (int32_t)i, .logit = logits[i]};
-	if (s->repeat_penalty != 1)
-		penalise(sampler);
-
-	uint32_t best = 0;
-	for (uint32_t i = 1; i < n; i++) {
-		if (is_before(&c[i], &c[best]))
-			best = i;
+	*ret_draw = (struct sk_draw){
+		.n_ids = sampler->n_ids,
+		.temperature = s->temperature,
+		.top_k = s->top_k,
+		.top_p = s->top_p,
+		.min_p = s->min_p,
+		.repeat_penalty = s->repeat_penalty,
+		.recent = sampler->listed,
+		.random = s->temperature != 0 ? draw(sampler->random) : 0,
+	};
+	for (uint32_t i = 0; i < sampler->n_recent && s->repeat_penalty != 1; i++) {
+		const int32_t id = recent_at(sampler, i);
+		if (id >= 0 && (uint32_t)id < sampler->n_ids)
+			sampler->listed[ret_draw->n_recent++] = id;
 	}
-	if (s->temperature == 0)
-		return c[best].id;
-
-	float most = c[best].logit;
-	bool cut_p = s->top_p < 1, cut_k = s->top_k && s->top_k < n;
-	if (!cut_p && !cut_k)
-		return draw_from(sampler, 0, n, most);
-
-	/* A heap gives the best one by one: the cost is of those that stay, not of the vocabulary
-	 * sorted. */
-	for (uint32_t i = n / 2; i-- > 0;)
-		sift_down(c, n, i);
-	uint32_t n_heap = n, n_most = cut_k ? s->top_k : n;
-	double scale = 1 / (double)s->temperature, total = 0;
-	if (cut_p && cut_k) {
-		while (n - n_heap < n_most)
-			total += exp(((double)pop(c, &n_heap)->logit - (double)most) * scale);
-		double sum = 0;
-		uint32_t at = n;
-		while (at > n_heap && sum < (double)s->top_p * total)
-			sum += exp(((double)c[--at].logit - (double)most) * scale);
-		return draw_from(sampler, at < n ? at : n - 1, n, most);
-	}
-	if (cut_p) {
-		for (uint32_t i = 0; i < n; i++)
-			total += exp(((double)c[i].logit - (double)most) * scale);
-	}
-	double sum = 0;
-	do {
-		sum += exp(((double)pop(c, &n_heap)->logit - (double)most) * scale);
-	} while (n - n_heap < n_most && n_heap && (!cut_p || sum < (double)s->top_p * total));
-	return draw_from(sampler, n_heap, n, most);
-}
-
-int sk_sampler_pick(struct sk_sampler *sampler, const float *logits, int32_t *ret_id,
-		    float *ret_logprob)
-{
-	float most = -INFINITY;
-	bool numbers = true;
-	for (uint32_t i = 0; i < sampler->n_vocab; i++) {
-		numbers &= !isnan(logits[i]);
-		most = logits[i] > most ? logits[i] : most;
-	}
-	if (!numbers || !isfinite(most))
-		return -EDOM;
-	double total = 0;
-	for (uint32_t i = 0; i < sampler->n_vocab; i++)
-		total += exp((double)(logits[i] - most));
-
-	int32_t id = pick(sampler, logits);
-	if (id < 0)
-		return -EDOM;
-	*ret_id = id;
-	*ret_logprob = (float)((double)(logits[id] - most) - log(total));
-	return 0;
 }

@@ -1,27 +1,22 @@
-/* From logits to a token. Greedy at temperature 0; else, in this order: repetition penalty,
- * temperature, top-k, top-p (on what top-k left, renormalised), min-p (against the likeliest), and
- * one draw. The same seed and logits give the same tokens on every machine with IEEE arithmetic.
+/* How a generation draws its tokens: what was asked for, the random numbers, and the ids that the penalty looks back
+ * at. The device draws (struct sk_draw); the same seed and logits give the same tokens on every one.
  *
  * One sampler a generation, engine thread.
  */
 #pragma once
 
+#include "backend/backend.h"
 #include "engine/request.h"
 
 #include <stdint.h>
-
-struct sk_candidate {
-	int32_t id;
-	float logit;
-};
 
 struct sk_sampler {
 	struct sk_sampling sampling;
 	uint64_t random[4]; /* xoshiro256** */
 	int32_t *recent;    /* a ring of the last n_recent ids, for the penalty */
 	uint32_t n_recent, recent_next;
-	struct sk_candidate *candidates; /* scratch, n_ids */
-	uint32_t n_ids, n_vocab;
+	int32_t *listed; /* (n_recent) the same for a draw, without ids that cannot be drawn */
+	uint32_t n_ids;
 };
 
 /* What a session remembers of its last generation's sampler. Zeroed at first. */
@@ -37,10 +32,8 @@ int sk_sampler_memory_set(struct sk_sampler_memory *memory, const int32_t *recen
 			  uint32_t n_recent);
 void sk_sampler_memory_finish(struct sk_sampler_memory *memory);
 
-/* n_ids: ids that may be drawn, at most n_vocab: rows of the model, some of them padding that no
- * token has, though its probabilities count them. 0 or -ENOMEM. */
-int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling, uint32_t n_ids,
-		    uint32_t n_vocab);
+/* n_ids: ids that may be drawn. 0 or -ENOMEM. */
+int sk_sampler_init(struct sk_sampler *sampler, const struct sk_sampling *sampling, uint32_t n_ids);
 void sk_sampler_finish(struct sk_sampler *sampler); /* accepts zeroed ones */
 
 /* A token that came into the timeline, from the prompt or drawn: the penalty looks back at these.
@@ -56,7 +49,6 @@ void sk_sampler_resume(struct sk_sampler *sampler, const struct sk_sampler_memor
 /* Without memory, what was remembered stays. */
 void sk_sampler_remember(const struct sk_sampler *sampler, struct sk_sampler_memory *memory);
 
-/* logits (n_vocab), untouched. *ret_logprob is of the token under the model itself (temperature 1,
- * no penalty), natural log. -EDOM where the logits are not numbers. */
-int sk_sampler_pick(struct sk_sampler *sampler, const float *logits, int32_t *ret_id,
-		    float *ret_logprob);
+/* What the next token is to be drawn by; takes a random number, except at temperature 0. It points into the sampler,
+ * which stays untouched until the token is there. */
+void sk_sampler_next(struct sk_sampler *sampler, struct sk_draw *ret_draw);

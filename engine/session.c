@@ -1,8 +1,8 @@
 #include "engine/session.h"
-#include "base/clock.h"
-#include "engine/marks.h"
 
 #include "base/clock.h"
+#include "engine/ledger.h"
+#include "engine/record.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,6 +22,7 @@ struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char
 	snprintf(session->name, sizeof session->name, "%s", name);
 	snprintf(session->file, sizeof session->file, "%s", name);
 	session->last_id = -1;
+	session->slot = SK_NO_SLOT;
 	session->keep_from = UINT64_MAX;
 	session->begun_ns = session->last_used_ns = sk_clock_ns();
 	sk_window_init(&session->window, policy);
@@ -61,6 +62,9 @@ void sk_session_destroy(struct sk_session *session)
 	if (!session)
 		return;
 	sk_list_remove(&session->node);
+	if (session->slot != SK_NO_SLOT) /* before its pages are anybody else's */
+		sk_ledger_clear(session->ledger, session->slot);
+	sk_broken_destroy(session->broken);
 	sk_pages_finish(&session->pages);
 	sk_sampler_memory_finish(&session->sampler);
 	free(session->head);
@@ -130,6 +134,11 @@ static uint64_t kept_sinks(const struct sk_session *session, uint64_t n_sink)
 static uint64_t kept_first(const struct sk_session *session, uint64_t first)
 {
 	return session->keep_from < first ? session->keep_from : first;
+}
+
+uint64_t sk_session_position(const struct sk_session *session)
+{
+	return session->origin + session->window.next + (session->last_id >= 0);
 }
 
 int sk_session_reserve(struct sk_session *session, uint64_t context, uint64_t n_tokens,

@@ -6,6 +6,7 @@
 
 #include "base/list.h"
 #include "engine/event.h"
+#include "engine/marks.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
@@ -13,6 +14,8 @@
 #include "kv/window.h"
 
 struct sk_session_info;
+struct sk_broken;
+struct sk_ledger;
 
 struct sk_session {
 	struct sk_list node; /* of the engine's sessions */
@@ -42,6 +45,14 @@ struct sk_session {
 	char file[SK_NAME_MOST_BYTES + 1]; /* its name in the store */
 	uint64_t stored_bytes;             /* where is_stored */
 	struct sk_window stored_window;    /* where is_stored or is_leaving: what its file holds */
+	/* Where it outlives the process (ledger.h): */
+	struct sk_ledger *ledger; /* NULL: it does not */
+	uint32_t slot;            /* its entry's; SK_NO_SLOT: it has none yet */
+	uint64_t recorded;        /* what the entry says, in short (survive.c) */
+	struct sk_broken
+		*broken;    /* an answer that an earlier process did not end (record.h); or NULL */
+	bool has_open_text; /* after such an answer, until the next request: */
+	struct sk_open_text open_text; /* text of it that the client was not given */
 	/* Its life: */
 	uint64_t begun_ns, last_used_ns; /* sk_clock_ns(); when its last request ended */
 	bool has_ttl;                    /* of its own: else the daemon's */
@@ -63,6 +74,8 @@ void sk_session_destroy(
 int sk_session_share_head(struct sk_session *session, struct sk_session *from, uint32_t n);
 /* Empty again, under the same policy. */
 void sk_session_reset(struct sk_session *session);
+/* Text position of the next token. */
+uint64_t sk_session_position(const struct sk_session *session);
 void sk_session_describe(const struct sk_session *session, uint64_t now_ns,
 			 struct sk_session_info *ret_info);
 

@@ -1,4 +1,5 @@
 /* What is told of a session. */
+#include "engine/record.h"
 #include "engine/session.h"
 
 #include <string.h>
@@ -17,13 +18,16 @@ void sk_session_describe(const struct sk_session *session, uint64_t now_ns,
 {
 	const struct sk_pages *pages = &session->pages;
 	const uint32_t n_pages = sk_pages_distinct(pages);
+	struct sk_mark at = {.window = session->window, .last_id = session->last_id};
+	if (session->broken) /* where it is to whoever asks for it */
+		at = sk_broken_end(session);
 
 	*ret_info = (struct sk_session_info){
 		.uid = session->uid,
 		.state = state_of(session),
-		.policy = session->window.policy,
-		.position = session->origin + session->window.next + (session->last_id >= 0),
-		.live = sk_window_live(&session->window),
+		.policy = at.window.policy,
+		.position = session->origin + at.window.next + (at.last_id >= 0),
+		.live = sk_window_live(&at.window),
 		.pages = n_pages,
 		.shared_pages = n_pages - sk_pages_alone(pages),
 		.stored_bytes = session->is_stored ? session->stored_bytes : 0,

@@ -226,6 +226,8 @@ static bool try_request(struct sk_engine *engine, struct sk_request *request)
 	}
 	if (session->is_moving && request->verb != SK_SESSION_SHOW)
 		return false;
+	if (request->verb != SK_SESSION_SHOW) /* a look changes nothing */
+		sk_engine_mend(engine, session);
 
 	struct sk_session *shown = session;
 	const uint64_t now_ns = sk_clock_ns();

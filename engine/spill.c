@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define TRY_AGAIN_NS 5000000000u /* after the store failed, so long nothing is spilled */
+#define GRACE_NS     30000000000u /* so long a client may take to read what its dead daemon left it */
 
 static bool is_idle(const struct sk_session *session)
 {
@@ -20,6 +21,13 @@ bool sk_engine_can_spill(const struct sk_engine *engine)
 {
 	return engine->options.store &&
 	       (!engine->spill_failed_ns || sk_clock_ns() - engine->spill_failed_ns > TRY_AGAIN_NS);
+}
+
+uint64_t sk_engine_spills_at(const struct sk_engine *engine)
+{
+	return engine->options.store && engine->spill_failed_ns
+		       ? engine->spill_failed_ns + TRY_AGAIN_NS + 1
+		       : UINT64_MAX;
 }
 
 /* The pages that the moves under way will give back. */
@@ -41,10 +49,11 @@ static struct sk_session *least_used(const struct sk_engine *engine,
 				     const struct sk_session *spared, const uid_t *uid)
 {
 	struct sk_session *least = NULL;
+	const bool is_grace = engine->adopted_ns && sk_clock_ns() - engine->adopted_ns < GRACE_NS;
 	sk_list_for_each (node, &engine->sessions) {
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
 		if (!is_idle(session) || session == spared || !sk_pages_distinct(&session->pages) ||
-		    (uid && session->uid != *uid))
+		    (uid && session->uid != *uid) || (session->broken && is_grace))
 			continue;
 		const bool is_alone = sk_session_n_pages(session),
 			   least_is = least && sk_session_n_pages(least);
@@ -58,6 +67,7 @@ static struct sk_session *least_used(const struct sk_engine *engine,
 struct sk_move *sk_engine_move_of(struct sk_engine *engine, enum sk_move_kind kind,
 				  struct sk_session *session)
 {
+	sk_engine_mend(engine, session);
 	struct sk_move *move = sk_move_create(kind, sk_pages_distinct(&session->pages));
 	if (!move)
 		return NULL;
@@ -113,6 +123,8 @@ void sk_engine_spill_own(struct sk_engine *engine, const struct sk_request *requ
 	struct sk_session *own = sk_engine_find_session(engine, request->uid, request->session);
 	uint64_t n_held = request->n_pages;
 
+	if (!request->user->limits->kv_bytes)
+		return;
 	sk_list_for_each (node, &engine->sessions) {
 		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
 		if (session->uid == request->uid && session != own && !session->is_leaving)
@@ -133,6 +145,7 @@ int sk_engine_prepare_fetch(struct sk_engine *engine, struct sk_session *session
 			    struct sk_move **ret_move)
 {
 	const struct sk_window *stored = &session->stored_window;
+	sk_engine_commit(engine);
 	int err = sk_pages_restore(&session->pages, stored->n_sink, stored->first, stored->next);
 	if (err < 0)
 		return err;
@@ -217,8 +230,12 @@ static void came_in(struct sk_engine *engine, struct sk_move *move)
 	session->is_moving = false;
 	if (!move->error) {
 		session->is_stored = false;
+		sk_engine_commit(engine); /* in the stead of the file */
 		sk_store_remove(engine->options.store, session->uid, session->file);
 		sk_session_trim(session);
+		for (uint32_t i = 0; i < engine->n_generations; i++) /* its turn begins now */
+			if (engine->generations[i]->session == session)
+				engine->generations[i]->since_ns = sk_clock_ns();
 		return;
 	}
 	/* It stays where it is, as it was. */
@@ -336,29 +353,68 @@ int sk_engine_open_store(struct sk_engine *engine)
 	return engine->options.store ? sk_store_scan(engine->options.store, found, engine) : 0;
 }
 
+static bool is_to_keep(const struct sk_session *session)
+{
+	return is_idle(session) && !session->is_stored && session->window.next;
+}
+
+/* On the calling thread. False: it stays where it is, and *ret_diag says why. */
+static bool keep(struct sk_engine *engine, struct sk_session *session, bool to_disk,
+		 struct sk_diag *ret_diag)
+{
+	struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_OUT, session);
+	if (!move) {
+		snprintf(ret_diag->text, sizeof ret_diag->text, "not enough memory");
+		return false;
+	}
+	move->to_disk = to_disk;
+	sk_mover_run(&engine->mover, move);
+	const bool is_kept = move->error >= 0;
+	if (is_kept) {
+		session->stored_window = session->window;
+		session->stored_bytes = move->n_bytes;
+		sk_pages_drop(&session->pages);
+		session->is_stored = true;
+	} else {
+		*ret_diag = move->diag;
+	}
+	sk_move_destroy(move);
+	return is_kept;
+}
+
+struct sk_session *sk_engine_least_used(struct sk_engine *engine)
+{
+	return least_used(engine, NULL, NULL);
+}
+
+bool sk_engine_keep_one(struct sk_engine *engine)
+{
+	struct sk_session *session = engine->options.store ? least_used(engine, NULL, NULL) : NULL;
+	engine->is_touched = true;
+	return session && keep(engine, session, false, &engine->spill_diag);
+}
+
 void sk_engine_keep_all(struct sk_engine *engine)
 {
+	uint32_t n_total = 0, n_done = 0;
+
 	if (!engine->options.store || engine->is_dead)
 		return;
+	sk_list_for_each (node, &engine->sessions)
+		n_total += is_to_keep(sk_container_of(node, struct sk_session, node));
 	sk_list_for_each (node, &engine->sessions) {
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
-		if (!is_idle(session) || session->is_stored || !session->window.next)
+		if (!is_to_keep(session))
 			continue;
-		struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_OUT, session);
-		if (move) {
-			move->to_disk = true;
-			sk_mover_run(&engine->mover, move);
-		}
-		if (!move || move->error < 0) {
-			if (!engine->kept.n_lost++)
-				snprintf(engine->kept.reason, sizeof engine->kept.reason, "%.500s",
-					 move ? move->diag.text : "not enough memory");
-		} else {
-			sk_pages_drop(&session->pages);
-			session->is_stored = true;
+		if (engine->options.keeping)
+			engine->options.keeping(n_done++, n_total);
+		struct sk_diag diag = {""};
+		if (keep(engine, session, true, &diag))
 			engine->kept.n_kept++;
-		}
-		sk_move_destroy(move);
+		else if (!engine->kept.n_lost++)
+			snprintf(engine->kept.reason, sizeof engine->kept.reason, "%.500s",
+				 diag.text);
 	}
+	sk_engine_commit(engine);             /* for those that could not be */
 	sk_store_sync(engine->options.store); /* those that went out before, and all their names */
 }

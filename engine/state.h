@@ -1,5 +1,5 @@
 /* The engine's insides, for the files of this room that share them: open.c (making one), engine.c (the
- * thread), clients.c (whose requests they are), waiting.c (who begins and who waits), admission.c (from a
+ * thread), letters.c (what comes to it), clients.c (whose requests they are), waiting.c (who begins and who waits), admission.c (from a
  * request to a generation), limits.c (what a user may have), step.c (a step). Everything here is the engine thread's once it runs, except what
  * says otherwise.
  */
@@ -82,6 +82,11 @@ struct sk_engine {
 
 	struct sk_scheduler scheduler;
 	struct sk_pace pace;
+	struct sk_ledger *ledger; /* NULL: nothing survives this process */
+	void *record;             /* (record_bytes) an entry of it, while it is made */
+	uint32_t record_bytes;
+	uint64_t adopted_ns; /* when an earlier process' sessions were; 0: there were none */
+	bool is_touched; /* something may have changed beside the generations since it was last written */
 	struct sk_row *rows;            /* (step_tokens) */
 	struct sk_view *views;          /* (step_tokens) */
 	struct sk_span *spans;          /* (max_batch) */
@@ -89,6 +94,7 @@ struct sk_engine {
 	float *score_values;            /* (step_tokens) */
 	uint32_t *score_of;             /* (max_batch): a span's first score */
 	uint32_t *logit_rows;           /* (max_batch) */
+	struct sk_draw *draws;          /* (max_batch) from those rows */
 	int64_t *logit_of;              /* (max_batch): a span's index into logit_rows, or -1 */
 	struct sk_generation **running; /* (max_batch): a span's generation */
 };
@@ -97,6 +103,13 @@ struct sk_engine {
 
 /* With no thread left: answers every letter on the caller's. */
 void sk_engine_drain(struct sk_engine *engine);
+
+/* --- letters.c --- */
+
+/* Takes it over. */
+void sk_engine_receive(struct sk_engine *engine, struct sk_mail *mail);
+/* Of a client's requests at the text worker one, or all. */
+void sk_engine_cancel_waiting(struct sk_engine_client *client, uint32_t id, bool all);
 
 /* --- clients.c --- */
 
@@ -138,6 +151,7 @@ int sk_engine_check_policy(const struct sk_engine *engine, const struct sk_polic
 
 /* --- limits.c --- */
 
+void sk_engine_take_limits(struct sk_engine *engine, struct sk_mail *mail);
 /* Whether the user may have one more named session: 0, or -EDQUOT and a sentence. */
 int sk_engine_may_begin_session(const struct sk_engine *engine, const struct sk_user *user,
 				struct sk_diag *diag);
@@ -146,6 +160,12 @@ int sk_engine_may_begin_session(const struct sk_engine *engine, const struct sk_
 int sk_engine_may_have_pages(const struct sk_engine *engine, const struct sk_user *user,
 			     const struct sk_session *session, uint32_t n_pages,
 			     struct sk_diag *diag);
+
+/* --- warm.c --- */
+
+/* A short prompt and a token run, for nobody: what a device makes at first use is there for the first client, and one that
+ * cannot compute is found out before anybody waits for it. Before the thread begins. 0; -ENODEV and a sentence. */
+int sk_engine_warm(struct sk_engine *engine, struct sk_diag *diag);
 
 /* --- prefix.c --- */
 
@@ -180,8 +200,8 @@ void sk_engine_leave_queue(struct sk_engine *engine, struct sk_request *request)
 /* --- preempt.c --- */
 
 /* Others give theirs up for the first of its user in the queue, if their turn is over: then it is the queue's room_for. */
-void sk_engine_preempt_for(struct sk_engine *engine, struct sk_request *request, bool own_only,
-			   uint64_t now_ns);
+enum sk_giving sk_engine_preempt_for(struct sk_engine *engine, struct sk_request *request,
+				     bool own_only, uint64_t now_ns);
 /* Whether those who are giving theirs up will soon have: so that they are kept for whom that is. */
 bool sk_engine_is_making_room(struct sk_engine *engine, uint64_t now_ns);
 /* Nobody waits any more: who has not given its pages up yet goes on. */
@@ -198,6 +218,8 @@ int sk_engine_resume(struct sk_engine *engine, struct sk_request *request);
 /* --- spill.c --- */
 
 bool sk_engine_can_spill(const struct sk_engine *engine);
+uint64_t sk_engine_spills_at(
+	const struct sk_engine *engine); /* where it cannot: when it may again, or never */
 /* Sends idle sessions to the store, so that the request's pages will be there once the moves have ended. */
 void sk_engine_spill_for(struct sk_engine *engine, const struct sk_request *request);
 /* The same of its own user's, where it is their limit that it would pass. */
@@ -222,6 +244,25 @@ void sk_engine_end_unused(struct sk_engine *engine, uint64_t now_ns);
 int sk_engine_open_store(struct sk_engine *engine);
 void sk_engine_keep_all(struct sk_engine *engine);
 
+/* The idle session that was used longest ago goes to the store, on the calling thread. False: there is none, or it cannot. */
+bool sk_engine_keep_one(struct sk_engine *engine);
+/* That one; NULL: none is idle. */
+struct sk_session *sk_engine_least_used(struct sk_engine *engine);
+
+/* --- survive.c --- */
+
+/* The pool, of n_wanted pages or, where an earlier process left sessions in n_least or more, of theirs: then these are to be
+ * adopted before any step. -ENOMEM. */
+int sk_engine_open_pool(struct sk_engine *engine, const struct sk_model *model, uint32_t n_wanted,
+			uint32_t n_least);
+void sk_engine_adopt_sessions(struct sk_engine *engine);
+/* An answer that an earlier process did not end ends now (sk_session_mend()). */
+void sk_engine_mend(struct sk_engine *engine, struct sk_session *session);
+/* What has changed goes into the ledger. Between steps. */
+void sk_engine_commit(struct sk_engine *engine);
+/* Once its sessions are destroyed: those that were not stored stay for the next process. */
+void sk_engine_close_ledger(struct sk_engine *engine);
+
 /* --- session_requests.c --- */
 
 /* Answers a request of kind SESSION, now or once a move has ended. Takes it over. */
@@ -239,3 +280,5 @@ void sk_engine_list(struct sk_engine *engine, struct sk_request *request);
 
 /* Runs one step of whoever wants to run. True: it did something. */
 bool sk_engine_step(struct sk_engine *engine);
+/* Lets clients see what was put into their rings, once the ledger knows of it. */
+void sk_engine_publish(struct sk_engine *engine);

@@ -63,6 +63,7 @@ static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch,
 		n_rows += n;
 		if (sk_generation_draws_after(g, n)) {
 			engine->logit_of[n_spans] = n_logits;
+			sk_sampler_next(&g->sampler, &engine->draws[n_logits]);
 			engine->logit_rows[n_logits++] = n_rows - 1;
 		}
 		n_spans++;
@@ -99,6 +100,8 @@ static void tell_progress(struct sk_engine *engine, struct sk_generation *g, uin
 		return; /* the next one will tell */
 	event->progress.prompt_tokens = g->result.prompt_tokens;
 	event->progress.evaluated_tokens = g->result.evaluated_tokens;
+	event->progress.has_begun = true;
+	event->progress.position = g->position;
 	sk_mailbox_post(&engine->events, &event->node);
 }
 
@@ -188,6 +191,16 @@ static void learn_pace(struct sk_engine *engine, uint64_t ns)
 	sk_pace_learn(&engine->pace, n_decoding, n_prompt, ns);
 }
 
+void sk_engine_publish(struct sk_engine *engine)
+{
+	sk_engine_commit(engine);
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		struct sk_generation *g = engine->generations[i];
+		if (!g->is_detached)
+			sk_ring_writer_publish(g->request->ring);
+	}
+}
+
 bool sk_engine_step(struct sk_engine *engine)
 {
 	uint64_t begun_ns = sk_clock_ns();
@@ -203,6 +216,8 @@ bool sk_engine_step(struct sk_engine *engine)
 	    !sk_schedule(&engine->scheduler, engine->wants, engine->n_generations, &limits))
 		return false;
 	take_from_allowances(engine, begun_ns);
+	/* Pages were given back since the last step, which this one may take; also those that readers have read past. */
+	sk_engine_commit(engine);
 
 	struct sk_batch batch;
 	uint32_t n_logits, n_scores;
@@ -214,8 +229,8 @@ bool sk_engine_step(struct sk_engine *engine)
 	for (uint32_t i = 0; i < n_spans; i++)
 		is_profiled |= engine->running[i]->request->profile;
 	sk_backend_set_profile(engine->backend, is_profiled ? &profile : NULL);
-	int err = sk_forward_run(&engine->forward, &batch, engine->logit_rows, n_logits,
-				 engine->scores, n_scores);
+	int err = sk_forward_run(&engine->forward, &batch, engine->logit_rows, engine->draws,
+				 n_logits, engine->scores, n_scores);
 	sk_backend_set_profile(engine->backend, NULL);
 	uint64_t now_ns = sk_clock_ns();
 	if (is_profiled) {
@@ -254,28 +269,22 @@ bool sk_engine_step(struct sk_engine *engine)
 		if (g->is_scoring) {
 			sk_generation_scored(g, views, span->n_rows,
 					     engine->score_values + engine->score_of[i], now_ns);
-			if (!g->is_detached)
-				sk_ring_writer_publish(g->request->ring);
 			tell_progress(engine, g, now_ns);
 			continue;
 		}
 		if (!is_done) {
-			if (sk_generation_waits(g)) { /* its step, where it asked for a trace */
-				(void)sk_generation_deliver(g, now_ns);
-				if (!g->is_detached)
-					sk_ring_writer_publish(g->request->ring);
-			}
+			(void)sk_generation_deliver(
+				g, now_ns); /* its step, where it asked for a trace */
 			tell_progress(engine, g, now_ns);
 			continue;
 		}
 		uint64_t n_before = g->result.generated_tokens;
-		sk_generation_draw(
+		sk_generation_drew(
 			g, engine->tokenizer,
-			sk_forward_logits(&engine->forward, (uint32_t)engine->logit_of[i]),
+			sk_forward_drawn(&engine->forward, (uint32_t)engine->logit_of[i]),
 			engine->config.n_context, now_ns);
 		count_generated(engine, g, g->result.generated_tokens - n_before);
-		if (!g->is_detached)
-			sk_ring_writer_publish(g->request->ring);
 	}
+	sk_engine_publish(engine);
 	return true;
 }

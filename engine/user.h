@@ -34,4 +34,6 @@ struct sk_user {
 /* The user of that uid, who is remembered as long as the engine lives: neither what one has had nor what one's sessions
  * have had may be forgotten with one's last request. The limits must stay as long. NULL without memory. */
 struct sk_user *sk_user_of(struct sk_list *users, const struct sk_limits_table *limits, uid_t uid);
+/* Those limits hold from now on; also for who is known already. */
+void sk_users_limit(struct sk_list *users, const struct sk_limits_table *limits);
 void sk_users_finish(struct sk_list *users);

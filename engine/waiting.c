@@ -26,6 +26,19 @@ static void tell_place(struct sk_engine *engine, struct sk_request *request, uin
 	sk_mailbox_post(&engine->events, &event->node);
 }
 
+/* Where its session stands: whoever loses this daemon in the middle of the answer can go on with it. */
+static void tell_begun(struct sk_engine *engine, const struct sk_generation *g)
+{
+	struct sk_event *event =
+		sk_event_create(SK_EVENT_PROGRESS, g->request->connection, g->request->id);
+	if (!event)
+		return; /* then it cannot */
+	event->progress.prompt_tokens = g->result.prompt_tokens;
+	event->progress.has_begun = true;
+	event->progress.position = g->position;
+	sk_mailbox_post(&engine->events, &event->node);
+}
+
 static void tell_places(struct sk_engine *engine)
 {
 	sk_list_for_each (node, &engine->queue.requests) {
@@ -96,24 +109,34 @@ static void has_begun(struct sk_engine *engine, struct sk_request *request)
 						: engine->generations[engine->n_generations - 1];
 	take_out(engine, request);
 	request->place = 0; /* its ids are the generation's now */
-	tell_place(engine, request, g->result.prompt_tokens);
+	if (request->generation)
+		tell_place(engine, request, g->result.prompt_tokens);
+	else
+		tell_begun(engine, g);
 	request->generation = NULL;
 }
 
 /* To give their pages up for it, if it is the first of its user. */
-static void ask_others(struct sk_engine *engine, struct sk_request *request, bool own_only,
-		       uint64_t now_ns)
+static enum sk_giving ask_others(struct sk_engine *engine, struct sk_request *request,
+				 bool own_only, uint64_t now_ns)
 {
-	if (!request->user->has_asked && !engine->queue.room_for)
-		sk_engine_preempt_for(engine, request, own_only, now_ns);
+	const bool may_ask = !request->user->has_asked && !engine->queue.room_for;
 	request->user->has_asked = true;
+	return may_ask ? sk_engine_preempt_for(engine, request, own_only, now_ns)
+		       : SK_GIVES_NOTHING;
+}
+
+/* It gave way, and pages would be of no use to it: its reader has to read first. */
+static bool is_idle(const struct sk_request *request)
+{
+	return request->generation && sk_generation_waits(request->generation);
 }
 
 /* The first in order who can begin does; who cannot ever is refused. False: there is neither. */
 static bool serve_one(struct sk_engine *engine, uint64_t now_ns)
 {
 	struct sk_diag diag;
-	bool is_first = true, is_kept = false;
+	bool is_first = true, is_kept = false, is_claimed = false;
 
 	look_at_pages(engine);
 	sk_list_for_each (node, &engine->users)
@@ -121,10 +144,16 @@ static bool serve_one(struct sk_engine *engine, uint64_t now_ns)
 	sk_queue_order(&engine->queue, &engine->users);
 	sk_list_for_each (node, &engine->queue.requests) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (request->user->is_held)
+		if (request->generation && request->generation->is_ending) {
+			sk_engine_leave_queue(engine, request); /* it needs none any more */
+			return true;
+		}
+		/* What one has had already is within one's limit. */
+		if ((request->user->is_held && !request->generation) || is_idle(request))
 			continue;
-		if (is_kept) { /* for another: one's own pages are not */
-			ask_others(engine, request, true, now_ns);
+		if (is_kept) { /* for another: one's own pages are not, unless it waits for these as well */
+			if (!is_claimed)
+				ask_others(engine, request, true, now_ns);
 			continue;
 		}
 		int err = try_one(engine, request, &diag);
@@ -138,10 +167,18 @@ static bool serve_one(struct sk_engine *engine, uint64_t now_ns)
 				engine->queue.room_for = NULL; /* those do not read */
 				return true;
 			}
-			ask_others(engine, request, !is_first, now_ns);
+			const enum sk_giving giving =
+				ask_others(engine, request, !is_first, now_ns);
+			is_claimed = giving == SK_GIVES_LATER;
+			is_kept |= giving != SK_GIVES_NOTHING; /* with what is free it is enough */
 			is_first = false;
 			continue;
 		}
+		if (err == -EBUSY && request->generation) /* for a moment */
+			continue;
+		if (request ==
+		    engine->queue.room_for) /* it is the user's own limit that it meets */
+			engine->queue.room_for = NULL;
 		if (err == -EAGAIN) { /* nor do its user's others: they keep their order */
 			sk_engine_spill_own(engine, request);
 			request->user->is_held = true;
@@ -174,8 +211,9 @@ void sk_engine_serve_queue(struct sk_engine *engine)
 	snprintf(reason, sizeof reason,
 		 "the KV cache is full, and so is the queue of %u requests that wait for it",
 		 engine->options.queue_most);
-	while (engine->queue.n - engine->queue.n_preempted > engine->options.queue_most)
-		refuse(engine, sk_queue_victim(&engine->queue), SK_STOP_REFUSED, -ENOSPC, reason);
+	for (struct sk_request *victim; engine->queue.n > engine->options.queue_most &&
+					(victim = sk_queue_victim(&engine->queue));)
+		refuse(engine, victim, SK_STOP_REFUSED, -ENOSPC, reason);
 	tell_places(engine);
 }
 
@@ -185,7 +223,7 @@ static void wait_in_line(struct sk_engine *engine, struct sk_request *request,
 	char reason[128];
 	const struct sk_user *user = request->user;
 
-	const uint32_t n_queued = user->n_queued - user->n_preempted;
+	const uint32_t n_queued = user->n_queued; /* those that gave way are on the disk */
 
 	if (user->limits->max_queued && n_queued >= user->limits->max_queued) {
 		snprintf(reason, sizeof reason,
@@ -272,6 +310,8 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 		wait_in_line(engine, request, client, n_pages);
 	else if (err < 0)
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
+	else if (request->session[0])
+		tell_begun(engine, engine->generations[engine->n_generations - 1]);
 }
 
 void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_t id, bool all,

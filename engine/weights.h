@@ -23,7 +23,12 @@ struct sk_weights {
 /* Told after every matrix; may be NULL. */
 typedef void sk_weights_progress(void *context, uint64_t n_bytes_done, uint64_t n_bytes_total);
 
-/* 0, -ENOMEM or -ENOTSUP and a sentence. */
+/* What they take as one allocation of the device (sk_backend_share_weights). 0, -ENOTSUP and a sentence. */
+int sk_weights_bytes(struct sk_backend *backend, const struct sk_model *model,
+		     enum sk_weight_format format, uint64_t *ret_n_bytes, struct sk_diag *diag);
+
+/* 0, -ENOMEM or -ENOTSUP and a sentence. Of a backend that has imported weights it only looks them up: -ESTALE where
+ * these are another model's. */
 int sk_weights_init(struct sk_weights *weights, struct sk_backend *backend,
 		    const struct sk_model *model, enum sk_weight_format format,
 		    sk_weights_progress *progress, void *context, struct sk_diag *diag);

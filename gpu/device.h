@@ -1,5 +1,5 @@
 /* The CUDA backend's own struct. gpu.c opens and closes, memory.c holds weights and buffers, packed.c brings
- * weights into their layout, pages.c is the pool, step.c notes the operations of a step, launch.c makes
+ * weights into their layout, shared.c shares them with other processes, pages.c is the pool, step.c notes the operations of a step, launch.c makes
  * launches of them, run.c decides when.
  *
  * Operations are noted, not run, until the step ends (or is waited for): then it is known whether they are
@@ -9,17 +9,19 @@
 #pragma once
 
 #include "backend/impl.h"
+#include "backend/pieces.h"
 #include "base/list.h"
 #include "gpu/kernels/launch.h"
+#include "gpu/shared.h"
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
-#include <stdatomic.h>
 
 /* Memory of the device. */
 struct sk_gpu_block {
 	void *data;
 	size_t size_bytes;
+	bool is_part; /* of what weights share, with which it goes */
 };
 
 struct sk_buffer {
@@ -58,6 +60,7 @@ struct sk_gpu_note {
 		SK_GPU_ACTIVATE,
 		SK_GPU_GATHER,
 		SK_GPU_SCORE,
+		SK_GPU_DRAW,
 	} op;
 	struct sk_buffer *out;
 	const struct sk_buffer *in;
@@ -71,17 +74,22 @@ struct sk_gpu_note {
 /* A step that was captured. */
 struct sk_gpu_graph {
 	uint64_t key;
+	uint32_t place; /* in sk_gpu.graph_at */
 	uint32_t n_segments, n_warps, n_notes;
 	struct sk_gpu_note *notes; /* to be sure that it is the same */
 	cudaGraphExec_t exec;
 };
 
-#define SK_GPU_GRAPHS 128
+/* Kept at most: steps of 1 to 256 rows, and as many again of which something else differs (how attention is shared out, which
+ * rows have logits). All go when another comes. */
+#define SK_GPU_GRAPHS       512
+#define SK_GPU_GRAPH_PLACES 1024
 
 struct sk_gpu {
 	struct sk_backend base;
-	char name[272], layout[32];
+	char name[272];
 	int device;
+	uint8_t uuid[16];
 	uint32_t n_processors;
 	bool exact;
 	uint32_t few_rows;           /* up to which our own kernel is faster than the library */
@@ -91,6 +99,8 @@ struct sk_gpu {
 
 	struct sk_list buffers, linears, norms;
 	uint64_t weight_bytes;
+	struct sk_pieces pieces; /* of `shared`, where weights are shared */
+	struct sk_gpu_shared shared;
 	struct sk_gpu_block
 		decoded; /* weights as the library multiplies them, where they are not */
 	struct sk_gpu_block rounded; /* activations for it */
@@ -98,7 +108,6 @@ struct sk_gpu {
 	struct sk_gpu_cache cache;
 	struct sk_gpu_block pages, steps;
 	cudaEvent_t pages_done; /* what the engine thread did to pages */
-	atomic_int copy_error;  /* of another thread's copies: a cudaError_t */
 
 	/* The step. What kernels must know of it lies in one piece, here and on the device: rows, then the table
 	 * of pages; before both, lists of rows and ids. */
@@ -117,6 +126,8 @@ struct sk_gpu {
 	struct sk_gpu_block unit_parts, unit_counters; /* of products */
 	struct sk_gpu_block second_norm;               /* (SK_GPU_MATVEC_ROWS, the widest norm) */
 	struct sk_gpu_graph graphs[SK_GPU_GRAPHS];
+	uint16_t graph_at
+		[SK_GPU_GRAPH_PLACES]; /* by key: a number in graphs, if that one's place is here */
 	uint32_t n_graphs;
 	bool without_graphs; /* to compare */
 
@@ -153,20 +164,35 @@ int sk_gpu_pack_linear(struct sk_backend *backend, const struct sk_matrix *matri
 		       struct sk_linear **ret_linear);
 int sk_gpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
 		     const struct sk_matrix *bias, struct sk_norm **ret_norm);
+uint64_t sk_gpu_norm_bytes(struct sk_backend *backend, const struct sk_matrix *weight,
+			   const struct sk_matrix *bias);
 uint64_t sk_gpu_scratch_bytes(const struct sk_backend *backend);
 void sk_gpu_free_all(struct sk_gpu *gpu);
 
+/* shared.c */
+int sk_gpu_share_weights(struct sk_backend *backend, uint64_t n_bytes);
+int sk_gpu_export_weights(struct sk_backend *backend, struct sk_shared_weights *ret_shared);
+int sk_gpu_import_weights(struct sk_backend *backend, const struct sk_shared_weights *shared);
+int sk_gpu_check_weights(struct sk_backend *backend);
+/* Memory for weights: of its own, zeroed, or a piece of what is shared, which may be filled already. */
+int sk_gpu_take(struct sk_gpu *gpu, struct sk_gpu_block *block, size_t size_bytes,
+		bool *ret_is_filled);
+
 /* packed.c: uploads a matrix. */
+int sk_gpu_linear_bytes(struct sk_backend *backend, const struct sk_matrix *matrix,
+			const struct sk_matrix *bias, enum sk_weight_format format,
+			uint64_t *ret_n_bytes);
 int sk_gpu_pack(struct sk_gpu *gpu, struct sk_linear *linear, const struct sk_matrix *matrix,
 		enum sk_weight_format format);
 
 /* pages.c */
 void sk_gpu_pages_init(struct sk_gpu *gpu);
+const char *sk_gpu_page_layout(const struct sk_backend *backend);
 int sk_gpu_reserve_pages(struct sk_backend *backend, uint32_t n_pages);
 void sk_gpu_clear_pages(struct sk_backend *backend, const uint32_t *pages, uint32_t n_pages);
 void sk_gpu_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to);
-void sk_gpu_read_page(struct sk_backend *backend, uint32_t page, void *bytes);
-void sk_gpu_write_page(struct sk_backend *backend, uint32_t page, const void *bytes);
+int sk_gpu_read_page(struct sk_backend *backend, uint32_t page, void *bytes);
+int sk_gpu_write_page(struct sk_backend *backend, uint32_t page, const void *bytes);
 void sk_gpu_pages_finish(struct sk_gpu *gpu);
 
 /* step.c */
@@ -191,6 +217,8 @@ void sk_gpu_gather_op(struct sk_backend *backend, struct sk_buffer *out, const s
 		      const uint32_t *rows, uint32_t n_rows);
 void sk_gpu_score_op(struct sk_backend *backend, struct sk_buffer *scores, uint32_t at,
 		     const struct sk_buffer *logits, const int32_t *ids);
+void sk_gpu_draw_op(struct sk_backend *backend, struct sk_buffer *out, struct sk_buffer *logits,
+		    const struct sk_draw *draws);
 
 /* launch.c: launches the first of some notes, or the first few, which is *ret_n_taken. */
 cudaError_t sk_gpu_launch(struct sk_gpu *gpu, const struct sk_gpu_note *notes, uint32_t n_notes,

@@ -63,11 +63,6 @@ static uint64_t gpu_page_bytes(const struct sk_backend *backend)
 	return sk_gpu_from(backend)->cache.page_bytes;
 }
 
-static const char *gpu_page_layout(const struct sk_backend *backend)
-{
-	return sk_gpu_from(backend)->layout;
-}
-
 const struct sk_backend_ops sk_gpu_ops = {
 	.close = gpu_close,
 	.name = gpu_name,
@@ -75,6 +70,12 @@ const struct sk_backend_ops sk_gpu_ops = {
 	.free = sk_gpu_free,
 	.pack_linear = sk_gpu_pack_linear,
 	.pack_norm = sk_gpu_pack_norm,
+	.linear_bytes = sk_gpu_linear_bytes,
+	.norm_bytes = sk_gpu_norm_bytes,
+	.share_weights = sk_gpu_share_weights,
+	.export_weights = sk_gpu_export_weights,
+	.import_weights = sk_gpu_import_weights,
+	.check_weights = sk_gpu_check_weights,
 	.weight_bytes = gpu_weight_bytes,
 	.scratch_bytes = sk_gpu_scratch_bytes,
 	.page_bytes = gpu_page_bytes,
@@ -83,7 +84,7 @@ const struct sk_backend_ops sk_gpu_ops = {
 	.copy_page = sk_gpu_copy_page,
 	.read_page = sk_gpu_read_page,
 	.write_page = sk_gpu_write_page,
-	.page_layout = gpu_page_layout,
+	.page_layout = sk_gpu_page_layout,
 	.begin_step = sk_gpu_begin_step,
 	.end_step = sk_gpu_end_step,
 	.embed = sk_gpu_embed_op,
@@ -95,6 +96,7 @@ const struct sk_backend_ops sk_gpu_ops = {
 	.activate = sk_gpu_activate_op,
 	.gather = sk_gpu_gather_op,
 	.score = sk_gpu_score_op,
+	.draw = sk_gpu_draw_op,
 	.wait = sk_gpu_wait,
 	.read = sk_gpu_read,
 };
@@ -139,6 +141,7 @@ static int gpu_init(struct sk_gpu *gpu)
 	if (error != cudaSuccess)
 		return sk_gpu_errno(error);
 	snprintf(gpu->name, sizeof gpu->name, "cuda (%s)", properties.name);
+	memcpy(gpu->uuid, properties.uuid.bytes, sizeof gpu->uuid);
 	gpu->n_processors = (uint32_t)properties.multiProcessorCount;
 
 	int r = sk_gpu_block_init(gpu, &gpu->workspace, workspace_bytes(&properties));
@@ -192,6 +195,7 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 	sk_list_init(&gpu->buffers);
 	sk_list_init(&gpu->linears);
 	sk_list_init(&gpu->norms);
+	gpu->shared.fd = -1;
 	sk_gpu_pages_init(gpu);
 	int r = gpu_init(gpu);
 	if (r < 0) {

@@ -12,7 +12,7 @@ static const uint32_t *device_table(const struct sk_gpu *gpu)
 	return (const uint32_t *)((char *)gpu->told.data + gpu->told_table);
 }
 
-static const uint32_t *device_list(const struct sk_gpu *gpu)
+static uint32_t *device_list(const struct sk_gpu *gpu)
 {
 	return gpu->told.data;
 }
@@ -172,6 +172,11 @@ static cudaError_t launch_one(struct sk_gpu *gpu, const struct sk_gpu_note *note
 		return sk_gpu_score(gpu->stream, floats(out) + (size_t)note->at * out->stride,
 				    out->stride, floats(in), in->stride,
 				    device_list(gpu) + note->number, in->width, n);
+	case SK_GPU_DRAW:
+		return sk_gpu_draw_rows(
+			gpu->stream, floats(out), out->stride, floats(in), in->stride, in->width,
+			(const struct sk_gpu_draw *)(device_list(gpu) + note->number),
+			device_list(gpu), n);
 	}
 	return cudaErrorInvalidValue;
 }

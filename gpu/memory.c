@@ -19,13 +19,14 @@ int sk_gpu_block_init(struct sk_gpu *gpu, struct sk_gpu_block *block, size_t siz
 		cudaFree(data);
 		return sk_gpu_errno(error);
 	}
-	*block = (struct sk_gpu_block){data, size_bytes};
+	*block = (struct sk_gpu_block){.data = data, .size_bytes = size_bytes};
 	return 0;
 }
 
 void sk_gpu_block_finish(struct sk_gpu_block *block)
 {
-	cudaFree(block->data);
+	if (!block->is_part)
+		cudaFree(block->data);
 	*block = (struct sk_gpu_block){0};
 }
 
@@ -96,13 +97,14 @@ static int vector_upload(struct sk_gpu *gpu, const struct sk_matrix *vector, uin
 		return 0;
 	if (vector->n_rows != n || vector->n_cols != 1)
 		return -EINVAL;
+	bool is_filled;
 	float *floats = malloc(n * sizeof *floats);
 	if (!floats)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
+	int r = sk_gpu_take(gpu, block, n * sizeof *floats, &is_filled);
+	for (uint32_t i = 0; r == 0 && !is_filled && i < n; i++)
 		sk_matrix_decode_row(vector, i, &floats[i]);
-	int r = sk_gpu_block_init(gpu, block, n * sizeof *floats);
-	if (r == 0)
+	if (r == 0 && !is_filled)
 		r = sk_gpu_errno(cudaMemcpy(block->data, floats, n * sizeof *floats,
 					    cudaMemcpyHostToDevice));
 	free(floats);
@@ -212,6 +214,13 @@ int sk_gpu_pack_norm(struct sk_backend *backend, const struct sk_matrix *weight,
 	return 0;
 }
 
+uint64_t sk_gpu_norm_bytes(struct sk_backend *backend, const struct sk_matrix *weight,
+			   const struct sk_matrix *bias)
+{
+	(void)backend;
+	return (sk_matrix_is_absent(bias) ? 1 : 2) * sk_piece_bytes(weight->n_rows * sizeof(float));
+}
+
 uint64_t sk_gpu_scratch_bytes(const struct sk_backend *backend)
 {
 	const struct sk_gpu *gpu = sk_gpu_from(backend);
@@ -231,6 +240,8 @@ void sk_gpu_free_all(struct sk_gpu *gpu)
 		linear_destroy(sk_container_of(node, struct sk_linear, node));
 	sk_list_for_each (node, &gpu->norms)
 		norm_destroy(sk_container_of(node, struct sk_norm, node));
+	sk_gpu_shared_finish(&gpu->shared);
+	sk_pieces_finish(&gpu->pieces);
 	sk_gpu_block_finish(&gpu->decoded);
 	sk_gpu_block_finish(&gpu->rounded);
 }

@@ -159,40 +159,77 @@ static int upload(struct sk_gpu *gpu, struct packer *p, struct sk_linear *linear
 	return 0;
 }
 
-int sk_gpu_pack(struct sk_gpu *gpu, struct sk_linear *linear, const struct sk_matrix *matrix,
-		enum sk_weight_format format)
+static int plan(struct packer *p, const struct sk_matrix *matrix, enum sk_weight_format format)
 {
 	if (matrix->n_rows == 0 || matrix->n_cols == 0 || matrix->n_parts == 0)
 		return -EINVAL;
 	if (matrix->n_cols > UINT32_MAX - SK_GPU_COLS)
 		return -ENOTSUP;
-	struct packer p = {.matrix = matrix, .padded = sk_gpu_padded(matrix->n_cols)};
-	int r = sk_codes_choose(matrix, format, &p.packing);
+	*p = (struct packer){.matrix = matrix, .padded = sk_gpu_padded(matrix->n_cols)};
+	int r = sk_codes_choose(matrix, format, &p->packing);
 	if (r < 0)
 		return r;
-	p.format = format_of(p.packing);
-	measure(&p);
+	p->format = format_of(p->packing);
+	measure(p);
+	return 0;
+}
 
-	const size_t row_bytes = p.code_bytes + p.scale_bytes, n_blocks = p.padded / SK_BLOCK_COLS;
+int sk_gpu_linear_bytes(struct sk_backend *backend, const struct sk_matrix *matrix,
+			const struct sk_matrix *bias, enum sk_weight_format format,
+			uint64_t *ret_n_bytes)
+{
+	struct packer p;
+	int r = plan(&p, matrix, format);
+	(void)backend;
+	if (r < 0)
+		return r;
+	*ret_n_bytes = sk_piece_bytes(matrix->n_rows * p.code_bytes);
+	if (p.scale_bytes)
+		*ret_n_bytes += sk_piece_bytes(matrix->n_rows * p.scale_bytes);
+	if (bias && !sk_matrix_is_absent(bias))
+		*ret_n_bytes += sk_piece_bytes(matrix->n_rows * sizeof(float));
+	return 0;
+}
+
+static int fill(struct sk_gpu *gpu, struct packer *p, struct sk_linear *linear)
+{
+	const size_t row_bytes = p->code_bytes + p->scale_bytes,
+		     n_blocks = p->padded / SK_BLOCK_COLS;
 	uint32_t n_stage = (uint32_t)(STAGE_BYTES / row_bytes);
-	n_stage = n_stage == 0 ? 1 : n_stage > matrix->n_rows ? matrix->n_rows : n_stage;
+	n_stage = n_stage == 0 ? 1 : n_stage > p->matrix->n_rows ? p->matrix->n_rows : n_stage;
 	void *stage = NULL;
 	uint16_t *room = calloc(n_blocks, SK_BLOCK_COLS + 6);
-	p.floats = calloc(p.padded, sizeof *p.floats);
+	p->floats = calloc(p->padded, sizeof *p->floats);
 	cudaError_t error = cudaMallocHost(&stage, n_stage * row_bytes);
-	if (!room || !p.floats || error != cudaSuccess) {
-		r = error == cudaSuccess ? -ENOMEM : sk_gpu_errno(error);
-		goto out;
+	int r = error == cudaSuccess ? 0 : sk_gpu_errno(error);
+	if (!room || !p->floats)
+		r = -ENOMEM;
+	if (r == 0) {
+		p->codes = (struct sk_codes){.scales = room, .minima = room + n_blocks};
+		p->codes.factors = (int8_t *)(room + 2 * n_blocks);
+		p->codes.codes = (uint8_t *)(p->codes.factors + 2 * n_blocks);
+		r = upload(gpu, p, linear, stage, n_stage);
 	}
-	p.codes = (struct sk_codes){.scales = room, .minima = room + n_blocks};
-	p.codes.factors = (int8_t *)(room + 2 * n_blocks);
-	p.codes.codes = (uint8_t *)(p.codes.factors + 2 * n_blocks);
+	cudaFreeHost(stage);
+	free(p->floats);
+	free(room);
+	return r;
+}
 
-	r = sk_gpu_block_init(gpu, &linear->codes, matrix->n_rows * p.code_bytes);
-	if (r == 0 && p.scale_bytes)
-		r = sk_gpu_block_init(gpu, &linear->scales, matrix->n_rows * p.scale_bytes);
+int sk_gpu_pack(struct sk_gpu *gpu, struct sk_linear *linear, const struct sk_matrix *matrix,
+		enum sk_weight_format format)
+{
+	struct packer p;
+	bool is_filled = false;
+	int r = plan(&p, matrix, format);
 	if (r == 0)
-		r = upload(gpu, &p, linear, stage, n_stage);
+		r = sk_gpu_take(gpu, &linear->codes, matrix->n_rows * p.code_bytes, &is_filled);
+	if (r == 0 && p.scale_bytes)
+		r = sk_gpu_take(gpu, &linear->scales, matrix->n_rows * p.scale_bytes, &is_filled);
+	if (r == 0 && !is_filled)
+		r = fill(gpu, &p, linear);
+	if (r < 0)
+		return r;
 	linear->n_cols = matrix->n_cols;
 	linear->matrix = (struct sk_gpu_matrix){
 		.format = p.format,
@@ -202,9 +239,5 @@ int sk_gpu_pack(struct sk_gpu *gpu, struct sk_linear *linear, const struct sk_ma
 		.codes = linear->codes.data,
 		.scales = linear->scales.data,
 	};
-out:
-	cudaFreeHost(stage);
-	free(p.floats);
-	free(room);
-	return r;
+	return 0;
 }

@@ -3,24 +3,37 @@
 #include "gpu/device.h"
 
 #include <errno.h>
-#include <stdio.h>
+
+static const struct {
+	enum sk_gpu_format format;
+	uint32_t n_bytes;
+	const char *layout; /* of a page */
+} elements[] = {
+	[SK_KV_F32] = {SK_GPU_F32, 4, "cuda f32 words"},
+	[SK_KV_F16] = {SK_GPU_F16, 2, "cuda f16 words"},
+	[SK_KV_BF16] = {SK_GPU_BF16, 2, "cuda bf16 words"},
+};
 
 void sk_gpu_pages_init(struct sk_gpu *gpu)
 {
 	const struct sk_backend_shape *shape = &gpu->base.shape;
 	struct sk_gpu_cache *cache = &gpu->cache;
-	const uint64_t element = shape->kv_format == SK_KV_F16 ? 2 : 4;
+	const uint64_t element = elements[shape->kv_format].n_bytes;
 
 	cache->n_heads = shape->n_heads;
 	cache->n_kv_heads = shape->n_kv_heads;
 	cache->head_dim = shape->head_dim;
 	cache->padded_dim = (shape->head_dim + 7) / 8 * 8; /* whole words of 16 bytes */
 	cache->n_rot = shape->n_rot;
-	cache->halves = shape->kv_format == SK_KV_F16;
+	cache->format = elements[shape->kv_format].format;
 	cache->head_bytes = 2 * SK_GPU_PAGE_TOKENS * cache->padded_dim * element;
 	cache->layer_bytes = cache->head_bytes * shape->n_kv_heads;
 	cache->page_bytes = cache->layer_bytes * shape->n_layers;
-	snprintf(gpu->layout, sizeof gpu->layout, "cuda %s words", cache->halves ? "f16" : "f32");
+}
+
+const char *sk_gpu_page_layout(const struct sk_backend *backend)
+{
+	return elements[backend->shape.kv_format].layout;
 }
 
 int sk_gpu_reserve_pages(struct sk_backend *backend, uint32_t n_pages)
@@ -66,8 +79,8 @@ void sk_gpu_copy_page(struct sk_backend *backend, uint32_t from, uint32_t to)
 	sk_gpu_check(gpu, cudaEventRecord(gpu->pages_done, gpu->stream), "copying a page");
 }
 
-/* Another thread's: its fault is kept apart, and told by the next end_step. */
-static void copy(struct sk_gpu *gpu, void *to, const void *from, enum cudaMemcpyKind kind)
+/* Another thread's, mostly: what fails is its caller's to tell, and no step's. */
+static int copy(struct sk_gpu *gpu, void *to, const void *from, enum cudaMemcpyKind kind)
 {
 	cudaError_t error = cudaSetDevice(gpu->device);
 	if (error == cudaSuccess)
@@ -76,22 +89,22 @@ static void copy(struct sk_gpu *gpu, void *to, const void *from, enum cudaMemcpy
 		error = cudaMemcpyAsync(to, from, gpu->cache.page_bytes, kind, gpu->copies);
 	if (error == cudaSuccess)
 		error = cudaStreamSynchronize(gpu->copies);
-	if (error != cudaSuccess)
-		atomic_store(&gpu->copy_error, (int)error);
+	if (error == cudaSuccess)
+		return 0;
+	cudaGetLastError(); /* it is told here, and must not be told again */
+	return -EIO;
 }
 
-void sk_gpu_read_page(struct sk_backend *backend, uint32_t page, void *bytes)
+int sk_gpu_read_page(struct sk_backend *backend, uint32_t page, void *bytes)
 {
 	struct sk_gpu *gpu = sk_gpu_from(backend);
-	if (gpu)
-		copy(gpu, bytes, page_at(gpu, page), cudaMemcpyDeviceToHost);
+	return gpu ? copy(gpu, bytes, page_at(gpu, page), cudaMemcpyDeviceToHost) : -EINVAL;
 }
 
-void sk_gpu_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
+int sk_gpu_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
 {
 	struct sk_gpu *gpu = sk_gpu_from(backend);
-	if (gpu)
-		copy(gpu, page_at(gpu, page), bytes, cudaMemcpyHostToDevice);
+	return gpu ? copy(gpu, page_at(gpu, page), bytes, cudaMemcpyHostToDevice) : -EINVAL;
 }
 
 void sk_gpu_pages_finish(struct sk_gpu *gpu)

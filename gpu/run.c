@@ -67,16 +67,21 @@ static uint64_t key_of(const struct sk_gpu *gpu)
 	return key;
 }
 
-static struct sk_gpu_graph *find_graph(struct sk_gpu *gpu, uint64_t key)
+/* NULL where there is none; then its place is there. */
+static struct sk_gpu_graph *find_graph(struct sk_gpu *gpu, uint64_t key, uint32_t *ret_place)
 {
-	for (uint32_t i = 0; i < gpu->n_graphs; i++) {
-		struct sk_gpu_graph *graph = &gpu->graphs[i];
+	for (uint64_t i = key >> 32;; i++) {
+		const uint32_t place = i % SK_GPU_GRAPH_PLACES;
+		struct sk_gpu_graph *graph = &gpu->graphs[gpu->graph_at[place]];
+		if (gpu->graph_at[place] >= gpu->n_graphs || graph->place != place) {
+			*ret_place = place;
+			return NULL;
+		}
 		if (graph->key == key && graph->n_segments == gpu->sharing.n_segments &&
 		    graph->n_warps == gpu->sharing.n_warps && graph->n_notes == gpu->n_notes &&
 		    memcmp(graph->notes, gpu->notes, gpu->n_notes * sizeof *gpu->notes) == 0)
 			return graph;
 	}
-	return NULL;
 }
 
 static cudaError_t capture(struct sk_gpu *gpu, cudaGraphExec_t *ret_exec)
@@ -99,16 +104,20 @@ static cudaError_t capture(struct sk_gpu *gpu, cudaGraphExec_t *ret_exec)
 static cudaError_t launch_graph(struct sk_gpu *gpu)
 {
 	const uint64_t key = key_of(gpu);
-	struct sk_gpu_graph *graph = find_graph(gpu, key);
+	uint32_t place;
+	struct sk_gpu_graph *graph = find_graph(gpu, key, &place);
 	if (!graph) {
-		if (gpu->n_graphs == SK_GPU_GRAPHS)
+		if (gpu->n_graphs == SK_GPU_GRAPHS) {
 			sk_gpu_drop_graphs(gpu);
+			find_graph(gpu, key, &place); /* nothing is in its way any more */
+		}
 		struct sk_gpu_note *notes = malloc(gpu->n_notes * sizeof *notes);
 		if (!notes)
 			return cudaErrorMemoryAllocation;
 		memcpy(notes, gpu->notes, gpu->n_notes * sizeof *notes);
 		graph = &gpu->graphs[gpu->n_graphs];
 		*graph = (struct sk_gpu_graph){.key = key,
+					       .place = place,
 					       .n_segments = gpu->sharing.n_segments,
 					       .n_warps = gpu->sharing.n_warps,
 					       .n_notes = gpu->n_notes,
@@ -118,7 +127,7 @@ static cudaError_t launch_graph(struct sk_gpu *gpu)
 			free(notes);
 			return error;
 		}
-		gpu->n_graphs++;
+		gpu->graph_at[place] = (uint16_t)gpu->n_graphs++;
 	}
 	gpu->n_run = gpu->n_notes;
 	return cudaGraphLaunch(graph->exec, gpu->stream);
@@ -149,7 +158,6 @@ int sk_gpu_end_step(struct sk_backend *backend)
 	if (!gpu || !gpu->batch)
 		return -EINVAL;
 	flush(gpu);
-	sk_gpu_check(gpu, (cudaError_t)atomic_exchange(&gpu->copy_error, 0), "copying a page");
 	gpu->batch = NULL;
 	int r = gpu->error;
 	gpu->error = 0;
@@ -169,11 +177,12 @@ const float *sk_gpu_read(struct sk_backend *backend, const struct sk_buffer *buf
 		b->n_host = 0;
 	if (row >= b->n_host) { /* all that the step wrote at once */
 		const uint32_t n = row < b->n_written ? b->n_written : row + 1;
-		sk_gpu_check(gpu,
-			     cudaMemcpyAsync(b->host, b->block.data, n * row_bytes,
-					     cudaMemcpyDeviceToHost, gpu->stream),
-			     "reading");
-		sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "reading");
+		if (!sk_gpu_check(gpu,
+				  cudaMemcpyAsync(b->host, b->block.data, n * row_bytes,
+						  cudaMemcpyDeviceToHost, gpu->stream),
+				  "reading") ||
+		    !sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "reading"))
+			return NULL;
 		b->host_step = gpu->step;
 		b->n_host = n;
 	}

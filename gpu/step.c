@@ -5,6 +5,7 @@
 #include "gpu/device.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -230,7 +231,7 @@ static void note(struct sk_gpu *gpu, struct sk_gpu_note wanted)
 	wanted.out->n_written = wanted.at + wanted.n_rows;
 }
 
-/* Numbers that an operation brings along: their place in the step's list. */
+/* Numbers that an operation brings along, or room for them (NULL): their place in the step's list. */
 static bool list(struct sk_gpu *gpu, const void *numbers, uint32_t n, uint32_t *ret_at)
 {
 	int r = reserve_told(gpu, gpu->n_list + n, gpu->n_table);
@@ -239,7 +240,10 @@ static bool list(struct sk_gpu *gpu, const void *numbers, uint32_t n, uint32_t *
 		return false;
 	}
 	*ret_at = (uint32_t)gpu->n_list;
-	memcpy(told_list(gpu) + gpu->n_list, numbers, n * sizeof(uint32_t));
+	if (numbers)
+		memcpy(told_list(gpu) + gpu->n_list, numbers, n * sizeof(uint32_t));
+	else
+		memset(told_list(gpu) + gpu->n_list, 0, n * sizeof(uint32_t));
 	gpu->n_list += n;
 	return true;
 }
@@ -392,4 +396,54 @@ void sk_gpu_score_op(struct sk_backend *backend, struct sk_buffer *scores, uint3
 					       .n_rows = gpu->n_rows,
 					       .number = where,
 					       .at = at});
+}
+
+static struct sk_gpu_draw told_draw(const struct sk_draw *draw)
+{
+	const float least = ceilf(draw->min_p * (float)(1u << 30));
+	return (struct sk_gpu_draw){
+		.random = draw->random,
+		.scale = draw->temperature == 0 ? 0 : fminf(1 / draw->temperature, 1e30f),
+		.top_p = draw->top_p,
+		.penalty = draw->repeat_penalty,
+		.n_ids = draw->n_ids,
+		.top_k = draw->top_k,
+		.least = (uint32_t)least,
+		.n_recent = draw->repeat_penalty == 1 ? 0 : draw->n_recent,
+	};
+}
+
+/* The draws stand in the list at a place that is the same in every such step, so that a graph knows it; what they look
+ * back at comes behind them. */
+void sk_gpu_draw_op(struct sk_backend *backend, struct sk_buffer *out, struct sk_buffer *logits,
+		    const struct sk_draw *draws)
+{
+	const uint32_t words = sizeof(struct sk_gpu_draw) / sizeof(uint32_t);
+	struct sk_gpu *gpu = sk_gpu_from(backend);
+	uint32_t at;
+	if (!gpu)
+		return;
+	if (out->width != SK_DRAWN_WIDTH) {
+		fault(gpu, -EINVAL);
+		return;
+	}
+	gpu->n_list += gpu->n_list % 2; /* a double begins it */
+	if (!list(gpu, NULL, words * gpu->n_rows, &at))
+		return;
+	for (uint32_t i = 0; i < gpu->n_rows; i++) {
+		struct sk_gpu_draw told = told_draw(&draws[i]);
+		if (draws[i].n_ids > logits->width) {
+			fault(gpu, -EINVAL);
+			return;
+		}
+		if (told.n_recent && (!list(gpu, draws[i].recent, told.n_recent, &told.recent) ||
+				      !list(gpu, NULL, told.n_recent, &(uint32_t){0})))
+			return;
+		memcpy(told_list(gpu) + at + i * words, &told, sizeof told);
+	}
+	note(gpu, (struct sk_gpu_note){.op = SK_GPU_DRAW,
+				       .out = out,
+				       .in = logits,
+				       .n_rows = gpu->n_rows,
+				       .number = at});
 }

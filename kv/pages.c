@@ -230,6 +230,22 @@ static uint32_t *page_numbers(uint64_t n)
 	return n < UINT32_MAX ? calloc(n + 1, sizeof(uint32_t)) : NULL;
 }
 
+/* Takes both arrays over, each with room for one more than it holds (page_numbers()). */
+static void set_tables(struct sk_pages *pages, uint32_t *sinks, uint32_t n_sinks, uint32_t *window,
+		       uint32_t n_window, uint64_t page0)
+{
+	free(pages->sinks);
+	free(pages->window);
+	pages->sinks = sinks;
+	pages->n_sinks = n_sinks;
+	pages->sinks_allocated = n_sinks + 1;
+	pages->window = window;
+	pages->n_window = n_window;
+	pages->window_at = 0;
+	pages->window_allocated = n_window + 1;
+	pages->page0 = page0;
+}
+
 int sk_pages_restore(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t next)
 {
 	const uint64_t page0 = first / SK_PAGE_TOKENS, end = n_pages_of(next);
@@ -250,16 +266,25 @@ int sk_pages_restore(struct sk_pages *pages, uint64_t n_sink, uint64_t first, ui
 		window[i] = acquire(pages);
 	for (uint64_t i = n_alone; i < n_sinks; i++)
 		sk_pool_share(pages->pool, sinks[i] = window[i - page0]);
-	free(pages->sinks);
-	free(pages->window);
-	pages->sinks = sinks;
-	pages->n_sinks = (uint32_t)n_sinks;
-	pages->sinks_allocated = (uint32_t)n_sinks + 1;
-	pages->window = window;
-	pages->n_window = (uint32_t)n_window;
-	pages->window_at = 0;
-	pages->window_allocated = (uint32_t)n_window + 1;
-	pages->page0 = page0;
+	set_tables(pages, sinks, (uint32_t)n_sinks, window, (uint32_t)n_window, page0);
+	return 0;
+}
+
+int sk_pages_adopt(struct sk_pages *pages, const uint32_t *sinks, uint32_t n_sinks,
+		   const uint32_t *window, uint32_t n_window, uint64_t page0)
+{
+	uint32_t *own_sinks = page_numbers(n_sinks), *own_window = page_numbers(n_window);
+	if (!own_sinks || !own_window) {
+		free(own_sinks);
+		free(own_window);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < n_sinks; i++)
+		sk_pool_adopt(pages->pool, own_sinks[i] = sinks[i], pages->owner);
+	for (uint32_t i = 0; i < n_window; i++)
+		sk_pool_adopt(pages->pool, own_window[i] = window[i], pages->owner);
+	set_tables(pages, own_sinks, n_sinks, own_window, n_window, page0);
+	pages->has_shared = true; /* perhaps */
 	return 0;
 }
 
@@ -340,16 +365,7 @@ int sk_pages_fork(struct sk_pages *fork, struct sk_pages *pages)
 		sk_pool_share(pages->pool, sinks[i] = pages->sinks[i]);
 	for (uint32_t i = 0; i < pages->n_window; i++)
 		sk_pool_share(pages->pool, window[i] = window_of(pages)[i]);
-	free(fork->sinks);
-	free(fork->window);
-	fork->sinks = sinks;
-	fork->n_sinks = pages->n_sinks;
-	fork->sinks_allocated = pages->n_sinks + 1;
-	fork->window = window;
-	fork->n_window = pages->n_window;
-	fork->window_at = 0;
-	fork->window_allocated = pages->n_window + 1;
-	fork->page0 = pages->page0;
+	set_tables(fork, sinks, pages->n_sinks, window, pages->n_window, pages->page0);
 	fork->has_shared = pages->has_shared = true;
 	return 0;
 }

@@ -59,6 +59,10 @@ int sk_pages_fork(struct sk_pages *fork, struct sk_pages *pages);
 /* A table that holds nothing comes to hold the pages of the entries [0, n_sink) and [first, next), all of them
  * its own, and what was promised is less by so many. -ENOMEM, -ENOSPC: it holds nothing. */
 int sk_pages_restore(struct sk_pages *pages, uint64_t n_sink, uint64_t first, uint64_t next);
+/* A table that holds nothing comes to hold these pages, as an earlier process' table did (sk_pool_adopt()): those of the
+ * sinks, and those of the window, the first of which has the number page0. -ENOMEM. */
+int sk_pages_adopt(struct sk_pages *pages, const uint32_t *sinks, uint32_t n_sinks,
+		   const uint32_t *window, uint32_t n_window, uint64_t page0);
 /* Holds nothing any more. */
 void sk_pages_drop(struct sk_pages *pages);
 /* The pages held, each once: the sinks' that are not the window's, then the window's. list has room for

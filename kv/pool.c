@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int sk_pool_init(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pages)
+#define SOMEBODY ((uid_t)-2) /* last owner of a page that an earlier process used, or not */
+
+static int init(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pages, int fd)
 {
 	*pool = (struct sk_pool){.backend = backend, .n_pages = n_pages, .n_free = n_pages};
 	pool->free_pages = calloc(n_pages, sizeof *pool->free_pages);
@@ -18,10 +20,38 @@ int sk_pool_init(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pa
 			n_pages - 1 - i; /* low pages first: memory is touched from the bottom up */
 		pool->last_owner[i] = (uid_t)-1;
 	}
-	int err = sk_backend_reserve_pages(backend, n_pages);
+	int err = fd < 0 ? sk_backend_reserve_pages(backend, n_pages)
+			 : sk_backend_reserve_pages_in(backend, n_pages, fd);
 	if (err < 0)
 		sk_pool_finish(pool);
 	return err;
+}
+
+int sk_pool_init(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pages)
+{
+	return init(pool, backend, n_pages, -1);
+}
+
+int sk_pool_init_in(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pages, int fd)
+{
+	return init(pool, backend, n_pages, fd);
+}
+
+void sk_pool_adopt(struct sk_pool *pool, uint32_t page, uid_t owner)
+{
+	pool->n_refs[page]++;
+	pool->last_owner[page] = owner;
+}
+
+void sk_pool_adopted(struct sk_pool *pool)
+{
+	pool->n_free = 0;
+	for (uint32_t page = pool->n_pages; page--;) {
+		if (pool->n_refs[page])
+			continue;
+		pool->free_pages[pool->n_free++] = page;
+		pool->last_owner[page] = SOMEBODY;
+	}
 }
 
 void sk_pool_finish(struct sk_pool *pool)
@@ -34,7 +64,7 @@ void sk_pool_finish(struct sk_pool *pool)
 
 int sk_pool_promise(struct sk_pool *pool, uint32_t n_pages)
 {
-	if (n_pages > pool->n_free - pool->n_promised)
+	if (pool->n_promised > pool->n_free || n_pages > pool->n_free - pool->n_promised)
 		return -ENOSPC;
 	pool->n_promised += n_pages;
 	return 0;

@@ -26,7 +26,14 @@ struct sk_pool {
 
 /* Reserves n_pages in the backend. -ENOMEM. */
 int sk_pool_init(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pages);
+/* With the pages in a file (sk_backend_reserve_pages_in()), which may hold entries already. -ENOMEM, -ENOTSUP. */
+int sk_pool_init_in(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pages, int fd);
 void sk_pool_finish(struct sk_pool *pool);
+
+/* Of pages that an earlier process left in that file: a reference to one, before any is given out; and the end of
+ * that: all others are free, and are cleared before their first use. */
+void sk_pool_adopt(struct sk_pool *pool, uint32_t page, uid_t owner);
+void sk_pool_adopted(struct sk_pool *pool);
 
 /* 0 or -ENOSPC, all or nothing. */
 int sk_pool_promise(struct sk_pool *pool, uint32_t n_pages);

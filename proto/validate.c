@@ -356,6 +356,19 @@ static int check_generate(const Sk__Generate *g, const struct sk_limits *limits,
 			return sk_diag_fail(diag, EINVAL,
 					    "Generate.stop[%zu] has %zu bytes; 1 to %d are allowed",
 					    i, g->stop[i].len, MOST_STOP_BYTES);
+	if (g->resumed && !*g->session)
+		return sk_diag_fail(diag, EINVAL,
+				    "Generate.resumed is set; without a session it must not be");
+	if (g->resumed && g->resumed->given_tokens && (n_inline || g->prompt_bytes || *g->chat))
+		return sk_diag_fail(diag, EINVAL,
+				    "Generate.resumed.given_tokens is %" PRIu64
+				    "; with a prompt or chat only 0 is allowed",
+				    g->resumed->given_tokens);
+	if (g->resumed && g->max_tokens && g->resumed->given_tokens >= g->max_tokens)
+		return sk_diag_fail(diag, EINVAL,
+				    "Generate.resumed.given_tokens is %" PRIu64
+				    "; less than max_tokens is allowed",
+				    g->resumed->given_tokens);
 	if (g->policy && (r = check_policy(g->policy, false, limits, diag)) < 0)
 		return r;
 	return g->sampling ? check_sampling(g->sampling, diag) : 0;

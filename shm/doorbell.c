@@ -3,7 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PIPE_BYTES 4096 /* the least there is, also what one drain reads */
@@ -38,6 +41,24 @@ void sk_doorbell_ring(int write_fd)
 	do {
 		n = write(write_fd, "", 1);
 	} while (n < 0 && errno == EINTR);
+}
+
+void sk_doorbell_ring_peer(int write_fd)
+{
+	const struct timespec at_once = {.tv_sec = 0};
+	sigset_t pipe, before, pending;
+
+	sigemptyset(&pipe);
+	sigaddset(&pipe, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &pipe, &before);
+	const bool was_pending = sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE);
+	ssize_t n;
+	do {
+		n = write(write_fd, "", 1);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EPIPE && !was_pending) /* its signal, and only its own */
+		(void)sigtimedwait(&pipe, NULL, &at_once);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void sk_doorbell_drain(int read_fd)

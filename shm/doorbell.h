@@ -12,7 +12,9 @@
 int sk_doorbell_open(int *ret_read_fd, int *ret_write_fd);
 /* Checks that a peer's descriptor is a pipe's end of the wanted direction: -EBADMSG. */
 int sk_doorbell_check(int fd, int for_writing);
-/* Never blocks. A pipe that is full has been rung often enough. */
+/* Never blocks. A pipe that is full has been rung often enough. For who made the pipe: */
 void sk_doorbell_ring(int write_fd);
+/* For the peer, whom nobody may hear any more: without SIGPIPE, whatever the program does about that. */
+void sk_doorbell_ring_peer(int write_fd);
 /* Silences it. Rings that come meanwhile may be silenced or not. */
 void sk_doorbell_drain(int read_fd);

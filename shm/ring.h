@@ -105,6 +105,10 @@ bool sk_ring_writer_wait(struct sk_ring_writer *writer);
 /* The same, for when the reader has taken n_read slots in all. */
 bool sk_ring_writer_wait_read(struct sk_ring_writer *writer, uint64_t n_read);
 
+/* How many slots its reader has taken, from the second of the four descriptors alone: of a ring whose writer is gone.
+ * 0 or -errno. */
+int sk_ring_cursor_read(int cursor_fd, uint64_t *ret_n_read);
+
 /* --- Reader: the client. One thread. --- */
 
 /* Takes the four descriptors over (also on failure). n_slots as granted by Welcome. -EBADMSG where

@@ -61,10 +61,22 @@ int sk_ring_reader_create(const int fds[4], uint32_t n_slots, struct sk_ring_rea
 	return 0;
 }
 
+static void give_back(struct sk_ring_reader *reader)
+{
+	if (reader->published == reader->tail)
+		return;
+	reader->published = reader->tail;
+	atomic_store(&reader->cursor->tail, reader->published);
+	if (atomic_load(&reader->slots->waiting))
+		sk_doorbell_ring_peer(reader->writer_bell);
+}
+
 void sk_ring_reader_destroy(struct sk_ring_reader *reader)
 {
 	if (!reader)
 		return;
+	if (reader->cursor && reader->writer_bell >= 0)
+		give_back(reader); /* so far it has read: its session goes on from there */
 	sk_cleanup_close(&reader->reader_bell);
 	sk_cleanup_close(&reader->writer_bell);
 	sk_segment_finish(&reader->cursor_segment);
@@ -86,16 +98,6 @@ static int look(struct sk_ring_reader *reader)
 		return -EPROTO;
 	reader->head = head;
 	return 0;
-}
-
-static void give_back(struct sk_ring_reader *reader)
-{
-	if (reader->published == reader->tail)
-		return;
-	reader->published = reader->tail;
-	atomic_store(&reader->cursor->tail, reader->published);
-	if (atomic_load(&reader->slots->waiting))
-		sk_doorbell_ring(reader->writer_bell);
 }
 
 static void stop_waiting(struct sk_ring_reader *reader)

@@ -209,3 +209,15 @@ bool sk_ring_writer_wait_read(struct sk_ring_writer *w, uint64_t n_read)
 	stop_waiting(w);
 	return true;
 }
+
+int sk_ring_cursor_read(int cursor_fd, uint64_t *ret_n_read)
+{
+	uint64_t tail;
+	ssize_t n = cursor_fd < 0 ? 0
+				  : pread(cursor_fd, &tail, sizeof tail,
+					  offsetof(struct sk_ring_cursor, tail));
+	if (n != sizeof tail)
+		return n < 0 ? -errno : -EBADF;
+	*ret_n_read = tail;
+	return 0;
+}

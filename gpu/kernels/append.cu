@@ -36,6 +36,11 @@ SK_DEVICE void put_kv(__half *to, float x)
 	*to = __float2half_rn(x);
 }
 
+SK_DEVICE void put_kv(__nv_bfloat16 *to, float x)
+{
+	*to = __float2bfloat16_rn(x);
+}
+
 /* A block a head and row: queries first, then keys with their values. */
 template <class T>
 __global__ void __launch_bounds__(BLOCK)
@@ -45,11 +50,11 @@ __global__ void __launch_bounds__(BLOCK)
 	sk_begin();
 	constexpr uint32_t N = 16 / sizeof(T);
 	const sk_gpu_row &row = rows[blockIdx.y];
-	const uint32_t width = c.n_heads * c.head_dim;
-	const float *head = qkv + (size_t)blockIdx.y * qkv_stride + blockIdx.x * c.head_dim;
+	const uint32_t width = c.n_heads * c.head_dim, first = blockIdx.x * c.head_dim;
+	const float *head = qkv + (size_t)blockIdx.y * qkv_stride + first;
 
 	if (blockIdx.x < c.n_heads) {
-		float *out = q + (size_t)blockIdx.y * q_stride + blockIdx.x * c.head_dim;
+		float *out = q + (size_t)blockIdx.y * q_stride + first;
 		for (uint32_t d = threadIdx.x; d < c.head_dim; d += BLOCK) {
 			const float text = rotated(c, head, d, row.place), sink = rotated(c, head, d, row.sink_place);
 			out[d] = text;
@@ -73,9 +78,9 @@ cudaError_t sk_gpu_append(cudaStream_t stream, const struct sk_gpu_cache *cache,
 			  const uint32_t *table, uint32_t layer, uint32_t n)
 {
 	const dim3 grid(cache->n_heads + cache->n_kv_heads, n);
-	if (cache->halves)
-		return sk_launch(stream, append<__half>, grid, BLOCK, 0, *cache, q, q_stride, qkv, qkv_stride,
-				 rows, table, layer);
-	return sk_launch(stream, append<float>, grid, BLOCK, 0, *cache, q, q_stride, qkv, qkv_stride, rows,
-			 table, layer);
+	const auto kernel = cache->format == SK_GPU_F16    ? append<__half>
+			    : cache->format == SK_GPU_BF16 ? append<__nv_bfloat16>
+							   : append<float>;
+	return sk_launch(stream, kernel, grid, BLOCK, 0, *cache, q, q_stride, qkv, qkv_stride, rows, table,
+			 layer);
 }

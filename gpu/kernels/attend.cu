@@ -30,6 +30,7 @@ template <int G> struct room {
 	float *sums;          /* (PAGES, G, padded_dim) */
 	float *weights;       /* (warps, G, SK_WARP) of a page's tokens */
 	float *most, *weight; /* (PAGES, G) */
+	float *kept;          /* (G, padded_dim) and (2, G, 2): what the segments before came to */
 };
 
 template <int G> SK_DEVICE room<G> room_of(float *shared, uint32_t padded_dim)
@@ -40,13 +41,14 @@ template <int G> SK_DEVICE room<G> room_of(float *shared, uint32_t padded_dim)
 	r.sums = r.sink + G * padded_dim;
 	r.most = r.sums + PAGES * G * padded_dim;
 	r.weight = r.most + PAGES * G;
-	r.weights = r.weight + PAGES * G;
+	r.kept = r.weight + PAGES * G;
+	r.weights = r.kept + G * (padded_dim + 4);
 	return r;
 }
 
 template <int G> static size_t room_bytes(uint32_t padded_dim, uint32_t n_warps)
 {
-	return G * ((2 + PAGES) * padded_dim + 2 * PAGES + n_warps * SK_WARP) * sizeof(float);
+	return sizeof(float) * G * ((3 + PAGES) * padded_dim + 2 * PAGES + 4 + n_warps * SK_WARP);
 }
 
 /* A warp looks at tokens [from, to) of a page, with the queries of `q`. */
@@ -65,8 +67,10 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, con
 		uint4 keys[BATCH];
 #pragma unroll
 		for (int k = 0; k < BATCH; k++)
-			if (word0 + k < n_words)
-				keys[k] = sk_load16(head + ((size_t)(word0 + k) * SK_WARP + lane) * 16);
+			if (word0 + k < n_words) {
+				const uint32_t at = ((word0 + k) * SK_WARP + lane) * 16;
+				keys[k] = sk_load16(head + at);
+			}
 #pragma unroll
 		for (int k = 0; k < BATCH; k++) {
 			if (word0 + k >= n_words)
@@ -127,7 +131,8 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, con
 				for (int g = 0; g < G; g++)
 #pragma unroll
 					for (int i = 0; i < N; i++) {
-						float *to_sum = sums + (size_t)g * c.padded_dim + word * N + i;
+						const uint32_t dim = word * N + i;
+						float *to_sum = sums + (size_t)g * c.padded_dim + dim;
 						*to_sum = turn ? *to_sum + sum[g][i] : sum[g][i];
 					}
 			__syncwarp();
@@ -199,6 +204,37 @@ template <int G> SK_DEVICE void join(part<G> *whole, const part<G> &p)
 	}
 }
 
+/* What the segments before came to lies in shared memory: beside a page's words there are no registers for it. Sums are a
+ * thread's own; the two that all read have two places in turn, as some read one while the first thread writes the other. */
+template <int G> SK_DEVICE void keep(const room<G> &r, uint32_t padded_dim, uint32_t turn, const part<G> &p)
+{
+	float *all = r.kept + G * padded_dim + turn % 2 * G * 2;
+#pragma unroll
+	for (int g = 0; g < G; g++) {
+		if (threadIdx.x == 0)
+			all[(size_t)2 * g] = p.most[g], all[2 * g + 1] = p.weight[g];
+#pragma unroll
+		for (int k = 0; k < DIMS; k++)
+			if (threadIdx.x + k * blockDim.x < padded_dim)
+				r.kept[g * padded_dim + threadIdx.x + k * blockDim.x] = p.sum[g][k];
+	}
+}
+
+template <int G> SK_DEVICE void get_kept(const room<G> &r, uint32_t padded_dim, uint32_t turn, part<G> *p)
+{
+	const float *all = r.kept + G * padded_dim + turn % 2 * G * 2;
+#pragma unroll
+	for (int g = 0; g < G; g++) {
+		p->most[g] = all[(size_t)2 * g];
+		p->weight[g] = all[2 * g + 1];
+#pragma unroll
+		for (int k = 0; k < DIMS; k++)
+			p->sum[g][k] = threadIdx.x + k * blockDim.x < padded_dim
+					       ? r.kept[g * padded_dim + threadIdx.x + k * blockDim.x]
+					       : 0;
+	}
+}
+
 /* Parts as they lie in memory: (segments, G, 2 + padded_dim). */
 template <int G> SK_DEVICE void put_part(float *parts, uint32_t padded_dim, uint32_t segment, const part<G> &p)
 {
@@ -224,7 +260,7 @@ template <int G> SK_DEVICE void get_part(const float *parts, uint32_t padded_dim
 #pragma unroll
 		for (int k = 0; k < DIMS; k++)
 			p->sum[g][k] = threadIdx.x + k * blockDim.x < padded_dim
-					       ? __ldcg(from + 2 + threadIdx.x + k * blockDim.x)
+					       ? __ldcg(&from[2 + threadIdx.x + k * blockDim.x])
 					       : 0;
 	}
 }
@@ -262,27 +298,30 @@ __global__ void __launch_bounds__(PAGES *SK_WARP, G == 1 ? 2 : 1)
 	if (!alone && blockIdx.x >= n_segments)
 		return;
 
+	const uint32_t width = c.n_heads * c.head_dim;
 	for (uint32_t i = threadIdx.x; i < G * c.padded_dim; i += blockDim.x) {
 		const uint32_t g = i / c.padded_dim, d = i % c.padded_dim;
-		const float *from = q + (size_t)blockIdx.z * q_stride + (h.first + g) * c.head_dim + d;
+		const float *from = q + (size_t)blockIdx.z * q_stride + ((h.first + g) * c.head_dim + d);
 		const bool real = g < h.n && d < c.head_dim;
 		r.text[i] = real ? from[0] : 0;
-		r.sink[i] = real ? from[c.n_heads * c.head_dim] : 0;
+		r.sink[i] = real ? from[width] : 0;
 	}
 	__syncthreads();
 
 	const float scale = 1 / sqrtf((float)c.head_dim);
-	part<G> whole, segment;
+	part<G> whole = {}, segment;
 	for (uint32_t s = alone ? 0 : blockIdx.x; s < (alone ? n_segments : blockIdx.x + 1); s++) {
 		const uint32_t begin = s * PAGES, end = min(n_pages, begin + PAGES);
 		for (uint32_t i = begin + warp; i < end; i += n_warps)
 			visit_page<F, G>(c, r, row, table, layer, h.kv, i, scale);
 		__syncthreads();
 		join_pages<G>(r, c.padded_dim, end - begin, &segment);
-		if (alone && s)
+		if (alone && s) {
+			get_kept(r, c.padded_dim, s - 1, &whole);
 			join(&whole, segment);
-		else
+		} else
 			whole = segment;
+		keep(r, c.padded_dim, s, whole);
 		__syncthreads();
 	}
 	if (!alone) {
@@ -303,7 +342,7 @@ __global__ void __launch_bounds__(PAGES *SK_WARP, G == 1 ? 2 : 1)
 		for (int k = 0; k < DIMS; k++) {
 			const uint32_t d = threadIdx.x + k * blockDim.x;
 			if (g < (int)h.n && d < c.head_dim)
-				out[(size_t)blockIdx.z * out_stride + (h.first + g) * c.head_dim + d] =
+				out[(size_t)blockIdx.z * out_stride + ((h.first + g) * c.head_dim + d)] =
 					whole.sum[g][k] / whole.weight[g];
 		}
 }
@@ -347,8 +386,8 @@ cudaError_t sk_gpu_attend(cudaStream_t stream, const struct sk_gpu_cache *cache,
 {
 	if (cache->padded_dim > MAX_DIM)
 		return cudaErrorInvalidValue;
-	if (cache->halves)
-		return run_heads<SK_GPU_F16>(stream, cache, out, out_stride, q, q_stride, rows, table, layer, n,
-					     sharing);
-	return run_heads<SK_GPU_F32>(stream, cache, out, out_stride, q, q_stride, rows, table, layer, n, sharing);
+	const auto run_format = cache->format == SK_GPU_F16    ? run_heads<SK_GPU_F16>
+				: cache->format == SK_GPU_BF16 ? run_heads<SK_GPU_BF16>
+							       : run_heads<SK_GPU_F32>;
+	return run_format(stream, cache, out, out_stride, q, q_stride, rows, table, layer, n, sharing);
 }

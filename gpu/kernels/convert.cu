@@ -22,7 +22,7 @@ SK_DEVICE void put(__nv_bfloat16 *out, float x)
 }
 
 /* A word a thread; blockIdx.y is the row. */
-template <int F, class T> __global__ void decode(const sk_gpu_matrix m, T *out)
+template <int F, class T> __global__ void __launch_bounds__(BLOCK) decode(const sk_gpu_matrix m, T *out)
 {
 	sk_begin();
 	constexpr int N = sk_word<F>::N;
@@ -55,7 +55,7 @@ cudaError_t sk_gpu_decode(cudaStream_t stream, const struct sk_gpu_matrix *m, vo
 	});
 }
 
-template <class T> __global__ void round_rows(T *out, const float *in, uint32_t width)
+template <class T> __global__ void __launch_bounds__(BLOCK) round_rows(T *out, const float *in, uint32_t width)
 {
 	sk_begin();
 	const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;
@@ -72,7 +72,8 @@ cudaError_t sk_gpu_round(cudaStream_t stream, void *out, const float *in, uint32
 	return sk_launch(stream, round_rows<__nv_bfloat16>, grid, BLOCK, 0, (__nv_bfloat16 *)out, in, width);
 }
 
-__global__ void bias_rows(float *out, uint32_t stride, const float *bias, uint32_t width, bool add)
+__global__ void __launch_bounds__(BLOCK)
+	bias_rows(float *out, uint32_t stride, const float *bias, uint32_t width, bool add)
 {
 	sk_begin();
 	const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;
@@ -90,19 +91,20 @@ cudaError_t sk_gpu_bias(cudaStream_t stream, float *out, uint32_t stride, const 
 }
 
 template <int F>
-__global__ void embed(float *out, uint32_t stride, const sk_gpu_matrix m, const sk_gpu_row *rows,
-		      uint32_t width)
+__global__ void __launch_bounds__(BLOCK)
+	embed(float *out, uint32_t stride, const sk_gpu_matrix m, const sk_gpu_row *rows, uint32_t width)
 {
 	sk_begin();
 	constexpr int N = sk_word<F>::N;
 	const uint32_t n_words = m.n_cols / N;
 	const size_t row = (uint32_t)rows[blockIdx.y].id;
 	for (uint32_t word = blockIdx.x * BLOCK + threadIdx.x; word < n_words; word += gridDim.x * BLOCK) {
+		float *to = out + (size_t)blockIdx.y * stride + (size_t)word * N;
 		sk_word<F> w;
 		w.set(sk_load16_once((const char *)m.codes + (row * n_words + word) * 16),
 		      (const char *)m.scales + row * sk_scale_bytes(F, m.n_cols), word, m.zero);
 		for (int i = 0; i < N && word * N + i < width; i++)
-			out[(size_t)blockIdx.y * stride + word * N + i] = w.v[i];
+			to[i] = w.v[i];
 	}
 }
 
@@ -117,8 +119,8 @@ cudaError_t sk_gpu_embed(cudaStream_t stream, float *out, uint32_t stride, const
 	});
 }
 
-__global__ void gather(float *out, uint32_t out_stride, const float *in, uint32_t in_stride,
-		       const uint32_t *rows, uint32_t width)
+__global__ void __launch_bounds__(BLOCK)
+	gather(float *out, uint32_t out_stride, const float *in, uint32_t in_stride, const uint32_t *rows, uint32_t width)
 {
 	sk_begin();
 	const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;

@@ -92,7 +92,7 @@ template <int F> __global__ void __launch_bounds__(BLOCK, 4) few(const sk_gpu_pr
 	__shared__ float shared[WARPS][SK_WARP][4];
 	__shared__ bool last;
 	const uint32_t lane = threadIdx.x % SK_WARP, warp = threadIdx.x / SK_WARP;
-	const uint32_t group = lane / 4, part = lane % 4;
+	const uint32_t group = lane / 4, part = lane % 4, part_col = part * 8;
 	const unit u = unit_of(p, blockIdx.x);
 	const sk_gpu_product &product = p.product[u.product];
 	const sk_gpu_matrix &m = product.matrix;
@@ -100,25 +100,23 @@ template <int F> __global__ void __launch_bounds__(BLOCK, 4) few(const sk_gpu_pr
 	const uint32_t from = u.part * a_part + warp, to = min(n_chunks, (u.part + 1) * a_part);
 
 	sk_let_next_begin();
-	const char *rows[2];
-#pragma unroll
-	for (int half = 0; half < 2; half++) { /* past the last row: the last again */
-		const uint32_t row = u.tile * 16 + 8 * half + group;
-		rows[half] = (const char *)m.codes + (size_t)(row < m.n_rows ? row : m.n_rows - 1) * m.n_cols * 2 +
-			     part * 16;
-	}
+	/* A lane's two rows; past the last row: the last again. The second as a distance, which is a register less. */
+	const uint32_t row0 = min(u.tile * 16 + group, m.n_rows - 1), row8 = min(u.tile * 16 + group + 8, m.n_rows - 1);
+	const char *codes = (const char *)m.codes + (size_t)row0 * m.n_cols * 2 + part_col * sizeof(uint16_t);
+	const uint32_t halves[2] = {0, (row8 - row0) * m.n_cols * 2};
 	float sums[4] = {};
-	const float *in = product.in + (size_t)group * product.in_stride + part * 8;
+	const float *in = product.in + (size_t)group * product.in_stride + part_col;
 	bool begun = false;
 	for (uint32_t chunk0 = from; chunk0 < to; chunk0 += DEEP * WARPS) {
 		uint4 words[DEEP][2];
 #pragma unroll
 		for (int i = 0; i < DEEP; i++)
 #pragma unroll
-			for (int half = 0; half < 2; half++)
+			for (int half = 0; half < 2; half++) {
+				const uint32_t at = (chunk0 + i * WARPS) * CHUNK * 2;
 				if (chunk0 + i * WARPS < to)
-					words[i][half] =
-						sk_load16_once(rows[half] + (size_t)(chunk0 + i * WARPS) * CHUNK * 2);
+					words[i][half] = sk_load16_once(codes + halves[half] + at);
+			}
 		if (!begun)
 			sk_wait_for_previous();
 		begun = true;
@@ -128,7 +126,8 @@ template <int F> __global__ void __launch_bounds__(BLOCK, 4) few(const sk_gpu_pr
 				break;
 			uint4 high = {}, low = {};
 			if (group < p.n) {
-				const float *x = in + (chunk0 + i * WARPS) * CHUNK;
+				const uint32_t col = (chunk0 + i * WARPS) * CHUNK;
+				const float *x = in + col;
 				const float4 a = sk_load_floats(x), b = sk_load_floats(x + 4);
 				split<F>(a.x, a.y, &high.x, &low.x);
 				split<F>(a.z, a.w, &high.y, &low.y);
@@ -178,7 +177,7 @@ template <int F> __global__ void __launch_bounds__(BLOCK, 4) few(const sk_gpu_pr
 		return;
 	y = 0;
 	for (uint32_t s = 0; s < n_slots; s++)
-		y += __ldcg(parts + s * 128 + threadIdx.x);
+		y += __ldcg(parts + (size_t)s * 128 + threadIdx.x);
 	put_output(p, p.product[p.together ? 0 : u.product], row, v, y);
 }
 

@@ -130,11 +130,11 @@ SK_DEVICE size_t sk_scale_bytes(int format, uint32_t n_cols)
 	switch (format) {
 	case SK_GPU_Q8:
 	case SK_GPU_Q4:
-		return n_cols / 32 * 2;
+		return (size_t)(n_cols / 32) * 2;
 	case SK_GPU_Q8X:
-		return n_cols / 16 * 8;
+		return (size_t)(n_cols / 16) * 8;
 	case SK_GPU_Q4M:
-		return n_cols / 32 * 4;
+		return (size_t)(n_cols / 32) * 4;
 	default:
 		return 0;
 	}

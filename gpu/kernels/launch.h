@@ -49,6 +49,10 @@ struct sk_gpu_matrix {
 	const float *bias; /* (n_rows), or NULL */
 };
 
+/* *out += a checksum of n_bytes, a multiple of 16. */
+cudaError_t sk_gpu_sum(cudaStream_t stream, uint64_t *out, const void *data, uint64_t n_bytes,
+		       uint32_t n_blocks);
+
 /* out (n, m->n_rows) = in m^T + bias, or out += that; n <= SK_GPU_MATVEC_ROWS */
 cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
 			  uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t n,
@@ -103,7 +107,7 @@ struct sk_gpu_norm {
 	const float *weight, *bias; /* (width); bias: or NULL */
 };
 
-cudaError_t sk_gpu_norm(cudaStream_t stream, const struct sk_gpu_norm norms[2], uint32_t out_stride,
+cudaError_t sk_gpu_norm(cudaStream_t stream, const struct sk_gpu_norm all[2], uint32_t out_stride,
 			const float *in, uint32_t in_stride, uint32_t width, uint32_t n, float eps,
 			bool subtract_mean);
 /* kind: enum sk_act */
@@ -114,6 +118,21 @@ cudaError_t sk_gpu_gather(cudaStream_t stream, float *out, uint32_t out_stride, 
 cudaError_t sk_gpu_score(cudaStream_t stream, float *out, uint32_t out_stride, const float *logits,
 			 uint32_t stride, const uint32_t *ids, uint32_t n_vocab, uint32_t n);
 
+/* struct sk_draw, as a kernel wants it. */
+struct sk_gpu_draw {
+	double random;
+	float scale; /* of logits: 1 / temperature; 0: the likeliest */
+	float top_p, penalty;
+	uint32_t n_ids, top_k;
+	uint32_t least;            /* the lightest that min-p lets through, in units of 2^-30 */
+	uint32_t recent, n_recent; /* place in the list: ids, then as many words of room */
+};
+
+/* out (n, 2) = an id as it lies in memory, and its log-probability; logits are as they were afterwards. */
+cudaError_t sk_gpu_draw_rows(cudaStream_t stream, float *out, uint32_t out_stride, float *logits,
+			     uint32_t stride, uint32_t n_vocab, const struct sk_gpu_draw *draws,
+			     uint32_t *list, uint32_t n);
+
 /* The KV pages and what attention must know of them. A page holds, for each layer and key head, keys as
  * (padded_dim / 16 bytes, SK_GPU_PAGE_TOKENS) words of 16 bytes, then values as (SK_GPU_PAGE_TOKENS,
  * padded_dim). */
@@ -121,8 +140,8 @@ struct sk_gpu_cache {
 	char *pages;
 	uint64_t page_bytes, layer_bytes, head_bytes;
 	uint32_t n_heads, n_kv_heads, head_dim, padded_dim, n_rot;
-	bool halves;           /* else floats */
-	const uint64_t *steps; /* (n_rot / 2) turns a position, in units of 2^-64 */
+	enum sk_gpu_format format; /* F32, F16 or BF16 */
+	const uint64_t *steps;     /* (n_rot / 2) turns a position, in units of 2^-64 */
 };
 
 cudaError_t sk_gpu_append(cudaStream_t stream, const struct sk_gpu_cache *cache, float *q,

@@ -47,12 +47,11 @@ __global__ void __launch_bounds__(BLOCK)
 				w.set(words[r][u], scales[r], word, m.zero);
 #pragma unroll
 				for (int v = 0; v < VECTORS; v++) {
-					const float4 *x = (const float4 *)(in + (size_t)(v < (int)n ? v : 0) * in_stride +
-									   (size_t)word * N);
+					const float *x = in + (size_t)(v < (int)n ? v : 0) * in_stride + (size_t)word * N;
 					float sum = 0;
 #pragma unroll
 					for (int i = 0; i < N / 4; i++) {
-						const float4 x4 = x[i];
+						const float4 x4 = sk_load_floats(x + (size_t)i * 4);
 						sum = fmaf(w.v[4 * i], x4.x, sum);
 						sum = fmaf(w.v[4 * i + 1], x4.y, sum);
 						sum = fmaf(w.v[4 * i + 2], x4.z, sum);

@@ -10,6 +10,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+#include <nv/target>
 #define SK_DEVICE static __device__ __forceinline__
 #define SK_MEMBER __device__ __forceinline__
 
@@ -34,16 +35,35 @@ SK_DEVICE float4 sk_load_floats(const float *p)
 	return *(const float4 *)p;
 }
 
-/* Programmatic dependent launch: waits for what the launch before has written, lets the next one begin. */
+/* Rounded one by one, never fused: where the CPU backend is to get the same bits. */
+SK_DEVICE float sk_mul(float a, float b)
+{
+	return __fmul_rn(a, b);
+}
+
+SK_DEVICE float sk_add(float a, float b)
+{
+	return __fadd_rn(a, b);
+}
+
+SK_DEVICE float sk_div(float a, float b)
+{
+	return __fdiv_rn(a, b);
+}
+
+/* Programmatic dependent launch: waits for what the launch before has written, lets the next one begin. Devices before
+ * sm_90 have no such thing: there a launch begins when the one before has ended. */
 SK_DEVICE void sk_wait_for_previous(void)
 {
-	asm volatile("griddepcontrol.wait;" ::: "memory");
+	NV_IF_TARGET(NV_PROVIDES_SM_90, (asm volatile("griddepcontrol.wait;" ::: "memory");))
 }
 
 SK_DEVICE void sk_let_next_begin(void)
 {
-	asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+	NV_IF_TARGET(NV_PROVIDES_SM_90, (asm volatile("griddepcontrol.launch_dependents;" ::
+							      : "memory");))
 }
+
 /* The first n threads of a block meet, whole warps; the others have ended. */
 SK_DEVICE void sk_sync_some(int n)
 {
@@ -93,7 +113,7 @@ SK_DEVICE void sk_mma_bfloats(float (&d)[4], const unsigned (&a)[4], const unsig
 
 SK_DEVICE uint4 sk_load16(const void *p)
 {
-	cusim::check_alignment(p, 16); /* the compiler may make several loads of it */
+	cusim::check_alignment(p, 16, true); /* the compiler may make several loads of it */
 	return *(const uint4 *)p;
 }
 
@@ -106,6 +126,21 @@ SK_DEVICE float4 sk_load_floats(const float *p)
 {
 	cusim::check_alignment(p, 16);
 	return *(const float4 *)p;
+}
+
+SK_DEVICE float sk_mul(float a, float b)
+{
+	return a * b;
+}
+
+SK_DEVICE float sk_add(float a, float b)
+{
+	return a + b;
+}
+
+SK_DEVICE float sk_div(float a, float b)
+{
+	return a / b;
 }
 
 SK_DEVICE void sk_wait_for_previous(void)
@@ -175,6 +210,16 @@ SK_DEVICE float sk_warp_max(float x)
 #endif
 	for (int i = 16; i; i /= 2)
 		x = fmaxf(x, __shfl_xor_sync(SK_ALL, x, i));
+	return x;
+}
+
+/* The sum over the lanes of a warp up to this one. */
+template <class T> SK_DEVICE T sk_warp_sum_to(T x)
+{
+	for (uint32_t by = 1; by < SK_WARP; by *= 2) {
+		const T other = __shfl_up_sync(SK_ALL, x, by);
+		x += threadIdx.x % SK_WARP >= by ? other : 0;
+	}
 	return x;
 }
 

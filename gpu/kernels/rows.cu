@@ -24,8 +24,9 @@ struct norms {
 	struct sk_gpu_norm norm[2];
 };
 
-__global__ void norm(const norms both, uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t width,
-		     float eps, bool subtract_mean)
+__global__ void __launch_bounds__(MAX_WARPS *SK_WARP)
+	norm(const norms both, uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t width, float eps,
+	     bool subtract_mean)
 {
 	sk_begin();
 	__shared__ float shared[MAX_WARPS];
@@ -35,16 +36,16 @@ __global__ void norm(const norms both, uint32_t out_stride, const float *in, uin
 	if (subtract_mean) {
 		for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)
 			mean += in[i];
-		mean = over_block<false>(mean, shared) / width;
+		mean = over_block<false>(mean, shared) / (float)width;
 	}
 	for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) {
 		const float x = in[i] - mean;
 		square = fmaf(x, x, square);
 		rest += x;
 	}
-	square = over_block<false>(square, shared) / width;
+	square = over_block<false>(square, shared) / (float)width;
 	if (subtract_mean) { /* what rounding left of it, where much is alike, or one is far from all others */
-		rest = over_block<false>(rest, shared) / width;
+		rest = over_block<false>(rest, shared) / (float)width;
 		mean += rest;
 		square = fmaxf(square - rest * rest, 0);
 	}
@@ -73,8 +74,8 @@ cudaError_t sk_gpu_norm(cudaStream_t stream, const struct sk_gpu_norm all[2], ui
 
 #define SWIGLU 2 /* SK_ACT_SWIGLU */
 
-__global__ void activate(float *out, uint32_t out_stride, const float *in, uint32_t in_stride,
-			 uint32_t width, int kind)
+__global__ void __launch_bounds__(BLOCK)
+	activate(float *out, uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t width, int kind)
 {
 	sk_begin();
 	const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;

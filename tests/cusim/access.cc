@@ -268,6 +268,11 @@ static bool find_shadow(uintptr_t a, unsigned n, bool write, uintptr_t pc, Cell 
 			       where(pc).c_str(), (void *)a, current->block->number, current->thread);
 			return false;
 		}
+		if (write && at->read_only) {
+			report("read-only", "write to memory of another process, %s @@ %p", where(pc).c_str(), (void *)a);
+			lose_context(cudaErrorIllegalAddress);
+			abandon_kernel();
+		}
 		*ret_cells = device_cells + (a - (uintptr_t)arena) / 2;
 		*ret_written = device_written + (a - (uintptr_t)arena);
 		*ret_shared = false;
@@ -322,8 +327,17 @@ static void check_cell(Cell *c, const Access &mine, bool write, bool atomic, boo
 	c->read_is_atomic = atomic;
 }
 
-void check_alignment(const void *p, unsigned n)
+std::string file_of(const void *function)
 {
+	const std::string place = where((uintptr_t)function - program_from + 1);
+	return place.substr(0, place.find(':'));
+}
+
+void check_alignment(const void *p, unsigned n, bool is_streamed)
+{
+	if (current && counts_traffic)
+		note_whole((uintptr_t)p, n, (uintptr_t)p - shared_from < shared_to - shared_from, is_streamed,
+			   (uintptr_t)__builtin_return_address(0));
 	if (current && (uintptr_t)p % n)
 		report("alignment", "access of %u bytes, %s @@ %p", n,
 		       where((uintptr_t)__builtin_return_address(0) - program_from).c_str(), p);
@@ -341,6 +355,8 @@ void access(const void *p, unsigned n, bool write, bool atomic, uintptr_t pc)
 	bool shared;
 	if (!find_shadow(a, n, write, place, &cells, &written, &shared))
 		return;
+	if (counts_traffic)
+		note_part(a, n, shared, pc);
 	if ((n & (n - 1)) == 0 && a % std::min(n, 16u))
 		report("alignment", "access of %u bytes, %s @@ %p", n, where(place).c_str(), p);
 	const Access mine = {(uint32_t)(current->block->number * n_threads + current->thread), current->barrier, current->clock,

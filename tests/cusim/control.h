@@ -17,6 +17,18 @@ long cusim_n_held(void);
 void cusim_fail_at(long n);
 long cusim_n_calls(void);
 
+/* From now on, and forgets what was counted: slow, and only of kernels whose accesses are checked. */
+void cusim_count_traffic(int on);
+struct cusim_traffic_of {
+	long launches;
+	/* By a warp; sectors of 32 bytes; those that its bytes fill. Of what is streamed, 16 bytes a lane; of all other
+	 * global memory, read and written. */
+	long requests, sectors, sectors_least;
+	long other_requests, other_sectors, other_sectors_least;
+	long shared_cycles, shared_least; /* with bank conflicts, without */
+};
+struct cusim_traffic_of cusim_traffic(const char *file); /* of its kernels: "few.cu" */
+
 #ifdef __cplusplus
 }
 #endif

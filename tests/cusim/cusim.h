@@ -149,9 +149,10 @@ static inline T __shfl_sync(unsigned mask, T value, int lane, int width = 32, CU
 }
 
 template <class T>
-static inline T __shfl_up_sync(unsigned mask, T value, int by, int width = 32, CUSIM_HERE)
+static inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32, CUSIM_HERE)
 {
-	return cusim::shuffled("__shfl_up_sync", mask, value, by, width, cusim::UP, file, line);
+	return cusim::shuffled("__shfl_up_sync", mask, value, (int)by, width, cusim::UP, file,
+			       line);
 }
 
 template <class T>
@@ -234,6 +235,12 @@ template <class T> static inline T atomicExch(T *p, std::type_identity_t<T> x)
 	return cusim::change(p, cusim::RELAXED, [=](T) CUSIM_UNCHECKED { return x; });
 }
 
+template <class T> static inline T atomicMin(T *p, std::type_identity_t<T> x)
+{
+	return cusim::change(p, cusim::RELAXED,
+			     [=](T old) CUSIM_UNCHECKED { return x < old ? x : old; });
+}
+
 static inline void __threadfence(void)
 {
 	cusim::fence();
@@ -247,6 +254,11 @@ static inline void cusim_mma(bool halves, float (&d)[4], const unsigned (&a)[4],
 	cusim::Fragments f = {d, a, b};
 	cusim::warp("mma", ~0u, &f, halves ? cusim::multiply_halves : cusim::multiply_bfloats,
 		    false, file, line);
+}
+
+static inline int __ffs(unsigned x)
+{
+	return __builtin_ffs((int)x);
 }
 
 template <class T> static inline T __ldg(const T *p)

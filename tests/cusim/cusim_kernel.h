@@ -29,7 +29,8 @@ void multiply_bfloats(void **io, unsigned active);
 enum { RELAXED = 0, ACQUIRE = 1, RELEASE = 2 };
 void begin_atomic(void *p, unsigned n, int order, void *pc); /* after it, *p may be changed */
 void fence();
-void check_alignment(const void *p, unsigned n);
+void check_alignment(const void *p, unsigned n,
+		     bool is_streamed = false); /* of what is one instruction */
 void yield();
 void wait_for_previous();
 void copy_later(void *to, const void *from); /* 16 bytes */

@@ -11,6 +11,18 @@ namespace cusim
 static cudaError_t last_error;
 static long n_calls, fail_at;
 
+static cudaError_t lost;
+
+void lose_context(cudaError_t error)
+{
+	lost = last_error = error;
+}
+
+cudaError_t context_error()
+{
+	return lost;
+}
+
 bool fails_now()
 {
 	n_calls++;
@@ -41,7 +53,7 @@ long cusim_n_calls(void)
 cudaError_t cudaGetLastError(void)
 {
 	const cudaError_t error = last_error;
-	last_error = cudaSuccess;
+	last_error = lost; /* for ever */
 	return error;
 }
 
@@ -59,6 +71,8 @@ const char *cudaGetErrorString(cudaError_t error)
 		return "out of memory";
 	case cudaErrorInvalidValue:
 		return "invalid argument";
+	case cudaErrorIllegalAddress:
+		return "an illegal memory access was encountered";
 	case cudaErrorLaunchFailure:
 		return "unspecified launch failure";
 	default:
@@ -69,6 +83,8 @@ const char *cudaGetErrorString(cudaError_t error)
 cudaError_t cudaGetDeviceCount(int *ret_n)
 {
 	CUSIM_CALL(cudaErrorNoDevice);
+	if (getenv("CUSIM_NO_DEVICE"))
+		return fail(cudaErrorInsufficientDriver);
 	*ret_n = 1;
 	return cudaSuccess;
 }

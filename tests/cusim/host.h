@@ -16,7 +16,9 @@ extern std::recursive_mutex lock;
 #define CUSIM_CALL(error)                                                                          \
 	std::lock_guard<std::recursive_mutex> locked(cusim::lock);                                 \
 	if (cusim::fails_now())                                                                    \
-	return cusim::fail(error)
+		return cusim::fail(error);                                                         \
+	if (cusim::context_error() != cudaSuccess)                                                 \
+	return cusim::context_error()
 
 bool fails_now();                    /* this call is the one that a test wants to fail */
 cudaError_t fail(cudaError_t error); /* keeps it for cudaGetLastError */
@@ -29,5 +31,8 @@ cudaError_t wait_for_all();
 bool is_capturing(cudaStream_t stream); /* or any, where it is NULL */
 void spoil_captures();                  /* by what may not be done meanwhile */
 long n_host_objects();                  /* streams, events, graphs */
+long n_shared();                        /* share.cc: what a driver call made, and opened handles */
+void forget_exported(char *data);       /* which is freed */
+constexpr size_t SHARED_BLOCK = (size_t)2 << 20; /* what can be shared begins at such an address */
 
 } // namespace cusim

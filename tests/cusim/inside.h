@@ -35,6 +35,10 @@ struct Launch {
 };
 
 void run_kernel(const Launch &launch);
+/* A write to what is readable only: the kernel ends where it stands, and with it the process' use of the device (device.cc). */
+void lose_context(cudaError_t error);
+cudaError_t context_error();
+[[noreturn]] void abandon_kernel();
 
 /* A lane asks its warp: what each wants lies behind io[lane]; `active` are those who came. */
 typedef void WarpFunction(void **io, unsigned active);
@@ -133,17 +137,30 @@ void release_at(const void *p);
 void acquire_at(const void *p, bool at_once);
 bool is_stack(uintptr_t a); /* kernel.cc: of any fiber */
 
+/* --- Traffic (traffic.cc) --- */
+
+extern bool counts_traffic;
+/* An access that is one instruction, whatever the compiler makes of it here; and any other. */
+void note_whole(uintptr_t a, unsigned n, bool shared, bool is_streamed, uintptr_t pc);
+void note_part(uintptr_t a, unsigned n, bool shared, uintptr_t pc);
+void count_launch(const void *function);   /* which is over */
+std::string file_of(const void *function); /* access.cc: where a kernel stands */
+
 /* --- Memory (memory.cc) --- */
 
 struct Allocation {
 	char *data;
 	size_t size_bytes;
 	bool live;
+	bool read_only = false; /* another process' */
 };
 
 constexpr size_t ARENA_BYTES = (size_t)8 << 30;
 extern char *arena; /* device memory: out of the host's reach but while a kernel or a copy runs */
 
+char *take_arena(size_t n, size_t align); /* nobody's yet; NULL: none is left */
+void add_device(const Allocation &allocation);
+void lose_device(char *data);
 Allocation *find_device(const void *p);
 Allocation *find_pinned(const void *p);
 struct Reach { /* the arena can be read and written as long as one is there */

@@ -45,6 +45,7 @@ const Launch *running;
 int n_threads;
 uint32_t launch_number, early_from;
 static void *scheduler;
+static bool is_abandoned;
 static char *stacks;
 
 bool is_stack(uintptr_t a)
@@ -75,6 +76,13 @@ void yield()
 		return;
 	current->block->ready.push_back(current->thread);
 	wait_for_turn();
+}
+
+void abandon_kernel()
+{
+	is_abandoned = true;
+	for (;;)
+		wait_for_turn(); /* there is none any more */
 }
 
 static const char *base_name(const char *path)
@@ -228,14 +236,14 @@ public:
 
 	void run()
 	{
-		while (n_done < order.size()) {
+		while (n_done < order.size() && !is_abandoned) {
 			const int slot = random_bits() % blocks.size();
 			Block &block = blocks[slot];
 			if (block.number < 0)
 				continue;
 			load(slot);
 			const size_t turns = blocks.size() > 1 ? n_threads * (1 + random_bits() % 4) : SIZE_MAX;
-			for (size_t turn = 0; turn < turns && !block.ready.empty(); turn++) {
+			for (size_t turn = 0; turn < turns && !block.ready.empty() && !is_abandoned; turn++) {
 				const size_t i = random_bits() % block.ready.size();
 				current = &block.fibers[block.ready[i]];
 				block.ready[i] = block.ready.back();
@@ -245,6 +253,8 @@ public:
 				cusim_switch(&scheduler, current->stack_pointer);
 				current = nullptr;
 			}
+			if (is_abandoned)
+				break;
 			if (block.n_alive == 0) {
 				end(slot);
 			} else if (block.ready.empty() && !others_can_run(slot)) {
@@ -273,6 +283,8 @@ void run_kernel(const Launch &launch)
 		report("launch", "%d blocks of %d threads are more at once than cusim can have", at_once, n_threads);
 	else
 		Grid(n_blocks, at_once).run();
+	if (counts_traffic)
+		count_launch(launch.function);
 	running = nullptr;
 }
 

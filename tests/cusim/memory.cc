@@ -57,6 +57,29 @@ Reach::~Reach()
 		protect(PROT_NONE);
 }
 
+char *take_arena(size_t n, size_t align)
+{
+	init();
+	const size_t skip = (align - (size_t)(arena_end - arena) % align) % align;
+	const size_t room = skip + (n + 255) / 256 * 256 + 256;
+	if (n > ARENA_BYTES || room > ARENA_BYTES - (size_t)(arena_end - arena))
+		return nullptr;
+	char *p = arena_end + skip;
+	arena_end += room;
+	protect(depth ? PROT_READ | PROT_WRITE : PROT_NONE); /* the new pages too */
+	return p;
+}
+
+void add_device(const Allocation &allocation)
+{
+	device[allocation.data] = allocation;
+}
+
+void lose_device(char *data)
+{
+	device[data].live = false;
+}
+
 static Allocation *find(std::map<char *, Allocation> &all, const void *p, size_t beyond)
 {
 	auto at = all.upper_bound((char *)p);
@@ -97,6 +120,11 @@ static void copy(void *to, const void *from, size_t n)
 			       a->live ? "" : " that was freed");
 			return;
 		}
+		if (p == to && a && a->read_only) {
+			report("read-only", "a copy to memory of another process");
+			lose_context(cudaErrorIllegalAddress);
+			return;
+		}
 	}
 	memmove(to, from, n);
 	mark_written(to, n, true);
@@ -135,7 +163,7 @@ using namespace cusim;
 extern "C" {
 long cusim_n_held(void)
 {
-	long n = (long)pinned.size() + n_host_objects();
+	long n = (long)pinned.size() + n_host_objects() + n_shared();
 	for (auto &[p, a] : device)
 		n += a.live;
 	return n;
@@ -152,20 +180,14 @@ cudaError_t cudaMalloc(void **out, size_t n)
 	*out = nullptr;
 	if (n == 0)
 		return cudaSuccess;
-	const size_t room = (n + 255) / 256 * 256 + 256;
-	if (room > ARENA_BYTES - (size_t)(arena_end - arena))
+	char *p = take_arena(n, n >= SHARED_BLOCK ? SHARED_BLOCK : 256);
+	if (!p)
 		return fail(cudaErrorMemoryAllocation);
-	char *p = arena_end;
-	arena_end += room;
 	{
-		depth++; /* the new pages too */
-		protect(PROT_READ | PROT_WRITE);
+		Reach reach;
 		memset(p, 0xff, n);
-		depth--;
-		if (depth == 0)
-			protect(PROT_NONE);
 	}
-	device[p] = {p, n, true};
+	add_device({p, n, true});
 	*out = p;
 	return cudaSuccess;
 }
@@ -179,6 +201,7 @@ cudaError_t cudaFree(void *p)
 	if (at == device.end() || !at->second.live)
 		return fail(cudaErrorInvalidValue);
 	wait_for_all();
+	forget_exported((char *)p);
 	at->second.live = false;
 	return cudaSuccess;
 }
@@ -249,6 +272,11 @@ cudaError_t cudaMemsetAsync(void *p, int byte, size_t n, cudaStream_t stream)
 			report("copy-bounds", "setting %zu bytes of an allocation of %zu", n, a->size_bytes);
 			return;
 		}
+		if (a->read_only) {
+			report("read-only", "setting memory of another process");
+			lose_context(cudaErrorIllegalAddress);
+			return;
+		}
 		memset(p, byte, n);
 		mark_written(p, n, true);
 	});
@@ -260,7 +288,8 @@ cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_total)
 	CUSIM_CALL(cudaErrorUnknown);
 	init();
 	*ret_total = ARENA_BYTES;
-	*ret_free = ARENA_BYTES - (size_t)(arena_end - arena);
+	const char *wanted = getenv("CUSIM_FREE"); /* bytes, for who asks before it takes */
+	*ret_free = wanted ? strtoull(wanted, nullptr, 10) : ARENA_BYTES - (size_t)(arena_end - arena);
 	return cudaSuccess;
 }
 }

@@ -1,17 +1,22 @@
-"""The faults that tests/cusim/mutate plants: in which file of gpu/, what becomes what, and which tests are to find it."""
+"""The faults that tests/cusim/mutate plants: in which file of gpu/, what becomes what, and which tests are to find it.
 
-TESTS = {"A": "cusim_attention", "M": "cusim_matmul", "P": "cusim_packing", "E": "cusim_elementwise", "S": "cusim_step",
-         "I": "cusim_injected"}
+Of those that no test can find, why: `equivalent`, since the backend does what it did before; `unfound`, since it does not,
+but no test over cusim sees it.
+"""
+
+TESTS = {"A": "cusim_attention", "K": "cusim_kv_formats", "M": "cusim_matmul", "P": "cusim_packing", "E": "cusim_elementwise",
+         "S": "cusim_step", "I": "cusim_injected", "H": "cusim_shared", "D": "cusim_draw", "V": "CUSIM_VMM=0 cusim_shared",
+         "W": "cusim_probe_shared"}
 
 MUTANTS = []
 
 
-def plant(file, tests, old, new, argument=""):
-    MUTANTS.append({"file": file, "tests": tests, "old": old, "new": new, "argument": argument})
+def plant(file, tests, old, new, equivalent="", unfound=""):
+    MUTANTS.append({"file": file, "tests": tests, "old": old, "new": new, "equivalent": equivalent, "unfound": unfound})
 
 
-def kernel(name, *arguments):
-    plant("kernels/" + name, *arguments)
+def kernel(name, *arguments, **reasons):
+    plant("kernels/" + name, *arguments, **reasons)
 
 
 # --- Rotary positions, and the way into the page ---
@@ -26,6 +31,9 @@ kernel("append.cu", "A", "SK_GPU_PAGE_TOKENS + slot) * N", "SK_GPU_PAGE_TOKENS +
 kernel("append.cu", "A", "slot = row.last_slot;", "slot = row.first_slot;")
 kernel("append.cu", "A", "d < half ? d : d - half]", "d / 2]")
 kernel("append.cu", "AS", "	sk_begin();\n", "	sk_let_next_begin();\n")
+kernel("append.cu", "K", "__float2bfloat16_rn(x)", "__float2bfloat16_rz(x)")
+kernel("append.cu", "K", "__float2bfloat16_rn(x)", "__float2bfloat16_rn(__half2float(__float2half_rn(x)))")
+kernel("append.cu", "KA", "SK_GPU_BF16 ? append<__nv_bfloat16>", "SK_GPU_BF16 ? append<__half>")
 
 # --- Attention ---
 kernel("attend.cu", "A", "lane >= from && lane < to", "lane >= from && lane <= to")
@@ -48,15 +56,18 @@ kernel("attend.cu", "A", "		__threadfence();\n		if (last)\n			*counter", "		if (
 kernel("attend.cu", "A", "	__syncthreads();\n	return last;", "	return last;")
 kernel("attend.cu", "A", "	__syncthreads();\n\n	const float scale", "\n	const float scale")
 kernel("attend.cu", "A", "		__syncthreads();\n		join_pages", "		join_pages")
-kernel("attend.cu", "A", "			whole = segment;\n		__syncthreads();\n", "			whole = segment;\n")
+kernel("attend.cu", "A", "		keep(r, c.padded_dim, s, whole);\n		__syncthreads();\n", "		keep(r, c.padded_dim, s, whole);\n")
+kernel("attend.cu", "A", "get_kept(r, c.padded_dim, s - 1, &whole);", "get_kept(r, c.padded_dim, s, &whole);")
+kernel("attend.cu", "A", "all[2 * g + 1] = p.weight[g];", "all[2 * g + 1] = 1;")
 kernel("attend.cu", "A", "if (alone && s)", "if (s)")
 kernel("attend.cu", "A", "if (g < (int)h.n && d < c.head_dim)", "if (d < c.head_dim)")
 kernel("attend.cu", "A", "whole.sum[g][k] / whole.weight[g]", "whole.sum[g][k]")
-kernel("attend.cu", "A", "from[c.n_heads * c.head_dim]", "from[0]")
+kernel("attend.cu", "A", "from[width]", "from[0]")
 kernel("attend.cu", "A", "done = y % chunks * G;", "done = y % chunks;")
 kernel("attend.cu", "A", "room_bytes<G>(c->padded_dim, n_warps), *c", "room_bytes<G>(c->padded_dim, n_warps) - 4, *c")
 kernel("attend.cu", "A", "	if (!alone && blockIdx.x >= n_segments)\n		return;\n", "")
 kernel("attend.cu", "AS", "	sk_begin();\n", "	sk_let_next_begin();\n")
+kernel("attend.cu", "KA", "SK_GPU_BF16 ? run_heads<SK_GPU_BF16>", "SK_GPU_BF16 ? run_heads<SK_GPU_F16>")
 
 # --- Formats, activations ---
 kernel("convert.cu", "PM", "word < n_words; row +=", "word <= n_words; row +=")
@@ -75,6 +86,7 @@ kernel("rows.cu", "E", "if (i >= width)", "if (i > width)")
 kernel("rows.cu", "E", "from[width + i]", "from[i]")
 kernel("rows.cu", "E", "- most - logf(sum)", "- logf(sum)")
 kernel("rows.cu", "E", "ids[blockIdx.x]", "ids[0]")
+kernel("format.h", "AP", "v[2] = sk_low_bf16(w.y), v[3] = sk_high_bf16(w.y);", "v[3] = sk_low_bf16(w.y), v[2] = sk_high_bf16(w.y);")
 kernel("format.h", "P", "i % 4) - 128) * scale", "i % 4) - 127) * scale")
 kernel("format.h", "P", "i) - 8) * scale", "i) - 7) * scale")
 kernel("format.h", "P", "* s.x + s.y", "* s.x")
@@ -88,7 +100,7 @@ kernel("matvec.cu", "M", "row0 + r < m.n_rows && v < (int)n", "row0 + r < m.n_ro
 kernel("matvec.cu", "M", "m.bias ? sum + m.bias[row0 + r] : sum", "sum")
 kernel("matvec.cu", "M", "add ? *to + y : y", "y")
 kernel("matvec.cu", "M", "m.codes + row * row_bytes", "m.codes + row0 * row_bytes")
-kernel("few.cu", "M", "row < m.n_rows ? row : m.n_rows - 1", "row")
+kernel("few.cu", "M", "min(u.tile * 16 + group, m.n_rows - 1)", "u.tile * 16 + group")
 kernel("few.cu", "SM", "		if (!begun)\n			sk_wait_for_previous();\n		begun = true;", "		begun = true;")
 kernel("few.cu", "MS", "	__syncthreads();\n	if (threadIdx.x >= 128)", "	if (threadIdx.x >= 128)")
 kernel("few.cu", "M", "			mma_chunk<F>(sums, words[i], low);\n", "")
@@ -104,20 +116,24 @@ kernel("few.cu", "M", "	if (row >= product.matrix.n_rows || v >= p.n)", "	if (ro
 
 # --- The host ---
 plant("pages.c", "S", "error = cudaStreamWaitEvent(gpu->copies, gpu->pages_done, 0);", "error = cudaSuccess;")
+plant("pages.c", "I", "	return -EIO;", "	return 0;")
+plant("pages.c", "K", '"cuda bf16 words"', '"cuda f16 words"')
 plant("pages.c", "SI", "		error = cudaStreamSynchronize(gpu->copies);", "		error = cudaSuccess;")
 plant("pages.c", "SA", "page_at(gpu, pages[i]), 0,", "page_at(gpu, pages[0]), 0,")
 plant("pages.c", "S", "cudaMemcpyAsync(page_at(gpu, to), page_at(gpu, from)", "cudaMemcpyAsync(page_at(gpu, from), page_at(gpu, to)")
-plant("pages.c", "S", "kind, gpu->copies);", "kind, gpu->stream);", "the order is kept: only decode would wait for the copy")
+plant("pages.c", "I", "kind, gpu->copies);", "kind, gpu->stream);")
 plant("run.c", "MS", "	if (b->host_step != gpu->step)\n		b->n_host = 0;\n", "")
 plant("run.c", "SA", "{gpu->told_table, gpu->n_table * sizeof(uint32_t)}", "{gpu->told_table, gpu->n_table * 2}")
 plant("run.c", "SA", "		{0, gpu->n_list * sizeof(uint32_t)},\n", "		{0, 0},\n")
 plant("run.c", "SI", "	gpu->n_graphs = 0;\n", "")
 plant("run.c", "SAM", '	sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "a step");\n}', "}")
 plant("run.c", "SI", "	gpu->error = 0;\n	return r;", "	return r;")
-plant("run.c", "SMA", '		sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "reading");\n', "")
-plant("run.c", "S", "memcmp(graph->notes, gpu->notes, gpu->n_notes * sizeof *gpu->notes) == 0", "true", "the key is of the same bytes: it takes two "
-      "steps whose 64-bit hashes meet")
-plant("run.c", "SA", "graph->n_segments == gpu->sharing.n_segments &&", "", "the key begins with that number")
+plant("run.c", "SMA", ' ||\n		    !sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "reading"))', ")")
+plant("run.c", "I", '"reading"))\n			return NULL;', '"reading"))\n			return b->host;')
+plant("run.c", "S", "memcmp(graph->notes, gpu->notes, gpu->n_notes * sizeof *gpu->notes) == 0", "true",
+      unfound="the key is of the same bytes: it takes two steps whose 64-bit hashes meet")
+plant("run.c", "SA", "graph->n_segments == gpu->sharing.n_segments &&", "",
+      unfound="the key begins with that number: it takes two steps whose 64-bit hashes meet")
 plant("step.c", "S", "	sk_gpu_drop_graphs(gpu); /* which know the old place */\n", "")
 plant("step.c", "S", "			sk_gpu_drop_graphs(gpu); /* which know the old ones */\n", "")
 plant("step.c", "A", "span->origin + row->n_sink + (row->entry", "span->origin + (row->entry")
@@ -140,3 +156,88 @@ plant("launch.c", "M", "		in = gpu->rounded.data;\n", "")
 plant("launch.c", "S", "		p.product[1].in = gpu->second_norm.data;\n", "")
 plant("launch.c", "S", "		p.together = true;\n", "")
 plant("launch.c", "I", "status == CUBLAS_STATUS_SUCCESS        ? cudaSuccess", "true ? cudaSuccess")
+
+# --- Weights that processes share ---
+kernel("sum.cu", "I", "	word ^= place * 0x9e3779b97f4a7c15u;\n", "")
+kernel("sum.cu", "I", "i < n_words; i += (uint64_t)gridDim.x * BLOCK", "i < n_words - 1; i += (uint64_t)gridDim.x * BLOCK")
+kernel("sum.cu", "I", "mixed((sum_t)v.w << 32 | v.z, 2 * i + 1)", "mixed((sum_t)v.w << 32, 2 * i + 1)")
+kernel("sum.cu", "I", "	__syncthreads();\n", "")
+kernel("sum.cu", "I", "		atomicAdd(out, all);", "		*out = all;")
+kernel("sum.cu", "IH", "for (int i = 1; i < BLOCK / SK_WARP; i++)", "for (int i = 2; i < BLOCK / SK_WARP; i++)")
+kernel("sum.cu", "IH", "	sk_begin();\n", "	sk_let_next_begin();\n", equivalent="copies wrote what it reads, and those it cannot overtake")
+plant("shared.c", "I", "for (size_t i = 0; i < sizeof gpu->uuid; i++)", "for (size_t i = 0; i < 0; i++)")
+plant("shared.c", "I", "	if (result == CUDA_SUCCESS) {\n		result = driver->map", "	{\n		result = driver->map", equivalent="what was not reserved cannot be mapped, which fails as well")
+plant("shared.c", "I", "			driver->unreserve(at, size_bytes);\n", "			;\n")
+plant("shared.c", "HI", "	driver->release(memory); /* the map keeps it */\n", "")
+plant("shared.c", "I", "	int r = allow(gpu, flags);\n	if (r < 0)\n		sk_gpu_shared_finish(&gpu->shared);", "	int r = allow(gpu, flags);", equivalent="it goes with the backend, a little later")
+plant("shared.c", "H", "(n_bytes + step - 1) / step * step", "n_bytes / step * step")
+plant("shared.c", "I", "	if (r < 0) {\n		driver->release(memory);\n		return r;\n	}", "	if (r < 0)\n		return r;")
+plant("shared.c", "I", "	if (r < 0)\n		close(fd);\n	else\n", "")
+plant("shared.c", "W", "size_bytes, CU_MEM_ACCESS_FLAGS_PROT_READ);", "size_bytes, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);")
+plant("shared.c", "H", "return r == -EIO ? -EBADMSG : r;", "return r;")
+plant("shared.c", "V", "n_bytes < LEAST_BYTES ? LEAST_BYTES : n_bytes", "n_bytes")
+plant("shared.c", "I", "sk_gpu_driver()->unmap((CUdeviceptr)shared->data, shared->size_bytes);\n", "")
+plant("shared.c", "I", "sk_gpu_driver()->unreserve((CUdeviceptr)shared->data, shared->size_bytes);\n", "")
+plant("shared.c", "I", "		cudaFree(shared->data);\n", "		;\n")
+plant("shared.c", "V", "		cudaIpcCloseMemHandle(shared->data);\n", "		;\n", unfound="the test's process ends with it, and then the driver closes it")
+plant("shared.c", "I", "shared->kind != SK_GPU_NOT_SHARED && shared->fd >= 0", "0")
+plant("shared.c", "I", "		error = cudaStreamSynchronize(gpu->stream);\n	sk_gpu_block_finish(&out);", "		;\n	sk_gpu_block_finish(&out);", equivalent="a copy to memory that is not pinned has waited")
+plant("shared.c", "HI", "cudaMemsetAsync(gpu->shared.data, 0, n_bytes, gpu->stream)", "cudaSuccess")
+plant("shared.c", "I", "gpu->pieces.is_import)\n		return -EINVAL;", "0)\n		return -EINVAL;")
+plant("shared.c", "IH", "		r = sum(gpu, &gpu->shared.sum);", "		r = 0;")
+plant("shared.c", "H", "	gpu->shared.fd = -1;\n	return 0;", "	return 0;")
+plant("shared.c", "H", "	if (strcmp(layout, shared->layout) != 0)", "	if (0)")
+plant("shared.c", "H", "	if (r == 0 && got != shared->checksum)", "	if (0)")
+plant("shared.c", "I", "got == gpu->shared.sum ? 0 : -EBADMSG", "0")
+plant("shared.c", "H", "*ret_is_filled = gpu->pieces.is_import;", "*ret_is_filled = false;")
+plant("shared.c", "H", "(char *)gpu->shared.data + offset", "(char *)gpu->shared.data + offset / 2 / 256 * 256")
+
+# --- Drawing ---
+kernel("draw.cu", "D", "	x = fmaxf(x, -24.f);\n", "")
+kernel("draw.cu", "D", "p = sk_add(sk_mul(p, r), 1.f / 720);", "p = fmaf(p, r, 1.f / 720);",
+       equivalent="it moves the weight of no float (all from -2^-10 to -22 were tried)")
+for term in "1.f / 120", "1.f / 24", "1.f / 6", ".5f":
+    kernel("draw.cu", "D", "p = sk_add(sk_mul(p, r), %s);" % term, "p = fmaf(p, r, %s);" % term)
+kernel("draw.cu", "D", "	p = sk_add(sk_mul(p, r), 1.f);\n	const", "	p = fmaf(p, r, 1.f);\n	const")
+kernel("draw.cu", "D", "sk_add(sk_add(x, -sk_mul(k, 0.693359375f)), sk_mul(k, 2.12194440e-4f))",
+       "fmaf(k, 2.12194440e-4f, sk_add(x, -sk_mul(k, 0.693359375f)))")
+kernel("draw.cu", "D", "sk_mul(sk_add(logits[i], -most), scale)", "sk_div(sk_add(logits[i], -most), 1 / scale)")
+kernel("draw.cu", "D", "sk_div(x, wanted.penalty)", "x * (1 / wanted.penalty)")
+kernel("port.h", "D", "% SK_WARP >= by", "% SK_WARP > by")
+kernel("draw.cu", "D", "	__syncthreads(); /* the last result has been read */\n	if (lane", "	if (lane", equivalent="others meet between any two sums as it is used now")
+kernel("draw.cu", "D", "*before += w < warp ? r->sums[w] : 0;", "*before += w <= warp ? r->sums[w] : 0;")
+kernel("draw.cu", "D", "odd |= logits[i] != logits[i];", "")
+kernel("draw.cu", "D", "odd = __syncthreads_or(odd);", "__syncthreads();")
+kernel("draw.cu", "D", "		most = fmaxf(most, r->most[w]);\n	__syncthreads();", "		most = fmaxf(most, r->most[w]);", equivalent="what is written there next comes after a meeting of its own")
+kernel("draw.cu", "D", "(w == weight && i < end)", "(w == weight && i <= end)")
+kernel("draw.cu", "D", "return w > weight ||", "return w >= weight ||")
+kernel("draw.cu", "D", "is_greatest = greatest >= left;", "is_greatest = greatest > left;", equivalent="the cut is then at 2^30 - 1, which no float below 1 "
+       "weighs: the same ids stay")
+kernel("draw.cu", "D", "is_greatest ? 1 : left - greatest;", "is_greatest ? 1 : left;")
+kernel("draw.cu", "D", "__ffs((int)reached) - 1 : SK_WARP - 1", "SK_WARP - __ffs((int)reached) : SK_WARP - 1")
+kernel("draw.cu", "D", "rest = below - (sum - own);", "rest = below - sum;")
+kernel("draw.cu", "D", "&& r->bins[PLACE(at)] < rest)", "&& r->bins[PLACE(at)] <= rest)")
+kernel("draw.cu", "D", "			r->bins[PLACE(i)] = 0;\n		__syncthreads();", "			r->bins[PLACE(i)] = 0;")
+kernel("draw.cu", "D", "				atomicAdd(&r->bins[PLACE(at)], n_members ? 1 : (wide_t)w);\n		}\n		__syncthreads();", "				atomicAdd(&r->bins[PLACE(at)], n_members ? 1 : (wide_t)w);\n		}")
+kernel("draw.cu", "D", "atomicAdd(&r->bins[PLACE(at)], n_members ? 1 : (wide_t)w);", "r->bins[PLACE(at)] += n_members ? 1 : (wide_t)w;")
+kernel("draw.cu", "D", "shift == 20 ? MOST_BIN : MOST_BIN - 1;", "MOST_BIN;")
+kernel("draw.cu", "D", "(n_equal + bit) * prefix < left", "(n_equal + bit) * prefix <= left")
+kernel("draw.cu", "D", "before < n_equal && n_equal <= before + own", "before <= n_equal && n_equal <= before + own")
+kernel("draw.cu", "D", "if (wanted.top_k && wanted.top_k < row.n)", "if (wanted.top_k > 1 && wanted.top_k < row.n)")
+kernel("draw.cu", "D", "own += cut.keeps(w, i) ? w : 0;\n		}\n		const double mass", "own += w;\n		}\n		const double mass")
+kernel("draw.cu", "D", "mass < 1 ? 1 : (wide_t)mass", "(wide_t)mass")
+kernel("draw.cu", "D", "	if (cut.weight < wanted.least)", "	if (false)")
+kernel("draw.cu", "D", "target < total ? target : total - 1", "target", 
+       equivalent="a random number is at most 1 - 2^-53: its product with a total below 2^53 is never rounded up to that")
+kernel("draw.cu", "D", "			if (before > target) {", "			if (before >= target) {")
+kernel("draw.cu", "D", "recent[wanted.n_recent + i] = __float_as_uint(logits[recent[i]]);\n	__syncthreads();", "recent[wanted.n_recent + i] = __float_as_uint(logits[recent[i]]);")
+kernel("draw.cu", "D", "const float y = x > 0 ? sk_div(x, wanted.penalty)", "const float y = x < 0 ? sk_div(x, wanted.penalty)")
+kernel("draw.cu", "D", "	restore(logits, wanted, list + wanted.recent);\n", "	__syncthreads();\n")
+kernel("draw.cu", "D", "atomicMin(&at, i);", "at = i;")
+kernel("draw.cu", "D", "	penalise(logits, wanted, list + wanted.recent);\n", "	__syncthreads();\n")
+kernel("draw.cu", "D", "greatest(logits, wanted.n_ids, &r)", "greatest(logits, n_vocab, &r)")
+kernel("draw.cu", "D", "own += plain.weight(i);", "own += 1;")
+kernel("draw.cu", "D", "	sk_begin();\n", "	sk_let_next_begin();\n")
+plant("step.c", "D", "	gpu->n_list += gpu->n_list % 2; /* a double begins it */\n", "")
+plant("step.c", "D", "!list(gpu, NULL, told.n_recent, &(uint32_t){0}))", "false)")
+plant("step.c", "D", "draw->repeat_penalty == 1 ? 0 : draw->n_recent", "draw->n_recent", equivalent="a penalty of 1 changes nothing")

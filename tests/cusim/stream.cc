@@ -80,7 +80,7 @@ static void run(const Item &wanted)
 			continue;
 		item->done = true;
 		item->after.clear();
-		if (item->run) {
+		if (item->run && context_error() == cudaSuccess) {
 			Reach reach;
 			item->run();
 		}
@@ -153,7 +153,7 @@ cudaError_t wait_for(cudaStream_t stream)
 		return fail(cudaErrorStreamCaptureUnsupported);
 	}
 	run(s->last);
-	return cudaSuccess;
+	return context_error();
 }
 
 cudaError_t wait_for_all()
@@ -167,7 +167,7 @@ cudaError_t wait_for_all()
 		std::swap(all[i], all[random_bits() % (i + 1)]);
 		run(all[i]->last);
 	}
-	return cudaSuccess;
+	return context_error();
 }
 
 long n_host_objects()
@@ -313,7 +313,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 	if (event->capture)
 		return fail(cudaErrorCapturedEvent);
 	run(event->at);
-	return cudaSuccess;
+	return context_error();
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)

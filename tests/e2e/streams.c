@@ -1,5 +1,5 @@
 /* Several streams of one connection, through the library as others link it: none loses a token to another. Run by
- * test_streams.py, with a daemon at $STREAMKV_SOCKET. */
+ * test_streams.py, with a daemon at $STREAMKV_SOCKET. One long file, since all of it is one connection's. */
 #include "sk_test.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-"""bench: many clients from one process, whose counts must be the daemon's."""
+"""bench: many clients from one process, whose counts must be the daemon's. One long file, of one command."""
 import csv
 import io
 import json

@@ -43,10 +43,9 @@ class Limits(unittest.TestCase):
         self.assertIn(words, err)
 
     def wait_for(self, **wanted):
-        while True:
-            status = self.daemon.status()
-            if all(status[key] == value for key, value in wanted.items()):
-                return
+        end = time.monotonic() + DEADLINE
+        while any(status[key] != value for status in (self.daemon.status(),) for key, value in wanted.items()):
+            self.assertLess(time.monotonic(), end, wanted)
             time.sleep(0.02)
 
     def test_sessions(self):

@@ -1,5 +1,6 @@
 """The daemon as an administrator meets it: its socket, its configuration file, its exit codes."""
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import tempfile
 import unittest
 
-from streamkv_test import BIN, CLIENT, DEADLINE, MODELS, Daemon, Program
+from streamkv_test import BIN, CLIENT, DEADLINE, MODELS, Daemon, Program, skip
 
 DAEMON = os.path.join(BIN, "streamkvd")
 MODEL = os.path.join(MODELS, "pythia-books")
@@ -44,7 +45,9 @@ class Service(unittest.TestCase):
             done = run(*form, "--check-config")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
         for text, words in [
-            ("sink = 8\nnonsense = 3\n", ":2: there is no option nonsense"),
+            ("sink = 8\nnonsense = 3\n", ":2: there is no option nonsense; allowed are model, backend, "),
+            ("[user 5]\nnonsense = 3\n", ":2: there is no option nonsense; allowed are weight, max-sessions, "),
+            ("config = /etc/x\n", ":1: there is no option config; allowed are "),
             ("# a comment\n\nsink = many\n", ":3: sink: 'many' is not allowed"),
             ("this is no line\nnonsense = 3\n", ":1: this is no line"),
             ("nonsense = 3\nthis is no line\n", ":1: there is no option"),
@@ -68,6 +71,48 @@ class Service(unittest.TestCase):
         # Only where it is an option: not as the value of another.
         self.assert_says(run("--socket", "--config", "--model", self.path("none")), 66, "none")
         self.assert_says(run("--", "--config", good), 64, "options only")
+
+    def test_drop_ins(self):
+        main = self.path("main", "model = %s\nmax-batch = 32\n[user 5]\nweight = 2\nmax-queued = 3\n" % MODEL)
+        folder = main + ".d"
+        os.mkdir(folder)
+
+        def drop_in(name, text):
+            return self.path(os.path.join("main.d", name), text)
+
+        drop_in("b.conf", "step-tokens = 32\n[user 5]\nweight = 4\n[user *]\nmax-queued = 4\n")
+        drop_in(".hidden.conf", "nonsense")
+        drop_in("b.conf.saved", "nonsense")
+        check = ("--config", main, "--check-config")
+        self.assertEqual(run(*check).returncode, 0)
+        # In the order of their names: each of these faults is one of two values together, and the last one counts.
+        drop_in("a.conf", "max-batch = 48\n")
+        self.assert_says(run(*check), 64, "--step-tokens 32 is less than --max-batch 48")
+        last = drop_in("c.conf", "step-tokens = 64\n")
+        self.assertEqual(run(*check).returncode, 0)
+        self.assertEqual(run(*check, "--step-tokens", "4", "--max-batch", "4").returncode, 0)  # argv comes before all
+        self.assert_says(run(*check, "--step-tokens", "4"), 64, "--step-tokens 4 is less")
+        for text, words in [
+            ("\nnonsense = 3\n", "main.d/c.conf:2: there is no option nonsense; allowed are model"),
+            ("sink = -1\n", "main.d/c.conf:1: sink: '-1' is not allowed; allowed is a whole number"),
+            ("[user 5]\n[user 5]\n", "main.d/c.conf:2: '5' has a section already"),
+            ("[user *]\n[user *]\n", "main.d/c.conf:2: '*' has a section already"),
+        ]:
+            drop_in("c.conf", text)
+            self.assert_says(run(*check), 78, words)
+        os.remove(last)
+        os.mkdir(last)
+        self.assert_says(run(*check), 78, "main.d/c.conf: cannot be read")
+
+    def test_priorities_where_standard_error_is_the_journal(self):
+        path = self.path("stderr")
+        for offset, opens in ((0, "<3>"), (1, "streamkvd: ")):  # the journal's; a file that has taken its place
+            with open(path, "w") as file:
+                there = os.fstat(file.fileno())
+                stream = "%d:%d" % (there.st_dev, there.st_ino + offset)
+                subprocess.run([DAEMON, "--modle", "x"], stderr=file, timeout=DEADLINE, env=dict(os.environ, JOURNAL_STREAM=stream))
+            with open(path) as file:
+                self.assertEqual(file.read(), opens + "there is no option --modle; did you mean --model?\n")
 
     def test_options(self):
         for arguments, words in [([], "no model is named"), (["--modle", "x"], "did you mean --model?"),
@@ -113,7 +158,7 @@ class Service(unittest.TestCase):
         daemon = Daemon()
         self.addCleanup(daemon.stop)
         daemon.process.send_signal(signal.SIGHUP)
-        while "SIGHUP" not in daemon.log():
+        while "the configuration has been read again" not in daemon.log():
             self.assertIsNone(daemon.process.poll())
         self.assertEqual(daemon.run("generate", "-n", "3", "x").returncode, 0)
 
@@ -159,6 +204,25 @@ class Service(unittest.TestCase):
 
     def test_a_path_too_long(self):
         self.assert_says(run("--model", MODEL, "--socket", "/tmp/" + "x" * 120), 73, "bytes at most")
+
+    def test_socket_activation_by_systemd(self):
+        if not shutil.which("systemd-socket-activate"):
+            skip("systemd-socket-activate", "it is not here")
+        path = self.path("s")
+        daemon = Program(["systemd-socket-activate", "--listen", path, DAEMON, "--model", MODEL, "--state-dir", "none"],
+                         stderr=subprocess.DEVNULL)
+        self.addCleanup(daemon.kill)
+        while not os.path.exists(path):
+            self.assertIsNone(daemon.poll())
+        # The first starts it, and all of them wait for it.
+        clients = [Program([CLIENT, "generate", "--socket", path, "-n", "5", "It was"], stdout=subprocess.PIPE) for _ in range(4)]
+        for client in clients:
+            out, _ = client.communicate(timeout=DEADLINE)
+            self.assertEqual(client.returncode, 0)
+            self.assertTrue(out)
+        daemon.send_signal(signal.SIGTERM)
+        self.assertEqual(daemon.wait(DEADLINE), 0)
+        self.assertTrue(os.path.exists(path))
 
     def test_socket_activation(self):
         path = self.path("s")

@@ -1,323 +1,22 @@
-"""sessions, ps, top: what there is, who is shown it, and what is done with sessions by name."""
+"""sessions: what is done with them by name, and who is shown them."""
 import fcntl
 import json
 import os
 import pty
-import pwd
 import re
 import resource
-import select
 import shutil
-import signal
-import socket
 import stat
 import struct
 import subprocess
 import termios
-import time
 import unittest
 
-from streamkv_test import CLIENT, DEADLINE, Case, Daemon, Program, skip
+from look import Look, until
+from streamkv_test import CLIENT, DEADLINE, Daemon, skip
 import wire
-from wire import HELLO, field, frame
 
 NOBODY = 65534
-SLOW = "thread" in os.environ.get("STREAMKV_SANITIZE", "")
-
-
-def until(look, wanted):
-    """What look() returns, once wanted() finds it so."""
-    end = time.monotonic() + DEADLINE
-    while True:
-        seen = look()
-        if wanted(seen):
-            return seen
-        assert time.monotonic() < end, "it did not come to be: %s" % (seen,)
-        time.sleep(0.02)
-
-
-class Look(Case):
-    def sessions(self):
-        return json.loads(self.daemon.run("sessions", "list", "--json").stdout)
-
-    def session(self, name):
-        return next((session for session in self.sessions() if session["name"] == name), None)
-
-    def requests(self):
-        return json.loads(self.daemon.run("ps", "--json").stdout)
-
-    def make(self, name, *options):
-        done = self.daemon.run("generate", "-n", "5", "--session", name, *options, "It was a dark night")
-        self.assertEqual(done.returncode, 0, done.stderr)
-
-    def stream(self, *options):
-        """One that runs for ever."""
-        process = self.daemon.start("generate", "--endless", *options, "It was")
-        self.addCleanup(process.__exit__, None, None, None)
-        self.addCleanup(process.kill)
-        until(self.requests, lambda requests: process.pid in [request["pid"] for request in requests])
-        return process
-
-    def tearDown(self):
-        self.doCleanups()
-        until(self.requests, lambda requests: not requests)
-
-
-class Lists(Look):
-    options = ("--ring-slots", "256", "--stall-timeout", "0")
-
-    def test_sessions(self):
-        self.make("notes", "-W", "60")
-        self.make("log")
-        self.make("log")
-        log, notes = self.session("log"), self.session("notes")
-        self.assertEqual((log["name"], log["requests"], log["generated_tokens"]), ("log", 2, 10))
-        self.assertEqual((notes["name"], notes["requests"], notes["generated_tokens"]), ("notes", 1, 5))
-        self.assertEqual((notes["mode"], notes["window"], notes["sink"], notes["slack"]), ("streaming", 60, 4, 0))
-        for session in (log, notes):
-            self.assertEqual((session["uid"], session["user"]), (os.getuid(), pwd.getpwuid(os.getuid()).pw_name))
-            self.assertEqual((session["state"], session["position"]), ("idle", session["live"] + 1))
-            self.assertGreater(session["pages"], 0)
-            self.assertGreater(session["age_ns"], session["idle_ns"])
-        self.assertEqual(self.daemon.status()["stored"], 0)
-        lines = self.daemon.run("sessions").stdout.decode().splitlines()
-        names = [line.split()[1] for line in lines]
-        self.assertEqual((names[0], names[1:]), ("SESSION", sorted(names[1:])))
-        self.assertLessEqual({"log", "notes"}, set(names))
-
-    def test_a_stream_that_runs(self):
-        with open(os.devnull, "w") as nowhere:
-            process = Program(self.daemon.command("generate", "--endless", "--session", "endless", "It was"),
-                              stdin=subprocess.DEVNULL, stdout=nowhere)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        first = until(self.requests, lambda requests: [r for r in requests if r["state"] == "decode"])[0]
-        self.assertEqual((first["pid"], first["kind"], first["session"]), (process.pid, "generate", "endless"))
-        self.assertEqual((first["uid"], first["ring_slots"], first["queue_place"]), (os.getuid(), 256, 0))
-        self.assertEqual(first["evaluated_tokens"], first["prompt_tokens"])
-        later = until(self.requests, lambda requests: requests[0]["generated_tokens"] > first["generated_tokens"])[0]
-        self.assertGreater(later["age_ns"], first["age_ns"])
-        session = self.session("endless")
-        self.assertEqual((session["state"], session["idle_ns"]), ("running", 0))
-        line = self.daemon.run("ps").stdout.decode().splitlines()[1].split()
-        self.assertEqual(line[:5], [pwd.getpwuid(os.getuid()).pw_name, str(process.pid), "1", "decode", "endless"])
-
-        def rate():
-            text = self.daemon.run("top", "--once", "--interval", "0.2").stdout.decode()
-            self.assertIn("pythia-books on cpu", text)
-            self.assertRegex(text, r"1 running, 0 of them paused, 0 queued")
-            self.assertRegex(text, r"(?m)^\S+ +%d +1 +decode +endless " % process.pid)
-            return float(re.search(r"([0-9.]+) generated tokens/s", text).group(1))
-        until(rate, lambda speed: speed > 0)
-        process.send_signal(signal.SIGINT)
-        until(self.requests, lambda requests: not requests)
-        self.assertEqual(self.session("endless")["state"], "idle")
-
-    def test_a_reader_that_stands_still(self):
-        process = self.stream()
-        process.send_signal(signal.SIGSTOP)
-        paused = until(self.requests, lambda requests: requests[0]["state"] == "paused")[0]
-        self.assertEqual((paused["pid"], paused["ring_fill"], paused["ring_slots"]), (process.pid, 256, 256))
-        self.assertIn(b" 100% ", self.daemon.run("ps").stdout)
-
-    def test_a_text_that_is_scored(self):
-        text = os.path.join(self.daemon.folder, "text")
-        with open(text, "w") as file:
-            file.write("It was the best of times, it was the worst of times. " * 3000)
-        process = self.daemon.start("ppl", "--file", text)
-        self.addCleanup(process.__exit__, None, None, None)
-        self.addCleanup(process.kill)
-        seen = until(self.requests, lambda requests: [r for r in requests if r["state"] == "prompt"])[0]
-        self.assertEqual((seen["kind"], seen["pid"]), ("evaluate", process.pid))
-        self.assertLess(seen["evaluated_tokens"], seen["prompt_tokens"])
-
-    def test_what_is_not_there_is_not_listed(self):
-        self.assertEqual(self.requests(), [])
-        self.assertEqual(len(self.daemon.run("ps").stdout.splitlines()), 1)
-        for command in (["ps", "x"], ["top", "x"], ["top", "-i", "0"], ["top", "--interval", "soon"]):
-            done = self.daemon.run(*command)
-            self.assertEqual((done.returncode, done.stdout), (64, b""))
-            self.assertEqual(done.stderr.count(b"\n"), 1)
-
-    def test_a_reader_that_goes_away(self):
-        for command in (["sessions"], ["sessions", "--json"], ["ps"], ["top"]):
-            reading, writing = os.pipe()
-            os.close(reading)
-            done = subprocess.run(self.daemon.command(*command), stdout=writing, stderr=subprocess.PIPE)
-            os.close(writing)
-            self.assertEqual((done.returncode, done.stderr), (141, b""))
-
-
-class Queue(Look):
-    options = ("--kv-memory", "5M", "--max-batch", "4", "--step-tokens", "64")
-
-    def test_places(self):
-        first, *others = [self.stream() for _ in range(4)]
-        requests = until(self.requests, lambda requests: [r["queue_place"] for r in requests] == [0, 1, 2, 3])
-        self.assertEqual([r["state"] for r in requests][1:], ["queued"] * 3)
-        self.assertEqual([r["pid"] for r in requests], [process.pid for process in [first] + others])
-        places = [line.split()[8] for line in self.daemon.run("ps").stdout.decode().splitlines()]
-        self.assertEqual(places, ["PLACE", "-", "1", "2", "3"])
-        self.assertIn(b"3 queued", self.daemon.run("top", "--once", "-i", "0.1").stdout)
-        first.kill()
-        requests = until(self.requests, lambda requests: len(requests) == 3)
-        requests = until(self.requests, lambda requests: [r["queue_place"] for r in requests] == [0, 1, 2])
-        self.assertEqual([r["pid"] for r in requests], [process.pid for process in others])
-
-
-def fields(message):
-    """(number, value) of a protobuf message that has numbers and bytes alone."""
-    def varint():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    at = 0
-    while at < len(message):
-        tag = varint()
-        value = varint()
-        if tag & 7 == 2:
-            at += value
-            value = message[at - value:at]
-        yield tag >> 3, value
-
-
-class Many(Look):
-    options = ("--kv-memory", "600M", "--mode", "window")
-    n = 500 if SLOW else 2000
-
-    def read(self, client):
-        """The body of one frame: its number and its fields."""
-        data = b""
-        while len(data) < 4 or len(data) < 4 + struct.unpack("<I", data[:4])[0]:
-            wanted = 4 - len(data) if len(data) < 4 else 4 + struct.unpack("<I", data[:4])[0] - len(data)
-            part, ancillary, _, _ = client.recvmsg(wanted, socket.CMSG_SPACE(16))
-            self.assertTrue(part)
-            for _, _, descriptors in ancillary:
-                for descriptor in struct.unpack("%di" % (len(descriptors) // 4), descriptors):
-                    os.close(descriptor)
-            data += part
-        return list(fields(data[4:]))[-1]
-
-    def test_in_several_frames(self):
-        names = ["%05d" % i for i in range(self.n)]
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(DEADLINE)
-            client.connect(self.daemon.socket)
-            client.sendall(HELLO)
-            self.read(client)
-            for at in range(0, self.n, 16):  # as many at once as a connection may have
-                part = names[at:at + 16]
-                client.sendall(b"".join(frame(field(1, i + 1) + field(3, field(1, b"x") + field(4, 1) + field(6, name.encode())))
-                                        for i, name in enumerate(part)))
-                n_finished = 0
-                while n_finished < len(part):
-                    n_finished += self.read(client)[0] == 4
-            client.sendall(frame(field(1, 77) + field(11, b"")))
-            counts, has_more = [], True
-            while has_more:
-                number, listing = self.read(client)
-                self.assertEqual(number, 11)
-                counts.append(sum(number == 1 for number, _ in fields(listing)))
-                has_more = (4, 1) in fields(listing)
-        self.assertGreater(len(counts), 2)
-        self.assertEqual(sum(counts), self.n)
-        self.assertEqual([session["name"] for session in self.sessions()], names)
-        self.assertEqual(len(self.daemon.run("top", "--once", "-i", "0.1").stdout.splitlines()), self.n + 9)
-        self.assertEqual(self.daemon.status()["sessions"], self.n)
-
-
-class Screen(Look):
-    """top on a terminal."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        for i in range(30):
-            cls.daemon.run("generate", "-n", "1", "--session", "a-session-with-a-long-name-%d" % i, "x")
-
-    def resize(self, rows, columns):
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def begin(self, rows, columns):
-        self.master, self.slave = pty.openpty()
-        self.addCleanup(os.close, self.master)
-        self.addCleanup(os.close, self.slave)
-        self.resize(rows, columns)
-        self.before = termios.tcgetattr(self.slave)
-        self.process = Program(self.daemon.command("top", "-i", "0.1"), stdin=self.slave, stdout=self.slave, stderr=self.slave)
-        self.addCleanup(self.process.wait)
-        self.addCleanup(self.process.kill)
-        self.shown = b""
-
-    def read(self):
-        if select.select([self.master], [], [], 0.1)[0]:
-            self.shown += os.read(self.master, 65536)
-
-    def draws(self):
-        """The lines of every page that has been drawn whole."""
-        self.read()
-        return [[line.replace(b"\x1b[K", b"").rstrip(b"\r") for line in page.split(b"\x1b[J")[0].split(b"\n")]
-                for page in self.shown.split(b"\x1b[H")[1:] if b"\x1b[J" in page]
-
-    def assert_restored(self):
-        end = time.monotonic() + DEADLINE
-        while b"\x1b[?25h\x1b[?1049l" not in self.shown and time.monotonic() < end:
-            self.read()
-        self.assertIn(b"\x1b[?25h\x1b[?1049l", self.shown)
-        self.assertEqual(termios.tcgetattr(self.slave), self.before)
-
-    def test_it_fits_and_ends_by_q(self):
-        self.begin(24, 70)
-        pages = until(self.draws, lambda pages: len(pages) >= 3)
-        self.assertNotEqual(termios.tcgetattr(self.slave), self.before)
-        for page in pages:
-            self.assertEqual(len(page), 24)
-            self.assertLessEqual(max(len(line) for line in page), 70)
-        self.assertIn(b"and", pages[0][-1])
-        self.assertIn(b"speed     -", pages[0][1])  # nothing yet to compare with
-        self.assertIn(b"tokens/s", pages[-1][1])
-        self.assertIn(b"pythia-books", pages[-1][0])
-        self.resize(9, 30)
-        until(self.draws, lambda pages: len(pages[-1]) == 9 and max(len(line) for line in pages[-1]) <= 30)
-        os.write(self.master, b"xq")
-        self.assertEqual(self.process.wait(DEADLINE), 0)
-        self.assert_restored()
-
-    def test_a_signal_ends_it(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.begin(24, 80)
-            until(self.draws, lambda pages: pages)
-            self.process.send_signal(number)
-            self.assertEqual(self.process.wait(DEADLINE), -number)
-            self.assert_restored()
-
-    def test_the_daemon_goes(self):
-        daemon, type(self).daemon = self.daemon, Daemon()
-        self.addCleanup(setattr, type(self), "daemon", daemon)
-        self.begin(24, 80)
-        until(self.draws, lambda pages: pages)
-        self.daemon.stop()
-        self.assertEqual(self.process.wait(DEADLINE), 75)
-        self.assert_restored()
-        until(lambda: self.read() or self.shown, lambda shown: b"the daemon has gone away" in shown)
-        self.assertLess(self.shown.index(b"\x1b[?1049l"), self.shown.index(b"the daemon has gone away"))
-
-    def test_a_saved_session_is_nothing_for_a_terminal(self):
-        master, slave = pty.openpty()
-        self.addCleanup(os.close, master)
-        self.addCleanup(os.close, slave)
-        for command in (["save", "a", "-"], ["load", "-", "a"]):
-            done = subprocess.run(self.daemon.command("sessions", *command), stdin=slave, stdout=slave,
-                                  stderr=subprocess.PIPE, timeout=DEADLINE)
-            self.assertEqual(done.returncode, 64)
-            self.assertIn(b"redirect standard", done.stderr)
 
 
 class Verbs(Look):
@@ -485,6 +184,25 @@ class Verbs(Look):
         self.assertEqual(self.show("safe")["position"], before)
         self.assertIsNone(self.session("new"))
 
+    def test_pages_of_another_format_are_refused(self):
+        """F16 and BF16 take as many bytes, so nothing but the layout's name tells them apart."""
+        self.make("halves")
+        halves = self.path("halves.saved")
+        self.verb("save", "halves", halves)
+        other = Daemon("--kv", "bf16")
+        self.addCleanup(other.stop)
+        refused = other.run("sessions", "load", halves, "halves")
+        self.assertEqual((refused.returncode, refused.stderr.count(b"\n")), (65, 1), refused.stderr)
+        for words in (b" f16", b" bf16", b"--kv"):
+            self.assertIn(words, refused.stderr)
+        other.generate("-n", "5", "--session", "own", "It was a dark night")
+        saved = other.run("sessions", "save", "own", "-").stdout
+        self.assertEqual(len(saved), len(self.content(halves)))
+        self.assertEqual(other.run("sessions", "load", "-", "copy", stdin=saved).returncode, 0)
+        ids = [[token["id"] for token in other.generate("-n", "10", "--session", name, "")[0]] for name in ("own", "copy")]
+        self.assertEqual(ids[0], ids[1])
+        self.verb("load", "-", "theirs", code=65, stdin=saved)
+
     def test_a_save_that_fails_leaves_what_was_there(self):
         self.make("whole")
         path = self.path("precious", b"precious")
@@ -509,6 +227,16 @@ class Verbs(Look):
         self.verb("keep", "none", "7d", code=66)
         self.verb("keep", "kept", "100ms")
         until(lambda: self.session("kept"), lambda session: session is None)
+
+    def test_a_saved_session_is_nothing_for_a_terminal(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        self.addCleanup(os.close, slave)
+        for command in (["save", "a", "-"], ["load", "-", "a"]):
+            done = subprocess.run(self.daemon.command("sessions", *command), stdin=slave, stdout=slave,
+                                  stderr=subprocess.PIPE, timeout=DEADLINE)
+            self.assertEqual(done.returncode, 64)
+            self.assertIn(b"redirect standard", done.stderr)
 
 
 class Users(Look):

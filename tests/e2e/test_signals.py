@@ -34,7 +34,7 @@ class Signals(Case):
             process.send_signal(signal.SIGSTOP)
             done = self.daemon.run("generate", "-n", "200", "The king")
             self.assertEqual(done.returncode, 0)
-            end = time.monotonic() + 60
+            end = time.monotonic() + DEADLINE
             while self.daemon.status()["running"]:
                 self.assertLess(time.monotonic(), end)
                 time.sleep(0.05)
@@ -46,7 +46,7 @@ class Signals(Case):
 
 class DaemonEnds(unittest.TestCase):
     def end(self, number):
-        daemon = Daemon()
+        daemon = Daemon("--drain-timeout", "1000000")  # a stream without an end is not waited for
         with daemon.start("generate", "--endless", "It was") as process:
             self.assertTrue(process.stdout.read(100))
             daemon.process.send_signal(number)

@@ -97,12 +97,13 @@ def read_frame(client):
 class Client(socket.socket):
     """A connection that has said hello, and its ring, which is read when the test says so."""
 
-    def __init__(self, daemon, n_slots=256):
+    def __init__(self, daemon, n_slots=256, name=b""):
         super().__init__(socket.AF_UNIX)
         self.settimeout(DEADLINE)
         self.connect(daemon.socket)
-        self.sendall(frame(field(2, field(1, 1) + field(2, n_slots))))
-        _, self.descriptors = read_frame(self)
+        self.hello = frame(field(2, field(1, 1) + field(2, n_slots) + (field(3, name) if name else b"")))
+        self.sendall(self.hello)
+        self.welcome, self.descriptors = read_frame(self)
         self.n_slots, self.tail, self.received = n_slots, 0, b""
         self.slots = mmap.mmap(self.descriptors[0], 192 + 64 * n_slots, prot=mmap.PROT_READ)
         self.cursor = mmap.mmap(self.descriptors[1], 4096)

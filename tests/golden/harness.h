@@ -2,28 +2,13 @@
  * thread. */
 #pragma once
 
-#include "cpu/cpu.h"
 #include "engine/forward.h"
 #include "engine/session.h"
-#include "gpu/gpu.h"
-#include "sk_test.h"
+#include "sk_test_backend.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
-
-/* Not there in a build without CUDA. */
-extern const struct sk_backend_kind sk_gpu_backend __attribute__((weak));
-
-/* STREAMKV_TEST_BACKEND=cuda: the same tests on that device, where they don't name instructions. */
-static inline const struct sk_backend_kind *harness_backend(const char *instructions)
-{
-	const char *wanted = getenv("STREAMKV_TEST_BACKEND");
-	if (!wanted || strcmp(wanted, "cuda") != 0 || instructions)
-		return &sk_cpu_backend;
-	if (!&sk_gpu_backend)
-		fail_msg("this build has no backend cuda");
-	return &sk_gpu_backend;
-}
 
 struct harness {
 	struct sk_model *model;
@@ -45,8 +30,12 @@ static inline void harness_open(struct harness *h, const char *path, enum sk_wei
 	if (sk_model_open(path, &h->model, &diag) < 0)
 		fail_msg("%s", diag.text);
 	struct sk_backend_shape shape = sk_forward_shape(sk_model_config(h->model), kv, max_rows);
-	if (sk_backend_open(harness_backend(instructions), &options, &shape, &h->backend, &diag) <
-	    0)
+	if (instructions && sk_test_backend() != &sk_cpu_backend)
+		sk_test_skip("instructions are the CPU's");
+	int r = sk_backend_open(sk_test_backend(), &options, &shape, &h->backend, &diag);
+	if (r == -ENODEV)
+		sk_test_skip("%s", diag.text);
+	if (r < 0)
 		fail_msg("%s", diag.text);
 	if (sk_forward_init(&h->forward, h->backend, h->model, weights, max_rows, NULL, NULL,
 			    &diag) < 0)
@@ -85,7 +74,7 @@ static inline void harness_run(struct harness *h, struct sk_session *session, co
 		struct sk_batch batch = {.n_rows = k, .n_spans = 1, .rows = rows, .spans = &span};
 		for (uint32_t i = 0; i < k; i++)
 			wanted[i] = i;
-		assert_int_equal(sk_forward_run(&h->forward, &batch, wanted, k, NULL, 0), 0);
+		assert_int_equal(sk_forward_run(&h->forward, &batch, wanted, NULL, k, NULL, 0), 0);
 		sk_session_trim(session);
 		for (uint32_t i = 0; i < k && see; i++)
 			see(context, at + i, &views[i], sk_forward_logits(&h->forward, i));

@@ -62,7 +62,8 @@ static void score_rows(struct harness *h, struct sk_session *session,
 	struct sk_span span;
 	assert_int_equal(sk_session_advance(session, ids, n, rows, views, &span), 0);
 	struct sk_batch batch = {.n_rows = n, .n_spans = 1, .rows = rows, .spans = &span};
-	assert_int_equal(sk_forward_run(&h->forward, &batch, &last, n_logits, wanted, n_wanted), 0);
+	assert_int_equal(
+		sk_forward_run(&h->forward, &batch, &last, NULL, n_logits, wanted, n_wanted), 0);
 	sk_session_trim(session);
 
 	for (uint32_t i = 0; i < n_wanted; i++) {

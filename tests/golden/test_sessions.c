@@ -70,7 +70,7 @@ static float *logits_of(struct sk_session *session, const int32_t *tokens, size_
 /* What CUDA's rounding of many rows' activations may cost, where it is not told to be exact. */
 static double close_enough(void)
 {
-	return harness_backend(NULL) != &sk_cpu_backend && !subject->exact ? 0.2 : 1e-4;
+	return sk_test_backend() != &sk_cpu_backend && !subject->exact ? 0.2 : 1e-4;
 }
 
 static void test_chunkings_agree(void **state)
@@ -96,7 +96,7 @@ static void test_chunkings_agree(void **state)
 			double d = largest_difference(one, other, (size_t)n_ids * h.n_vocab);
 			print_message("policy %u, chunks of %u: %.2e\n", p, chunks[c], d);
 			/* CUDA multiplies many rows in another way than few, and rounds their activations */
-			if (harness_backend(NULL) == &sk_cpu_backend)
+			if (sk_test_backend() == &sk_cpu_backend)
 				assert_true(d == 0);
 			else
 				assert_true(d <= close_enough());
@@ -153,7 +153,7 @@ static void test_sessions_of_one_batch_do_not_meet(void **state)
 			wanted[i] = i;
 		}
 		struct sk_batch batch = {.n_rows = N, .n_spans = N, .rows = rows, .spans = spans};
-		assert_int_equal(sk_forward_run(&h.forward, &batch, wanted, N, NULL, 0), 0);
+		assert_int_equal(sk_forward_run(&h.forward, &batch, wanted, NULL, N, NULL, 0), 0);
 		for (uint32_t i = 0; i < N; i++) {
 			double d = largest_difference(sk_forward_logits(&h.forward, i),
 						      alone[i] + (size_t)t * h.n_vocab, h.n_vocab);

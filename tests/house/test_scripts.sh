@@ -15,7 +15,7 @@ while IFS= read -r file; do
 	if command -v shellcheck >/dev/null; then
 		shellcheck -- "$file" || status=1
 	fi
-done < <(find tools .ci tests bench -type f ! -name '*.[ch]' ! -path 'tests/models/*' 2>/dev/null)
+done < <(find tools .ci tests bench package examples -type f ! -name '*.[ch]' ! -path 'tests/models/*' 2>/dev/null)
 echo "$n_scripts scripts checked, $checked"
 [ "$n_scripts" -ge 5 ] || status=1
 exit $status

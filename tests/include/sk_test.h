@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <fnmatch.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -32,7 +33,8 @@ static inline const char *sk_test_path(const char *variable, const char *file)
 #define sk_test_golden(file) sk_test_path("STREAMKV_TEST_GOLDEN", file) /* tests/golden */
 
 /* What cannot run here is skipped by name and with the reason, on a line of its own that tools/test
- * repeats in its summary. A program all of whose tests were skipped ends with 77. */
+ * repeats in its summary. A program of whose tests none ran, be it that all were skipped or that the filter
+ * leaves none, ends with 77. */
 static unsigned sk_test_n_skipped;
 
 #define sk_test_skip(...)                                                                          \
@@ -54,7 +56,7 @@ static unsigned sk_test_n_skipped;
 /* What main() returns. */
 #define sk_test_run(tests, setup, teardown)                                                        \
 	sk_test_outcome((sk_test_filter(), cmocka_run_group_tests(tests, setup, teardown)),        \
-			sizeof(tests) / sizeof *(tests))
+			sk_test_n_wanted(tests, sizeof(tests) / sizeof *(tests)))
 
 /* STREAMKV_TEST_FILTER='test_gather*' runs some of a program's tests alone. */
 static inline void sk_test_filter(void)
@@ -62,6 +64,18 @@ static inline void sk_test_filter(void)
 	const char *pattern = getenv("STREAMKV_TEST_FILTER");
 	if (pattern)
 		cmocka_set_test_filter(pattern);
+}
+
+static inline size_t sk_test_n_wanted(const struct CMUnitTest *tests, size_t n_tests)
+{
+	const char *pattern = getenv("STREAMKV_TEST_FILTER");
+	size_t n_wanted = 0;
+	for (size_t i = 0; i < n_tests; i++)
+		n_wanted += !pattern || fnmatch(pattern, tests[i].name, 0) == 0;
+	if (n_wanted == 0)
+		fprintf(stderr, "SKIP all: no test here is called %s\n",
+			pattern ? pattern : "anything");
+	return n_wanted;
 }
 
 /* Where CUDA is simulated (tests/cusim): the faults that it has seen. */
@@ -79,12 +93,12 @@ static inline bool sk_test_is_short(void)
 	return cusim_n_errors && !getenv("STREAMKV_NIGHTLY");
 }
 
-static inline int sk_test_outcome(int n_failed, size_t n_tests)
+static inline int sk_test_outcome(int n_failed, size_t n_wanted)
 {
 	if (cusim_n_errors && cusim_n_errors()) {
 		fprintf(stderr, "%ld faults of kernels or of the runtime's use, see above\n",
 			cusim_n_errors());
 		return 1;
 	}
-	return n_failed ? 1 : sk_test_n_skipped == n_tests ? 77 : 0;
+	return n_failed ? 1 : sk_test_n_skipped == n_wanted ? 77 : 0;
 }

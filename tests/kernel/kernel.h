@@ -179,6 +179,14 @@ static inline void begin_plain(struct sk_backend *backend, struct plain_batch *p
 	assert_int_equal(sk_backend_begin_step(backend, &plain->batch), 0);
 }
 
+/* What a cache of that format has of x. */
+static inline float kept(enum sk_kv_format format, float x)
+{
+	return format == SK_KV_F16    ? sk_half_to_float(sk_half_from_float(x))
+	       : format == SK_KV_BF16 ? sk_bf16_to_float(sk_bf16_from_float(x))
+				      : x;
+}
+
 static inline double norm_of(const float *x, size_t n)
 {
 	double sum = 0;

@@ -2,12 +2,13 @@
 #pragma once
 
 #include "base/clock.h"
-#include "cpu/cpu.h"
 #include "engine/engine.h"
-#include "sk_test.h"
+#include "engine/store.h"
+#include "sk_test_backend.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct sk_model *model;
@@ -24,6 +25,7 @@ static uint64_t n_connections;
 
 static uint64_t engine_queue_timeout_ns = 600000000000;
 static struct sk_store *engine_store; /* NULL: none */
+static struct sk_parking *engine_parking;
 static struct sk_limits_table engine_limits;
 
 struct client {
@@ -37,7 +39,7 @@ static inline int open_engine(void **state)
 	(void)state;
 	struct sk_diag diag = {""};
 	struct sk_engine_options options = {
-		.backend = &sk_cpu_backend,
+		.backend = sk_test_backend(),
 		.kv_memory_bytes = ENGINE_KV_BYTES,
 		.max_batch = 8,
 		.step_tokens = 64,
@@ -46,6 +48,7 @@ static inline int open_engine(void **state)
 		.queue_most = 4,
 		.queue_timeout_ns = engine_queue_timeout_ns,
 		.store = engine_store,
+		.parking = engine_parking,
 		.limits = engine_limits,
 	};
 	if (sk_model_open(sk_test_model("pythia-books"), &model, &diag) < 0 ||
@@ -63,6 +66,46 @@ static inline int close_engine(void **state)
 	sk_engine_destroy(engine);
 	sk_tokenizer_close(tokenizer);
 	sk_model_close(model);
+	return 0;
+}
+
+static char engine_state_dir[40];
+
+/* A store in a folder of its own, for the engine that is opened next. */
+static inline void open_store(void)
+{
+	struct sk_diag diag = {""};
+	uint8_t fingerprint[SK_FINGERPRINT_BYTES];
+	struct sk_model *same;
+
+	strcpy(engine_state_dir, "/tmp/streamkv-engine-XXXXXX");
+	assert_non_null(mkdtemp(engine_state_dir));
+	if (sk_model_open(sk_test_model("pythia-books"), &same, &diag) < 0)
+		fail_msg("%s", diag.text);
+	assert_int_equal(sk_model_fingerprint(same, fingerprint), 0);
+	sk_model_close(same);
+	if (sk_store_open(engine_state_dir, fingerprint, &engine_store, &diag) < 0)
+		fail_msg("%s", diag.text);
+}
+
+static inline void close_store(void)
+{
+	char command[60];
+	sk_store_close(engine_store);
+	snprintf(command, sizeof command, "rm -r %s", engine_state_dir);
+	assert_int_equal(system(command), 0);
+}
+
+static inline int open_stored_engine(void **state)
+{
+	open_store();
+	return open_engine(state);
+}
+
+static inline int close_stored_engine(void **state)
+{
+	close_engine(state);
+	close_store();
 	return 0;
 }
 

@@ -117,6 +117,48 @@ static void test_a_cancel_in_the_queue_loses_no_token(void **state)
 	disconnect_client(&client);
 }
 
+/* Whoever went away leaves the session to the next request at once, even where both are heard between two steps. */
+static void test_a_session_left_behind_is_free(void **state)
+{
+	(void)state;
+	for (uint32_t i = 0; i < 10; i++) {
+		struct client gone, next;
+		connect_client(&gone, 1024);
+		connect_client(&next, 1024);
+		struct sk_request *request = ask(&gone, 1, "It was", 100000);
+		strcpy(request->session, "left");
+		memset(&a, 0, sizeof a);
+		sk_engine_submit(engine, request);
+		wait_for_tokens(&gone, &a, 2);
+
+		if (i % 2) {
+			request = ask(&next, 1, "a", 2);
+		} else {
+			request = ask_text(&next, SK_REQUEST_SESSION, 1, NULL, 0);
+			request->verb = SK_SESSION_DELETE;
+		}
+		strcpy(request->session, "left");
+		sk_engine_disconnect(engine, gone.connection);
+		sk_engine_submit(engine, request);
+		for (bool is_closed = false, is_through = false; !is_closed || !is_through;) {
+			struct sk_event *event = next_event();
+			is_closed |= event->kind == SK_EVENT_CLOSED;
+			if (event->kind == SK_EVENT_FAILED)
+				fail_msg("%s", event->reason);
+			is_through |= event->kind == SK_EVENT_SESSION;
+			if (event->kind == SK_EVENT_FINISHED &&
+			    event->connection == next.connection) {
+				assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+				is_through = true;
+			}
+			sk_event_destroy(event);
+		}
+		sk_ring_writer_destroy(gone.writer);
+		sk_ring_reader_destroy(gone.reader);
+		disconnect_client(&next);
+	}
+}
+
 /* A turn of a chat is written for where the session stands; where it has gone on meanwhile, the turn is refused. */
 static void test_a_chat_that_went_on_meanwhile(void **state)
 {
@@ -177,6 +219,7 @@ int main(void)
 		cmocka_unit_test(test_a_bos_comes_once),
 		cmocka_unit_test(test_a_session_changes_its_policy),
 		cmocka_unit_test(test_a_cancel_in_the_queue_loses_no_token),
+		cmocka_unit_test(test_a_session_left_behind_is_free),
 		cmocka_unit_test(test_a_chat_that_went_on_meanwhile),
 	};
 	return sk_test_run(tests, open_engine, close_engine);

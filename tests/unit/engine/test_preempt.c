@@ -1,53 +1,18 @@
 /* Streams that give way: to others, in turn, by the store and back, and nobody's text changes. */
 #define ENGINE_KV_BYTES (11 << 20) /* two sessions of the policy, and what a step borrows */
 #define ENGINE_STALL_NS UINT64_C(20000000000)
-#include "engine_test.h"
-
-#include "engine/store.h"
+#include "streams.h"
 
 #include <dirent.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #define N_STREAMS 6
-
-static struct stream {
-	struct client client;
-	struct answer answer;
-	bool runs, is_finished;
-	uint32_t n_told; /* places in the queue, once it had given tokens */
-	struct sk_result result;
-	char reason[512];
-} streams[N_STREAMS];
-
-static char state_dir[] = "/tmp/streamkv-preempt-XXXXXX";
 
 /* Slow users, so that a stream lasts longer than its turn, which is a quarter of the time in the queue. */
 static int open_all(void **state)
 {
-	struct sk_diag diag = {""};
-	uint8_t fingerprint[SK_FINGERPRINT_BYTES];
-	struct sk_model *same;
-
-	if (!mkdtemp(state_dir) || sk_model_open(sk_test_model("pythia-books"), &same, &diag) < 0 ||
-	    sk_model_fingerprint(same, fingerprint) < 0 ||
-	    sk_store_open(state_dir, fingerprint, &engine_store, &diag) < 0) {
-		print_error("%s\n", diag.text);
-		return -1;
-	}
-	sk_model_close(same);
 	engine_queue_timeout_ns = UINT64_C(1200000000);
 	engine_limits.others.tokens_per_second = 400;
-	return open_engine(state);
-}
-
-static int close_all(void **state)
-{
-	char command[80];
-	close_engine(state);
-	sk_store_close(engine_store);
-	snprintf(command, sizeof command, "rm -r %s", state_dir);
-	return system(command);
+	return open_stored_engine(state);
 }
 
 static unsigned n_files(void)
@@ -64,61 +29,16 @@ static unsigned n_files(void)
 
 static void begin(unsigned i, uid_t uid, const char *session, const char *prompt, uint64_t n)
 {
-	struct stream *stream = &streams[i];
-	memset(stream, 0, sizeof *stream);
-	connect_client(&stream->client, 1024);
-	struct sk_request *request = ask(&stream->client, 1, prompt, n);
-	request->uid = uid;
+	struct sk_request *request = stream_of(i, uid, prompt, n);
 	strcpy(request->session, session);
-	stream->runs = true;
 	sk_engine_submit(engine, request);
-}
-
-static void take(const struct sk_event *event)
-{
-	for (unsigned i = 0; i < N_STREAMS; i++) {
-		struct stream *stream = &streams[i];
-		if (!stream->runs || stream->client.connection != event->connection)
-			continue;
-		if (event->kind == SK_EVENT_PROGRESS)
-			stream->n_told +=
-				event->progress.queue_place && event->progress.evaluated_tokens;
-		if (event->kind != SK_EVENT_FINISHED)
-			return;
-		stream->is_finished = true;
-		stream->result = event->result;
-		strcpy(stream->reason, event->reason);
-	}
-}
-
-/* Everybody reads for a while. `deaf`: but that one. */
-static void read_all_but(int deaf)
-{
-	struct pollfd fd = {.fd = sk_engine_event_fd(engine), .events = POLLIN};
-	for (struct sk_event *event; (event = sk_engine_next_event(engine));) {
-		take(event);
-		sk_event_destroy(event);
-	}
-	for (int i = 0; i < N_STREAMS; i++)
-		if (streams[i].runs && i != deaf) {
-			drain(&streams[i].client, &streams[i].answer);
-			(void)sk_ring_reader_wait(streams[i].client.reader); /* tells the writer */
-		}
-	sk_engine_nudge(engine);
-	poll(&fd, 1, 1);
 }
 
 static void finish(unsigned i)
 {
 	while (!streams[i].is_finished)
-		read_all_but(-1);
+		read_all();
 	drain(&streams[i].client, &streams[i].answer);
-}
-
-static void end(unsigned i)
-{
-	disconnect_client(&streams[i].client);
-	streams[i].runs = false;
 }
 
 static void assert_told(unsigned i, uint64_t n)
@@ -134,9 +54,6 @@ static void assert_same(unsigned i, const struct answer *alone)
 	assert_int_equal(streams[i].answer.n_ids, alone->n_ids);
 	assert_memory_equal(streams[i].answer.ids, alone->ids, alone->n_ids * sizeof *alone->ids);
 }
-
-static const char *const prompts[] = {"It was a dark night", "The old man said that",
-				      "In the beginning of the year"};
 
 static void test_many_share_a_pool_of_two_in_turn(void **state)
 {
@@ -190,11 +107,11 @@ static void push_out(const char *name)
 	begin(0, 1000, name, prompts[0], UINT64_MAX);
 	begin(1, 1000, "", prompts[1], UINT64_MAX);
 	while (streams[0].answer.n_ids < 10 || streams[1].answer.n_ids < 10)
-		read_all_but(-1);
+		read_all();
 	begin(2, 1001, "", prompts[2], UINT64_MAX);
 	begin(3, 1002, "", prompts[2], UINT64_MAX);
 	while (streams[0].n_told < 1 || streams[1].n_told < 1)
-		read_all_but(-1);
+		read_all();
 }
 
 static void test_one_that_is_out_can_be_cancelled(void **state)
@@ -237,10 +154,11 @@ static void test_one_gives_way_only_where_its_reader_is(void **state)
 	begin(0, 1000, "deaf", prompts[0], UINT64_MAX);
 	begin(1, 1000, "deaf2", prompts[1], UINT64_MAX);
 	while (streams[0].answer.n_ids < 150 || streams[1].answer.n_ids < 150)
-		read_all_but(-1);
+		read_all();
 	begin(2, 1001, "", prompts[2], 50);
+	streams[0].is_deaf = true;
 	while (!streams[2].is_finished) /* from the other, which reads */
-		read_all_but(0);
+		read_all();
 	assert_told(2, 50);
 	assert_int_equal(streams[0].n_told, 0);
 	told = streams[0].answer;
@@ -256,7 +174,7 @@ static void test_without_a_place_to_go_they_run_on(void **state)
 	begin(0, 1000, "", prompts[0], UINT64_MAX);
 	begin(1, 1000, "stuck", prompts[1], UINT64_MAX);
 	while (streams[0].answer.n_ids < 10 || streams[1].answer.n_ids < 10)
-		read_all_but(-1);
+		read_all();
 	const int dir_fd = engine_store->dir_fd;
 	engine_store->dir_fd = -1;
 	begin(2, 1001, "", prompts[2], 50);
@@ -265,7 +183,7 @@ static void test_without_a_place_to_go_they_run_on(void **state)
 	assert_int_equal(streams[2].result.stop, SK_STOP_REFUSED);
 	const size_t n = streams[0].answer.n_ids;
 	while (streams[0].answer.n_ids < n + 10)
-		read_all_but(-1);
+		read_all();
 	assert_false(streams[0].is_finished);
 	assert_false(streams[1].is_finished);
 	for (unsigned i = 0; i < 3; i++)
@@ -302,5 +220,5 @@ int main(void)
 		cmocka_unit_test(test_without_a_place_to_go_they_run_on),
 		cmocka_unit_test(test_nothing_is_left),
 	};
-	return sk_test_run(tests, open_all, close_all);
+	return sk_test_run(tests, open_all, close_stored_engine);
 }

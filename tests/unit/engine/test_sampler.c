@@ -1,14 +1,71 @@
-/* The sampler's choices against the definitions, by counting draws. */
+/* What a sampler asks for, drawn by the CPU backend: against the definitions, by counting draws. */
+#include "cpu/cpu.h"
 #include "engine/sampler.h"
 #include "sk_test.h"
 
-#include <errno.h>
 #include <math.h>
 #include <string.h>
 
 #define N 200
 
 static float logits[N];
+
+/* A backend that holds a table of one row, which is the logits. */
+static struct {
+	struct sk_backend *backend;
+	struct sk_linear *table;
+	struct sk_buffer *row, *drawn;
+} device;
+
+static void device_open(void)
+{
+	static const struct sk_backend_shape shape = {.n_layers = 1,
+						      .n_heads = 1,
+						      .n_kv_heads = 1,
+						      .head_dim = 16,
+						      .rope_base = 10000,
+						      .max_rows = 1};
+	const struct sk_backend_options options = {.n_threads = 1};
+	const struct sk_tensor tensor = {"logits", SK_DTYPE_F32, 1, N, logits};
+	const struct sk_matrix matrix = {.n_rows = 1,
+					 .n_cols = N,
+					 .n_parts = 1,
+					 .parts = {{.tensor = &tensor, .n_rows = 1}}};
+	struct sk_diag diag;
+	assert_int_equal(sk_backend_open(&sk_cpu_backend, &options, &shape, &device.backend, &diag),
+			 0);
+	assert_int_equal(sk_backend_pack_linear(device.backend, &matrix, NULL, SK_WEIGHTS_F32,
+						&device.table),
+			 0);
+	assert_int_equal(sk_backend_alloc(device.backend, 1, N, &device.row), 0);
+	assert_int_equal(sk_backend_alloc(device.backend, 1, SK_DRAWN_WIDTH, &device.drawn), 0);
+	assert_int_equal(sk_backend_reserve_pages(device.backend, 1), 0);
+	assert_int_equal(sk_backend_reserve_draws(device.backend, N, 64), 0);
+}
+
+static void device_close(void)
+{
+	sk_backend_close(device.backend);
+}
+
+/* As a step does it. -1: the logits are no numbers. */
+static int32_t pick(struct sk_sampler *sampler, float *ret_logprob)
+{
+	static const uint32_t page = 0;
+	const struct sk_row row = {0};
+	const struct sk_span span = {.n_rows = 1, .pages = &page, .n_pages = 1};
+	const struct sk_batch batch = {1, 1, &row, &span};
+	struct sk_draw draw;
+	sk_sampler_next(sampler, &draw);
+	assert_int_equal(sk_backend_begin_step(device.backend, &batch), 0);
+	sk_backend_embed(device.backend, device.row, device.table);
+	sk_backend_draw(device.backend, device.drawn, device.row, &draw);
+	assert_int_equal(sk_backend_end_step(device.backend), 0);
+	assert_memory_equal(sk_backend_read(device.backend, device.row, 0), logits, sizeof logits);
+	struct sk_drawn drawn = sk_backend_drawn(device.backend, device.drawn, 0);
+	*ret_logprob = drawn.logprob;
+	return drawn.id;
+}
 
 static void fill(void)
 {
@@ -29,15 +86,16 @@ static struct sk_sampling sampling(float temperature, uint64_t seed)
 static void count(const struct sk_sampling *how, unsigned n, unsigned *counts)
 {
 	struct sk_sampler sampler;
-	assert_int_equal(sk_sampler_init(&sampler, how, N, N), 0);
+	assert_int_equal(sk_sampler_init(&sampler, how, N), 0);
+	device_open();
 	memset(counts, 0, N * sizeof *counts);
 	while (n--) {
-		int32_t id;
 		float logprob;
-		assert_int_equal(sk_sampler_pick(&sampler, logits, &id, &logprob), 0);
+		int32_t id = pick(&sampler, &logprob);
 		assert_true(id >= 0 && id < N);
 		counts[id]++;
 	}
+	device_close();
 	sk_sampler_finish(&sampler);
 }
 
@@ -86,20 +144,22 @@ static void test_greedy(void **state)
 	int order[N];
 	struct sk_sampling how = sampling(0, 1);
 	struct sk_sampler sampler;
-	int32_t id;
 	float logprob;
 
 	fill();
 	sorted(1, p, order);
 	for (int i = 0; i < N; i++)
 		total += exp((double)logits[i]);
-	assert_int_equal(sk_sampler_init(&sampler, &how, N, N), 0);
-	assert_int_equal(sk_sampler_pick(&sampler, logits, &id, &logprob), 0);
-	assert_int_equal(id, order[0]);
+	assert_int_equal(sk_sampler_init(&sampler, &how, N), 0);
+	device_open();
+	assert_int_equal(pick(&sampler, &logprob), order[0]);
+	const int32_t id = order[0];
 	assert_true(fabs((double)logprob - ((double)logits[id] - log(total))) < 1e-5);
+	device_close();
 	logits[3] = logits[150] = 50; /* of equals, the lower id */
-	assert_int_equal(sk_sampler_pick(&sampler, logits, &id, &logprob), 0);
-	assert_int_equal(id, 3);
+	device_open();
+	assert_int_equal(pick(&sampler, &logprob), 3);
+	device_close();
 	sk_sampler_finish(&sampler);
 }
 
@@ -175,18 +235,18 @@ static void test_same_seed_same_tokens(void **state)
 	struct sk_sampling how = sampling(1, 42), other = sampling(1, 43);
 	unsigned n_same = 0;
 	fill();
-	assert_int_equal(sk_sampler_init(&a, &how, N, N), 0);
-	assert_int_equal(sk_sampler_init(&b, &how, N, N), 0);
-	assert_int_equal(sk_sampler_init(&c, &other, N, N), 0);
+	assert_int_equal(sk_sampler_init(&a, &how, N), 0);
+	assert_int_equal(sk_sampler_init(&b, &how, N), 0);
+	assert_int_equal(sk_sampler_init(&c, &other, N), 0);
+	device_open();
 	for (int i = 0; i < 500; i++) {
-		int32_t x, y, z;
 		float logprob;
-		sk_sampler_pick(&a, logits, &x, &logprob);
-		sk_sampler_pick(&b, logits, &y, &logprob);
-		sk_sampler_pick(&c, logits, &z, &logprob);
+		const int32_t x = pick(&a, &logprob), y = pick(&b, &logprob),
+			      z = pick(&c, &logprob);
 		assert_int_equal(x, y);
 		n_same += x == z;
 	}
+	device_close();
 	assert_true(n_same < 250);
 	sk_sampler_finish(&a);
 	sk_sampler_finish(&b);
@@ -198,32 +258,44 @@ static void test_repeat_penalty(void **state)
 	(void)state;
 	struct sk_sampling how = sampling(0, 1);
 	struct sk_sampler sampler;
-	int32_t id;
 	float logprob;
 	for (int i = 0; i < N; i++)
 		logits[i] = -5;
 	logits[10] = 4;
 	logits[20] = 3;
+	device_open();
 	how.repeat_penalty = 2;
 	how.repeat_last = 3;
-	assert_int_equal(sk_sampler_init(&sampler, &how, N, N), 0);
+	assert_int_equal(sk_sampler_init(&sampler, &how, N), 0);
 	sk_sampler_saw(&sampler, 10);
 	sk_sampler_saw(&sampler, 10); /* counts once */
-	sk_sampler_pick(&sampler, logits, &id, &logprob);
-	assert_int_equal(id, 20);
+	sk_sampler_saw(&sampler, -1);
+	assert_int_equal(pick(&sampler, &logprob), 20);
 	sk_sampler_saw(&sampler, 1);
 	sk_sampler_saw(&sampler, 1);
-	sk_sampler_saw(&sampler, 1); /* 10 is out of sight now */
-	sk_sampler_pick(&sampler, logits, &id, &logprob);
-	assert_int_equal(id, 10);
+	sk_sampler_saw(&sampler, N + 7); /* 10 is out of sight now */
+	assert_int_equal(pick(&sampler, &logprob), 10);
+	device_close();
 	/* A negative logit is pushed further down. */
 	for (int i = 0; i < N; i++)
 		logits[i] = -1;
 	logits[0] = -0.9f;
+	device_open();
 	sk_sampler_saw(&sampler, 0);
-	sk_sampler_pick(&sampler, logits, &id, &logprob);
-	assert_int_equal(id, 2);
+	assert_int_equal(pick(&sampler, &logprob), 2);
+	assert_true(fabs((double)logprob - log(1 / (N - 1 + exp(0.1)))) <
+		    1e-5); /* the model's own */
+	device_close();
 	sk_sampler_finish(&sampler);
+}
+
+static int32_t pick_alone(struct sk_sampler *sampler)
+{
+	float logprob;
+	device_open();
+	const int32_t id = pick(sampler, &logprob);
+	device_close();
+	return id;
 }
 
 static void test_no_numbers(void **state)
@@ -231,16 +303,14 @@ static void test_no_numbers(void **state)
 	(void)state;
 	struct sk_sampling how = sampling(1, 1);
 	struct sk_sampler sampler;
-	int32_t id;
-	float logprob;
 	fill();
-	assert_int_equal(sk_sampler_init(&sampler, &how, N, N), 0);
+	assert_int_equal(sk_sampler_init(&sampler, &how, N), 0);
 	logits[17] = NAN;
-	assert_int_equal(sk_sampler_pick(&sampler, logits, &id, &logprob), -EDOM);
+	assert_int_equal(pick_alone(&sampler), -1);
 	logits[17] = INFINITY;
-	assert_int_equal(sk_sampler_pick(&sampler, logits, &id, &logprob), -EDOM);
+	assert_int_equal(pick_alone(&sampler), -1);
 	logits[17] = -INFINITY;
-	assert_int_equal(sk_sampler_pick(&sampler, logits, &id, &logprob), 0);
+	assert_in_range(pick_alone(&sampler), 0, N - 1);
 	sk_sampler_finish(&sampler);
 }
 

@@ -1,36 +1,7 @@
 /* The scheduler against what it promises, on made-up loads with a clock of steps. */
-#include "engine/scheduler.h"
-#include "sk_test.h"
-
-#include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
-
 #define MOST_USERS    6
 #define MOST_SESSIONS 40
-
-static struct sk_scheduler scheduler;
-static struct sk_tenant users[MOST_USERS];
-static struct sk_share shares[MOST_SESSIONS];
-static struct sk_want wants[MOST_SESSIONS];
-
-static uint32_t below(uint32_t n)
-{
-	return (uint32_t)rand() % n;
-}
-
-static void begin(unsigned seed)
-{
-	srand(seed);
-	memset(&scheduler, 0, sizeof scheduler);
-	memset(users, 0, sizeof users);
-	memset(shares, 0, sizeof shares);
-	memset(wants, 0, sizeof wants);
-	for (int i = 0; i < MOST_USERS; i++)
-		users[i].weight = 1;
-	for (int i = 0; i < MOST_SESSIONS; i++)
-		wants[i] = (struct sk_want){.tenant = users, .share = &shares[i]};
-}
+#include "scheduled.h"
 
 static void test_limits_hold_and_work_is_conserved(void **state)
 {
@@ -342,84 +313,6 @@ static void test_new_sessions_have_no_credit(void **state)
 	assert_true(had * 100 > all * 45);
 }
 
-/* What one has generated while nobody wanted more is not held against one's prompts later. */
-static void test_decoding_alone_costs_nothing(void **state)
-{
-	(void)state;
-	begin(7);
-	struct sk_schedule_limits limits = {
-		.max_sessions = 40, .max_tokens = 64, .chunk_tokens = 64, .free_tokens = 8};
-	uint64_t had[2] = {0};
-	for (int i = 0; i < 22; i++)
-		wants[i].tenant = &users[i < 21];
-	for (int step = 0; step < 1200; step++) {
-		for (int i = 0; i < 22; i++)
-			wants[i].n_tokens = i < 20 ? 1 : step < 1000 ? 0 : 1000;
-		if (step >= 1000)
-			for (int i = 0; i < 16; i++)
-				wants[i].n_tokens = 0; /* few go on */
-		sk_schedule(&scheduler, wants, 22, &limits);
-		had[0] += wants[20].n_granted;
-		had[1] += wants[21].n_granted;
-	}
-	assert_in_range(had[0], 200 * 30 - 32, 200 * 30 + 32);
-	assert_in_range(had[1], 200 * 30 - 32, 200 * 30 + 32);
-}
-
-/* Where steps are bound by arithmetic, tokens that are generated count as well. */
-static void test_decoding_counts_where_it_costs(void **state)
-{
-	(void)state;
-	for (int costs = 0; costs < 2; costs++) {
-		begin(6);
-		struct sk_schedule_limits limits = {.max_sessions = 40,
-						    .max_tokens = 64,
-						    .chunk_tokens = 64,
-						    .free_tokens = costs ? 8 : 64};
-		uint64_t had = 0, all = 0;
-		for (int i = 0; i < 22; i++)
-			wants[i].tenant = &users[i < 21];
-		for (int step = 0; step < 1000; step++) {
-			for (int i = 0; i < 22; i++)
-				wants[i].n_tokens =
-					i < 20 ? 1 : 1000; /* 20 streams and a prompt; a prompt */
-			all += sk_schedule(&scheduler, wants, 22, &limits);
-			had += wants[21].n_granted;
-		}
-		/* of 64 a step: half of what prompts get, or half of all */
-		if (costs)
-			assert_in_range(had, 31500, 32500);
-		else
-			assert_in_range(had, 21500, 22500);
-		assert_int_equal(all, 64000);
-	}
-}
-
-/* A session that decodes while another user's prompts want the step has no debt with its own user's from that. */
-static void test_decoding_is_no_debt_of_the_session(void **state)
-{
-	(void)state;
-	begin(8);
-	struct sk_schedule_limits limits = {
-		.max_sessions = 64, .max_tokens = 256, .chunk_tokens = 256, .free_tokens = 8};
-	for (int i = 34; i < 38; i++)
-		wants[i].tenant = &users[1];
-	for (int step = 0; step < 3000; step++) {
-		for (int i = 0; i < 38; i++)
-			wants[i].n_tokens = i < 34 ? 1 : 1000;
-		sk_schedule(&scheduler, wants, 38, &limits);
-	}
-	/* The stream has ended, and its session sends a short prompt; a new one, a long prompt. */
-	int n_steps = 0;
-	for (uint32_t left = 20; left > 1; n_steps++) {
-		for (int i = 0; i < 39; i++)
-			wants[i].n_tokens = i < 33 ? 1 : i < 34 ? left : 100000;
-		sk_schedule(&scheduler, wants, 39, &limits);
-		left -= wants[33].n_granted;
-	}
-	assert_in_range(n_steps, 1, 2);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -432,9 +325,6 @@ int main(void)
 		cmocka_unit_test(test_credit_is_not_saved),
 		cmocka_unit_test(test_who_misses_a_step),
 		cmocka_unit_test(test_new_sessions_have_no_credit),
-		cmocka_unit_test(test_decoding_alone_costs_nothing),
-		cmocka_unit_test(test_decoding_counts_where_it_costs),
-		cmocka_unit_test(test_decoding_is_no_debt_of_the_session),
 	};
 	return sk_test_run(tests, NULL, NULL);
 }

@@ -1,24 +1,8 @@
 /* The scheduler where more want a place than a step has: sessions come and go by a clock of steps, against what each user
  * would have if places could be cut. */
-#include "engine/scheduler.h"
-#include "sk_test.h"
-
-#include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
-
 #define MOST_USERS    8
 #define MOST_SESSIONS 300
-
-static struct sk_scheduler scheduler;
-static struct sk_tenant users[MOST_USERS];
-static struct sk_share shares[MOST_SESSIONS];
-static struct sk_want wants[MOST_SESSIONS];
-
-static uint32_t below(uint32_t n)
-{
-	return (uint32_t)rand() % n;
-}
+#include "scheduled.h"
 
 static double greater(double a, double b)
 {
@@ -28,19 +12,6 @@ static double greater(double a, double b)
 static double off_percent(double had, double ideal)
 {
 	return ideal > 0 ? 100 * (had > ideal ? had - ideal : ideal - had) / ideal : 0;
-}
-
-static void begin(unsigned seed)
-{
-	srand(seed);
-	memset(&scheduler, 0, sizeof scheduler);
-	memset(users, 0, sizeof users);
-	memset(shares, 0, sizeof shares);
-	memset(wants, 0, sizeof wants);
-	for (int i = 0; i < MOST_USERS; i++)
-		users[i].weight = 1;
-	for (int i = 0; i < MOST_SESSIONS; i++)
-		wants[i] = (struct sk_want){.tenant = users, .share = &shares[i]};
 }
 
 static uint32_t user_of(uint32_t i)

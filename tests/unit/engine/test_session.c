@@ -1,7 +1,6 @@
 /* What a session must be promised, and no more. */
-#include "cpu/cpu.h"
 #include "engine/session.h"
-#include "sk_test.h"
+#include "tiny_backend.h"
 
 #include <errno.h>
 
@@ -9,17 +8,8 @@ static struct sk_backend *backend;
 
 static int open_backend(void **state)
 {
-	struct sk_backend_options options = {.n_threads = 1};
-	struct sk_backend_shape shape = {.n_layers = 1,
-					 .n_heads = 1,
-					 .n_kv_heads = 1,
-					 .head_dim = 8,
-					 .n_rot = 8,
-					 .rope_base = 10000,
-					 .max_rows = 64};
-	struct sk_diag diag;
 	(void)state;
-	return sk_backend_open(&sk_cpu_backend, &options, &shape, &backend, &diag);
+	return open_tiny_backend(&backend);
 }
 
 static int close_backend(void **state)

@@ -1,6 +1,6 @@
 /* Small model files made in memory, for tests and fuzz seeds: safetensors and GGUF with tiny
  * GPT-NeoX and Llama models. Every F32 tensor made here holds row * 1000 + column, so that a value
- * tells where in the file it lay. Nothing here can fail but for memory, which ends the program.
+ * tells where in the file it lay. Nothing here can fail but for memory, which ends the program. A third of it are tables.
  */
 #pragma once
 

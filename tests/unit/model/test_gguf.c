@@ -1,5 +1,5 @@
-/* The GGUF reader: both versions, every kind of value, alignment, and the sentence for every bad
- * file. */
+/* The GGUF reader: both versions, every kind of value, alignment, and the sentence for every bad file. One long file, since the
+ * builders of good files serve the bad ones. */
 #include "model/gguf.h"
 
 #include "make_files.h"

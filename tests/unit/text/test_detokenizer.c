@@ -1,5 +1,6 @@
 /* The detokenizer: whatever the tokens and wherever they end, its output is valid UTF-8 and what a decoder makes of all
- * their bytes together, with U+FFFD for what is no character. */
+ * their bytes together, with U+FFFD for what is no character. One long file, since the decoder that it is compared with serves
+ * all of it. */
 #include "sk_test.h"
 #include "text/detokenizer.h"
 #include "text/tokenizer_impl.h"

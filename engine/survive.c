@@ -1,0 +1,368 @@
+/* Named sessions outlive the process: what is in the pool stands in the ledger as well (ledger.h), as of the end of the last
+ * step. Two rules keep it whole:
+ *
+ *   - an entry is written before a page that its session has given back can be taken by another: at the end of each step,
+ *     before the next one is laid out, and before a session is fetched;
+ *   - and before its client can read the token that it speaks of.
+ */
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "engine/ledger.h"
+#include "engine/parking.h"
+#include "engine/record.h"
+#include "engine/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#define LEDGER_NAME "streamkv-ledger"
+#define PAGES_NAME  "streamkv-pages"
+#define N_SLOTS     16384u /* as many as four users may have sessions, if nothing else is said */
+#define SPARE_PAGES 64     /* that a session may hold beyond its context: marks, slack, ends */
+
+/* Or NULL. */
+static struct sk_parked *find_parked(const struct sk_parking *parking, const char *name)
+{
+	for (uint32_t i = 0; i < parking->n_parked; i++) {
+		struct sk_parked *parked = &parking->parked[i];
+		if (parked->fd >= 0 && strcmp(parked->name, name) == 0)
+			return parked;
+	}
+	return NULL;
+}
+
+/* The descriptor of that name, the caller's from now on; -1: there is none. */
+static int take_parked(const struct sk_parking *parking, const char *name)
+{
+	struct sk_parked *parked = find_parked(parking, name);
+	return parked ? sk_steal_fd(&parked->fd) : -1;
+}
+
+void sk_engine_mend(struct sk_engine *engine, struct sk_session *session)
+{
+	engine->is_touched |= session->broken != NULL; /* it gives pages back */
+	sk_session_mend(session);
+}
+
+/* --- Writing --- */
+
+/* What an entry depends on, in short. */
+static uint64_t sign(const struct sk_session *session, const struct sk_generation *g)
+{
+	const struct sk_window *window = &session->window;
+	const struct sk_marks *marks = g ? g->marks : NULL;
+	const uint64_t parts[] = {
+		g != NULL,
+		marks && g->prompt_done_ns,
+		marks ? marks->n : 0,
+		marks ? marks->given.ring_end : 0,
+		marks ? g->result.generated_tokens : 0,
+		session->broken != NULL,
+		window->policy.mode,
+		window->policy.sink,
+		window->policy.window,
+		window->policy.slack,
+		window->next,
+		window->first,
+		window->n_sink,
+		session->origin,
+		(uint64_t)session->last_id,
+		session->keep_from,
+		session->keep_sinks,
+		session->has_ttl,
+		session->ttl_ns,
+		session->last_used_ns,
+		session->n_requests,
+		session->n_generated,
+		sk_pages_count(&session->pages),
+	};
+	return XXH3_64bits(parts, sizeof parts);
+}
+
+static void forget(struct sk_session *session)
+{
+	if (session->slot == SK_NO_SLOT)
+		return;
+	sk_ledger_clear(session->ledger, session->slot);
+	session->slot = SK_NO_SLOT;
+}
+
+static void note(struct sk_engine *engine, struct sk_session *session,
+		 const struct sk_generation *g)
+{
+	const uint64_t now = sign(session, g);
+	if (session->slot != SK_NO_SLOT && session->recorded == now)
+		return;
+	const uint32_t n_bytes = sk_record_of(session, g, engine->record, engine->record_bytes);
+	if (n_bytes && session->slot == SK_NO_SLOT) {
+		session->ledger = engine->ledger;
+		session->slot = sk_ledger_take(engine->ledger);
+	}
+	if (!n_bytes || session->slot == SK_NO_SLOT) {
+		forget(session); /* an old one would be wrong */
+		return;
+	}
+	sk_ledger_write(engine->ledger, session->slot, engine->record, n_bytes);
+	session->recorded = now;
+}
+
+static bool is_in_pool(const struct sk_session *session)
+{
+	return session->name[0] && !session->is_stored && session->window.next;
+}
+
+void sk_engine_commit(struct sk_engine *engine)
+{
+	if (!engine->ledger)
+		return;
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		const struct sk_generation *g = engine->generations[i];
+		if (is_in_pool(g->session))
+			note(engine, g->session, g);
+	}
+	if (!engine->is_touched)
+		return;
+	engine->is_touched = false;
+	sk_list_for_each (node, &engine->sessions) {
+		struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (!is_in_pool(session))
+			forget(session);
+		else if (!session->is_busy)
+			note(engine, session, NULL);
+	}
+}
+
+/* --- Finding --- */
+
+static int kind_of(const struct sk_engine *engine, const struct sk_model *model,
+		   struct sk_ledger_kind *ret_kind)
+{
+	*ret_kind = (struct sk_ledger_kind){
+		.page_bytes = sk_backend_page_bytes(engine->backend),
+		.entry_bytes = sk_record_most_bytes(engine->config.n_context / SK_PAGE_TOKENS +
+						    SPARE_PAGES),
+	};
+	strncpy(ret_kind->layout, sk_backend_page_layout(engine->backend),
+		sizeof ret_kind->layout - 1);
+	return sk_model_fingerprint(model, ret_kind->model);
+}
+
+static bool is_empty(const struct sk_ledger *ledger)
+{
+	uint32_t n_bytes;
+	for (uint32_t slot = 0; slot < sk_ledger_n_touched(ledger); slot++) {
+		if (sk_ledger_read(ledger, slot, &n_bytes))
+			return false;
+	}
+	return true;
+}
+
+static void let_go(struct sk_engine *engine)
+{
+	struct sk_parking *parking = engine->options.parking;
+	sk_ledger_close(engine->ledger);
+	engine->ledger = NULL;
+	parking->drop(parking->context, LEDGER_NAME);
+	parking->drop(parking->context, PAGES_NAME);
+}
+
+/* What an earlier process left, if it is of use. */
+static void find(struct sk_engine *engine, const struct sk_ledger_kind *kind, uint32_t n_least)
+{
+	struct sk_parking *parking = engine->options.parking;
+	struct sk_diag diag = {"a part of them is missing"};
+	const int ledger_fd = take_parked(parking, LEDGER_NAME),
+		  pages_fd = take_parked(parking, PAGES_NAME);
+
+	if (ledger_fd < 0 && pages_fd < 0)
+		return;
+	if (ledger_fd < 0 || pages_fd < 0)
+		close(ledger_fd < 0 ? pages_fd : ledger_fd);
+	else
+		(void)sk_ledger_open(kind, ledger_fd, pages_fd, &engine->ledger, &diag);
+	const uint32_t n_pages = engine->ledger ? sk_ledger_n_pages(engine->ledger) : 0;
+	const bool is_small = engine->ledger && n_pages < n_least;
+	if (is_small)
+		sk_diag_fail(&diag, ENOSPC,
+			     "they lie in %u pages, and this daemon's --window, --max-batch and "
+			     "--step-tokens want %u at least",
+			     n_pages, n_least);
+	if (!engine->ledger || is_small)
+		snprintf(engine->kept.not_adopted, sizeof engine->kept.not_adopted, "%.255s",
+			 diag.text);
+	if (!engine->ledger || is_small || is_empty(engine->ledger))
+		let_go(engine);
+}
+
+static int park(struct sk_engine *engine)
+{
+	struct sk_parking *parking = engine->options.parking;
+	int err = parking->keep(parking->context, PAGES_NAME, sk_ledger_pages_fd(engine->ledger));
+	if (!err)
+		err = parking->keep(parking->context, LEDGER_NAME, sk_ledger_fd(engine->ledger));
+	return err;
+}
+
+int sk_engine_open_pool(struct sk_engine *engine, const struct sk_model *model,
+			const uint32_t n_wanted, uint32_t n_least)
+{
+	struct sk_parking *parking = engine->options.parking;
+	struct sk_ledger_kind kind;
+	uint32_t n_pages = n_wanted;
+
+	if (!parking || kind_of(engine, model, &kind) < 0)
+		return sk_pool_init(&engine->pool, engine->backend, n_wanted);
+	find(engine, &kind, n_least);
+	const bool is_found = engine->ledger;
+	int err = 0;
+	if (is_found)
+		n_pages = sk_ledger_n_pages(engine->ledger);
+	else
+		err = sk_ledger_create(&kind, n_pages, N_SLOTS, &engine->ledger);
+	engine->record_bytes = kind.entry_bytes;
+	engine->record = malloc(kind.entry_bytes);
+	if (!err && !engine->record)
+		err = -ENOMEM;
+	if (!err)
+		err = sk_pool_init_in(&engine->pool, engine->backend, n_pages,
+				      sk_ledger_pages_fd(engine->ledger));
+	if (!err && !is_found) {
+		err = park(engine);
+		if (err < 0)
+			sk_pool_finish(&engine->pool);
+	}
+	if (!err) {
+		parking->n_lives = sk_ledger_n_lives(engine->ledger);
+		return 0;
+	}
+	/* Without it sessions end with the process, and all else is as well. */
+	snprintf(engine->kept.not_parked, sizeof engine->kept.not_parked, "%s",
+		 err == -ENOTSUP ? "this device's memory ends with it" : strerror(-err));
+	let_go(engine);
+	return err == -EBUSY ? err : sk_pool_init(&engine->pool, engine->backend, n_wanted);
+}
+
+static int cursor_of(const struct sk_parking *parking, uint64_t number)
+{
+	char name[SK_PARKED_NAME_BYTES];
+	sk_parking_cursor_name(number, name);
+	const struct sk_parked *parked = number ? find_parked(parking, name) : NULL;
+	return parked ? fcntl(parked->fd, F_DUPFD_CLOEXEC, 0) : -1;
+}
+
+/* False: it is lost. */
+static bool adopt(struct sk_engine *engine, const struct sk_record *record, uint32_t slot)
+{
+	struct sk_session *session =
+		sk_session_create(&engine->pool, record->uid, record->name, &record->window.policy);
+	struct sk_diag diag;
+
+	if (!session)
+		return false;
+	if (sk_engine_check_policy(engine, &record->window.policy, &diag) < 0 ||
+	    sk_record_apply(record, session, cursor_of(engine->options.parking, record->cursor)) <
+		    0) {
+		sk_session_destroy(session);
+		return false;
+	}
+	/* Its file, if it has one, is no newer: it was on its way there, or back. */
+	struct sk_session *stored = sk_engine_find_session(engine, session->uid, session->name);
+	if (stored)
+		sk_engine_forget_session(engine, stored);
+	if (!session->has_ttl)
+		session->ttl_ns = engine->options.session_ttl_ns;
+	session->ledger = engine->ledger;
+	session->slot = slot;
+	engine->kept.n_adopted++;
+	engine->kept.n_broken += session->broken != NULL;
+	if (session->broken) /* its time to live begins now */
+		session->last_used_ns = sk_clock_ns();
+	sk_list_append(&engine->sessions, &session->node);
+	sk_engine_watch_session(engine, session);
+	return true;
+}
+
+/* Readers of whom nothing is left but their cursor. */
+static void drop_cursors(struct sk_engine *engine)
+{
+	struct sk_parking *parking = engine->options.parking;
+
+	for (uint32_t i = 0; i < parking->n_parked; i++) {
+		struct sk_parked *parked = &parking->parked[i];
+		bool is_wanted = false;
+		sk_list_for_each (node, &engine->sessions) {
+			const struct sk_broken *broken =
+				sk_container_of(node, struct sk_session, node)->broken;
+			char name[SK_PARKED_NAME_BYTES];
+			if (!broken)
+				continue;
+			sk_parking_cursor_name(broken->cursor, name);
+			is_wanted |= strcmp(name, parked->name) == 0;
+		}
+		if (parked->fd < 0)
+			continue;
+		close(parked->fd);
+		parked->fd = -1;
+		if (!is_wanted)
+			parking->drop(parking->context, parked->name);
+	}
+}
+
+/* A daemon of other --step-tokens or --max-batch borrows more pages for a step: sessions make room, on the disk, or for good. */
+static void make_room(struct sk_engine *engine)
+{
+	while (engine->pool.n_free < engine->pool.n_promised && !sk_engine_keep_one(engine)) {
+		struct sk_session *session = sk_engine_least_used(engine);
+		if (!session)
+			return;
+		sk_engine_forget_session(engine, session);
+		engine->kept.n_adopted--;
+		engine->kept.n_no_room++;
+	}
+}
+
+void sk_engine_adopt_sessions(struct sk_engine *engine)
+{
+	struct sk_ledger *ledger = engine->ledger;
+	uint32_t n_bytes;
+
+	if (!engine->options.parking)
+		return;
+	for (uint32_t slot = 0; ledger && slot < sk_ledger_n_touched(ledger); slot++) {
+		const struct sk_record *record = sk_ledger_read(ledger, slot, &n_bytes);
+		if (!record)
+			continue;
+		if (!sk_record_means_something(record, n_bytes, &engine->pool,
+					       engine->config.n_vocab) ||
+		    !adopt(engine, record, slot)) {
+			sk_ledger_clear(ledger, slot);
+			engine->kept.n_not_adopted++;
+		}
+	}
+	drop_cursors(engine);
+	if (!ledger || sk_ledger_n_lives(ledger) == 1)
+		return;
+	sk_pool_adopted(&engine->pool);
+	sk_list_for_each (node, &engine->sessions) {
+		struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (!session->is_stored && !session->broken)
+			sk_session_trim(session);
+	}
+	make_room(engine);
+	engine->adopted_ns = sk_clock_ns();
+}
+
+void sk_engine_close_ledger(struct sk_engine *engine)
+{
+	if (engine->ledger && is_empty(engine->ledger))
+		let_go(engine);
+	sk_ledger_close(engine->ledger);
+	engine->ledger = NULL;
+	free(engine->record);
+	engine->record = NULL;
+}

@@ -1,0 +1,57 @@
+/* Steps are captured once: each of up to 256 rows stays, and when there are too many all begin anew. */
+#include "kernel.h"
+
+#include "gpu/device.h"
+
+enum { N = 256, WIDTH = 32, KINDS = 3 };
+
+/* A step of n rows that is unlike those of another kind: how often it does the same. */
+static void step(struct sk_backend *backend, struct sk_linear *table, struct sk_buffer *out,
+		 uint32_t n, uint32_t kind)
+{
+	static const uint32_t page;
+	struct sk_row rows[N];
+	struct sk_span spans[N];
+	for (uint32_t i = 0; i < n; i++) {
+		rows[i] = (struct sk_row){.id = (int32_t)(n - 1 - i)};
+		spans[i] = (struct sk_span){.row = i, .n_rows = 1, .pages = &page, .n_pages = 1};
+	}
+	const struct sk_batch batch = {n, n, rows, spans};
+	assert_int_equal(sk_backend_begin_step(backend, &batch), 0);
+	for (uint32_t i = 0; i <= kind; i++)
+		sk_backend_embed(backend, out, table);
+	assert_int_equal(sk_backend_end_step(backend), 0);
+}
+
+static void test_many(void **state)
+{
+	(void)state;
+	struct sk_backend_shape shape = default_shape();
+	shape.max_rows = N;
+	struct sk_backend *backend = open_or_skip("cuda", 1, true, &shape);
+	assert_int_equal(sk_backend_reserve_pages(backend, 1), 0);
+	float *data = random_floats((size_t)N * WIDTH, 1);
+	struct sk_linear *table = pack_floats(backend, data, N, WIDTH);
+	struct sk_buffer *out = buffer_of(backend, N, WIDTH);
+	const struct sk_gpu *gpu = sk_gpu_from(backend);
+	assert_int_equal(SK_GPU_GRAPHS, 2 * N);
+	for (uint32_t kind = 0; kind < KINDS; kind++)
+		for (int again = 0; again < (kind == 1 ? 1 : 2); again++)
+			for (uint32_t n = 1; n <= N; n++) {
+				step(backend, table, out, n, kind);
+				assert_memory_equal(sk_backend_read(backend, out, n - 1), data,
+						    WIDTH * sizeof *data);
+				const uint32_t before = kind % 2 * N;
+				assert_int_equal(gpu->n_graphs, before + (again ? N : n));
+			}
+	sk_backend_free(backend, out);
+	assert_int_equal(gpu->n_graphs, 0);
+	sk_backend_close(backend);
+	free(data);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_many)};
+	return sk_test_run(tests, NULL, NULL);
+}

@@ -1,0 +1,249 @@
+/* Whenever a step begins, the ledger tells of no entry that the step writes over: so that whoever finds it after a crash in
+ * the middle of the step finds nothing torn. Seen from the device's side, under all that gives pages back. */
+#define ENGINE_KV_BYTES (8 << 20) /* some sessions of the policy, and what a step borrows */
+#include "engine_test.h"
+
+#include "engine/ledger.h"
+#include "engine/parking.h"
+#include "engine/record.h"
+#include "engine/store.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+static char state_dir[] = "/tmp/streamkv-survive-XXXXXX";
+static int ledger_fd = -1, pages_fd = -1;
+static struct sk_ledger *ledger; /* the same memory, through eyes of its own */
+static atomic_uint n_seen, n_fetched, n_entries, n_torn;
+
+static int keep(void *context, const char *name, int fd)
+{
+	(void)context;
+	*(strstr(name, "pages") ? &pages_fd : &ledger_fd) = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return 0;
+}
+
+static void drop(void *context, const char *name)
+{
+	(void)context;
+	(void)name;
+}
+
+static struct sk_parking parking = {.keep = keep, .drop = drop};
+
+/* --- The device's side --- */
+
+int __real_sk_backend_begin_step(struct sk_backend *backend, const struct sk_batch *batch);
+int __wrap_sk_backend_begin_step(struct sk_backend *backend, const struct sk_batch *batch);
+int __real_sk_backend_write_page(struct sk_backend *backend, uint32_t page, const void *bytes);
+int __wrap_sk_backend_write_page(struct sk_backend *backend, uint32_t page, const void *bytes);
+
+/* Whether an entry has that place of that page live in that window. */
+static bool is_live(const struct sk_record *record, const struct sk_window *w, uint32_t page,
+		    uint32_t slot)
+{
+	const uint32_t *sinks = (const uint32_t *)((const struct sk_mark *)(record + 1) +
+						   record->n_ahead),
+		       *window = sinks + record->n_sinks;
+	for (uint32_t i = 0; i < record->n_sinks; i++) {
+		const uint64_t entry = (uint64_t)i * SK_PAGE_TOKENS + slot;
+		if (sinks[i] == page && entry < w->n_sink)
+			return true;
+	}
+	for (uint32_t i = 0; i < record->n_window; i++) {
+		const uint64_t entry = (record->page0 + i) * SK_PAGE_TOKENS + slot;
+		if (window[i] == page && entry >= w->first && entry < w->next)
+			return true;
+	}
+	return false;
+}
+
+/* In any window that its session may go back to: its own, or one where its client may have read to. */
+static bool is_needed(const struct sk_record *record, uint32_t page, uint32_t slot)
+{
+	const struct sk_mark *ahead = (const struct sk_mark *)(record + 1);
+	bool is = is_live(record, &record->window, page, slot);
+	if (record->is_answering &&
+	    (record->is_prompt_done ||
+	     sk_window_is_still_there(&record->given.window, &record->window)))
+		is |= is_live(record, &record->given.window, page, slot);
+	for (uint32_t i = 0; i < record->n_ahead; i++)
+		is |= is_live(record, &ahead[i].window, page, slot);
+	return is;
+}
+
+static uint32_t n_needed(uint32_t page, uint32_t slot)
+{
+	uint32_t n_bytes, n = 0;
+	for (uint32_t i = 0; i < sk_ledger_n_touched(ledger); i++) {
+		const struct sk_record *record = sk_ledger_read(ledger, i, &n_bytes);
+		if (!record)
+			continue;
+		n_entries++;
+		n += is_needed(record, page, slot);
+	}
+	return n;
+}
+
+int __wrap_sk_backend_begin_step(struct sk_backend *backend, const struct sk_batch *batch)
+{
+	for (uint32_t i = 0; ledger && i < batch->n_spans; i++) {
+		const struct sk_span *span = &batch->spans[i];
+		for (uint32_t row = 0; row < span->n_rows; row++) {
+			const uint64_t entry = batch->rows[span->row + row].entry;
+			n_torn += n_needed(span->pages[entry / SK_PAGE_TOKENS - span->page0],
+					   entry % SK_PAGE_TOKENS);
+			n_seen++;
+		}
+	}
+	return __real_sk_backend_begin_step(backend, batch);
+}
+
+static uint32_t n_needed_of(uint32_t page)
+{
+	uint32_t n = 0;
+	for (uint32_t slot = 0; slot < SK_PAGE_TOKENS; slot++)
+		n += n_needed(page, slot);
+	return n;
+}
+
+/* The mover's, beside the engine's thread: an entry that is seen half-written is the one before, and is looked at again. */
+int __wrap_sk_backend_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
+{
+	if (ledger && n_needed_of(page)) {
+		usleep(1000);
+		n_torn += n_needed_of(page);
+	}
+	n_fetched++;
+	return __real_sk_backend_write_page(backend, page, bytes);
+}
+
+/* --- The clients' --- */
+
+static int open_all(void **state)
+{
+	struct sk_diag diag = {""};
+	uint8_t fingerprint[SK_FINGERPRINT_BYTES];
+	struct sk_model *same;
+
+	if (!mkdtemp(state_dir) || sk_model_open(sk_test_model("pythia-books"), &same, &diag) < 0 ||
+	    sk_model_fingerprint(same, fingerprint) < 0 ||
+	    sk_store_open(state_dir, fingerprint, &engine_store, &diag) < 0) {
+		print_error("%s\n", diag.text);
+		return -1;
+	}
+	sk_model_close(same);
+	engine_parking = &parking;
+	return open_engine(state);
+}
+
+static int close_all(void **state)
+{
+	char command[80];
+	close_engine(state); /* its threads look into it */
+	sk_ledger_close(ledger);
+	sk_store_close(engine_store);
+	snprintf(command, sizeof command, "rm -r %s", state_dir);
+	return system(command);
+}
+
+static void open_ledger(void)
+{
+	struct sk_ledger_kind kind;
+	uint8_t header[512];
+	struct sk_diag diag = {""};
+	/* Of its own kind, whatever that is: it lies behind magic, version and two numbers. */
+	assert_int_equal(pread(ledger_fd, header, sizeof header, 0), sizeof header);
+	memcpy(&kind, header + 24, sizeof kind);
+	assert_int_equal(sk_ledger_open(&kind, ledger_fd, pages_fd, &ledger, &diag), 0);
+}
+
+static void submit(const struct client *client, uint32_t id, const char *name, const char *prompt,
+		   uint64_t n, uint32_t window)
+{
+	struct sk_request *request = ask(client, id, prompt, n);
+	snprintf(request->session, sizeof request->session, "%s", name);
+	request->policy.has_window = true;
+	request->policy.to.window = window;
+	sk_engine_submit(engine, request);
+}
+
+static void verb(const struct client *client, uint32_t id, enum sk_session_verb v, const char *name,
+		 const char *to)
+{
+	struct sk_request *request = sk_request_create(SK_REQUEST_SESSION);
+	request->connection = client->connection;
+	request->id = id;
+	request->uid = 1000;
+	request->verb = v;
+	request->replace = true;
+	snprintf(request->session, sizeof request->session, "%s", name);
+	snprintf(request->to, sizeof request->to, "%s", to);
+	sk_engine_submit(engine, request);
+}
+
+/* Two streams go on; beside them sessions grow, shrink, fork, are reset, cancelled, dropped, stored and fetched. */
+static void test_no_step_writes_over_what_the_ledger_has(void **state)
+{
+	(void)state;
+	static struct answer a;
+	static char prompt[4096];
+	struct client client;
+	uint32_t id = 0, n_wanted = 0;
+
+	for (size_t i = 0; i + 5 < sizeof prompt; i += 5)
+		memcpy(prompt + i, "word ", 5);
+	open_ledger();
+	connect_client(&client, 4096);
+	srandom(4);
+	for (unsigned round = 0; round < 500; round++) {
+		char name[8], other[8];
+		snprintf(name, sizeof name, "s%ld", random() % 6);
+		snprintf(other, sizeof other, "s%ld", random() % 6);
+		const uint32_t window = 20 + 40 * (uint32_t)(random() % 3);
+		const size_t n_words = 5 * (size_t)(1 + random() % 150);
+		/* Several at once, so that they are heard between the same two steps. */
+		submit(&client, ++id, name, prompt + sizeof prompt - 1 - n_words,
+		       1 + (uint64_t)random() % 30, window);
+		n_wanted++;
+		const long what = random() % 5;
+		if (what < 3) {
+			verb(&client, ++id,
+			     what == 0   ? SK_SESSION_RESET
+			     : what == 1 ? SK_SESSION_DELETE
+					 : SK_SESSION_FORK,
+			     other, name);
+			n_wanted++;
+		} else if (what == 3) {
+			assert_int_equal(sk_engine_cancel(engine, client.connection, id), 0);
+		}
+		while (n_wanted > 3) {
+			struct sk_event *event = sk_engine_next_event(engine);
+			memset(&a, 0, sizeof a);
+			struct sk_slot slot;
+			while (sk_ring_reader_next(client.reader, &slot) == 1) {
+			}
+			(void)sk_ring_reader_wait(client.reader);
+			sk_engine_nudge(engine);
+			if (event && event->kind != SK_EVENT_PROGRESS)
+				n_wanted--;
+			if (!event)
+				usleep(200);
+			sk_event_destroy(event);
+		}
+	}
+	assert_int_equal(n_torn, 0);
+	assert_true(n_seen > 5000 && n_fetched > 20 && n_entries > n_seen);
+	print_message("%u rows and %u fetched pages, %u entries looked at\n", n_seen, n_fetched,
+		      n_entries);
+	disconnect_client(&client);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_no_step_writes_over_what_the_ledger_has),
+	};
+	return sk_test_run(tests, open_all, close_all);
+}

@@ -91,6 +91,7 @@ static int ask_generate(struct streamkv *kv, uint32_t request, const void *wante
 	generate.ignore_eos = from->ignore_eos;
 	generate.show_special = from->show_special;
 	generate.trace = from->trace;
+	generate.begun = generate.session[0];
 	generate.profile = from->profile;
 	if (from->resumes) {
 		resumed.position = from->resumed_at;

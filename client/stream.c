@@ -79,6 +79,18 @@ static void take_step(struct streamkv_stream *stream, struct streamkv_token *tok
 	token->step = &stream->step;
 }
 
+static void take_begun(struct streamkv_stream *stream, const struct sk_slot *slot)
+{
+	struct sk_slot_begun from;
+
+	if (slot->n_text_bytes != sizeof from)
+		return;
+	memcpy(&from, slot->text, sizeof from);
+	stream->has_position = true;
+	stream->position = from.position;
+	stream->prompt_tokens = from.n_prompt_tokens;
+}
+
 /* Its slots were published together. */
 int streamkv_stream_token(struct streamkv_stream *stream, struct streamkv_token *token,
 			  struct streamkv_error *error)
@@ -89,6 +101,10 @@ int streamkv_stream_token(struct streamkv_stream *stream, struct streamkv_token 
 	while ((got = streamkv_take_slot(stream, &from)) == 1) {
 		const struct sk_slot *slot = &from.slot;
 		stream->queue_place = 0;
+		if (slot->flags & SK_SLOT_BEGUN) {
+			take_begun(stream, slot);
+			continue;
+		}
 		if (!(slot->flags & SK_SLOT_CONTINUES))
 			fill_token(stream, &from, token);
 		if (keep_text(stream, slot) < 0)
@@ -154,9 +170,6 @@ void streamkv_stream_take(struct streamkv_stream *stream, Sk__ServerMessage *mes
 		stream->prompt_tokens = message->progress->prompt_tokens;
 		stream->evaluated_tokens = message->progress->evaluated_tokens;
 		stream->queue_place = message->progress->queue_place;
-		stream->has_position |= message->progress->has_begun_case != 0;
-		if (message->progress->has_begun_case)
-			stream->position = message->progress->position;
 	}
 	if (stream->is_finished || (!is_finished && !is_failed)) {
 		sk__server_message__free_unpacked(message, NULL);

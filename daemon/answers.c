@@ -68,10 +68,6 @@ int sk_answer_progress(struct sk_connection *connection, const struct sk_event *
 	progress.prompt_tokens = event->progress.prompt_tokens;
 	progress.evaluated_tokens = event->progress.evaluated_tokens;
 	progress.queue_place = event->progress.queue_place;
-	if (event->progress.has_begun) {
-		progress.has_begun_case = SK__PROGRESS__HAS_BEGUN_POSITION;
-		progress.position = event->progress.position;
-	}
 	message.request = event->request;
 	message.body_case = SK__SERVER_MESSAGE__BODY_PROGRESS;
 	message.progress = &progress;

@@ -168,6 +168,7 @@ static int fill_generate(const struct sk_connection *connection, struct sk_reque
 	request->ignore_eos = from->ignore_eos || from->endless;
 	request->show_special = from->show_special;
 	request->trace = from->trace;
+	request->begun = from->begun;
 	request->profile = from->profile;
 	request->encode_flags = SK_ENCODE_BOS | (from->plain ? SK_ENCODE_PLAIN : 0);
 	err = take_stops(request, from);

@@ -352,5 +352,8 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	generation->user = request->user;
 	engine->generations[engine->n_generations++] = generation;
 	client->n_running++;
+	/* Where it begins is known before anything of it has run. All that was put until now is published. */
+	if (request->begun && sk_generation_deliver(generation, sk_clock_ns()))
+		sk_ring_writer_publish(request->ring);
 	return 0;
 }

@@ -108,8 +108,6 @@ struct sk_event {
 		struct {
 			uint64_t prompt_tokens, evaluated_tokens;
 			uint32_t queue_place; /* from 1; 0: it runs */
-			bool has_begun;       /* where its session stood: */
-			uint64_t position;
 		} progress;
 		struct sk_result result;
 		struct sk_stats stats;

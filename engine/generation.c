@@ -10,6 +10,17 @@
 
 #define NOT_NUMBERS "the model's logits are not numbers; its weights may be damaged"
 
+static void queue_begun(struct sk_generation *g, uint64_t position)
+{
+	const struct sk_slot_begun begun = {position, g->result.prompt_tokens};
+	struct sk_slot slot = {.request = g->request->id,
+			       .id = -1,
+			       .flags = SK_SLOT_BEGUN | SK_SLOT_NO_TOKEN,
+			       .n_text_bytes = sizeof begun};
+	memcpy(slot.text, &begun, sizeof begun);
+	g->queue[g->n_queue++] = slot;
+}
+
 struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
 					   const struct sk_tokenizer *tokenizer, uint32_t n_ids,
 					   uint32_t max_rows)
@@ -24,7 +35,8 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	else if (sk_sampler_init(&g->sampler, &request->sampling, n_ids) < 0)
 		goto fail;
 	/* A step's own slot, the first token that nothing precedes, and a step's scores. */
-	g->queue_allocated = (request->trace ? 1 : 0) + (g->is_scoring ? max_rows + 1 : 0);
+	g->queue_allocated =
+		(request->trace || request->begun) + (g->is_scoring ? max_rows + 1 : 0);
 	if (g->queue_allocated)
 		g->queue = calloc(g->queue_allocated, sizeof *g->queue);
 	if ((g->is_scoring && !g->rows) || (g->queue_allocated && !g->queue))
@@ -58,7 +70,6 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	if (goes_on)
 		sk_generation_take_text(g, &session->open_text);
 
-	g->position = sk_session_position(session) - request->n_shared;
 	g->result.prompt_tokens = request->ids.n_ids;
 	g->result.reused_tokens = sk_window_live(&session->window);
 	g->result.live_min = UINT64_MAX;
@@ -80,6 +91,8 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	session->n_requests++;
 	g->request = request;
 	g->session = session;
+	if (request->begun)
+		queue_begun(g, sk_session_position(session) - request->n_shared);
 	g->since_ns = sk_clock_ns();
 	return g;
 

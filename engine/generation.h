@@ -52,7 +52,6 @@ struct sk_generation {
 	uint64_t yields_ns; /* since when it is to give them up, and does not run; 0: it is not */
 	bool is_out;        /* it has, and waits in the queue for others */
 
-	uint64_t position; /* of its session, when it began */
 	struct sk_result result;
 	char reason[512];
 	uint64_t began_ns, prompt_done_ns, first_token_ns, progress_ns;

@@ -83,6 +83,7 @@ struct sk_request {
 	struct sk_policy_change policy;
 	uint64_t max_tokens; /* UINT64_MAX: endless; EVALUATE: of the text, at most */
 	bool trace;          /* tell of every step */
+	bool begun;          /* tell where it begins, before anything has run */
 	bool profile;        /* take the time of attention */
 	uint64_t profile_ns; /* STATS: time every operation for so long from now on */
 

@@ -100,8 +100,6 @@ static void tell_progress(struct sk_engine *engine, struct sk_generation *g, uin
 		return; /* the next one will tell */
 	event->progress.prompt_tokens = g->result.prompt_tokens;
 	event->progress.evaluated_tokens = g->result.evaluated_tokens;
-	event->progress.has_begun = true;
-	event->progress.position = g->position;
 	sk_mailbox_post(&engine->events, &event->node);
 }
 

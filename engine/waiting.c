@@ -26,19 +26,6 @@ static void tell_place(struct sk_engine *engine, struct sk_request *request, uin
 	sk_mailbox_post(&engine->events, &event->node);
 }
 
-/* Where its session stands: whoever loses this daemon in the middle of the answer can go on with it. */
-static void tell_begun(struct sk_engine *engine, const struct sk_generation *g)
-{
-	struct sk_event *event =
-		sk_event_create(SK_EVENT_PROGRESS, g->request->connection, g->request->id);
-	if (!event)
-		return; /* then it cannot */
-	event->progress.prompt_tokens = g->result.prompt_tokens;
-	event->progress.has_begun = true;
-	event->progress.position = g->position;
-	sk_mailbox_post(&engine->events, &event->node);
-}
-
 static void tell_places(struct sk_engine *engine)
 {
 	sk_list_for_each (node, &engine->queue.requests) {
@@ -109,10 +96,7 @@ static void has_begun(struct sk_engine *engine, struct sk_request *request)
 						: engine->generations[engine->n_generations - 1];
 	take_out(engine, request);
 	request->place = 0; /* its ids are the generation's now */
-	if (request->generation)
-		tell_place(engine, request, g->result.prompt_tokens);
-	else
-		tell_begun(engine, g);
+	tell_place(engine, request, g->result.prompt_tokens);
 	request->generation = NULL;
 }
 
@@ -310,8 +294,6 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 		wait_in_line(engine, request, client, n_pages);
 	else if (err < 0)
 		sk_engine_refuse(engine, request, SK_STOP_REFUSED, err, diag.text);
-	else if (request->session[0])
-		tell_begun(engine, engine->generations[engine->n_generations - 1]);
 }
 
 void sk_engine_end_queued(struct sk_engine *engine, uint64_t connection, uint32_t id, bool all,

@@ -40,6 +40,7 @@ enum sk_slot_flags {
 	SK_SLOT_LAST = 1 << 4,      /* nothing follows in this request */
 	SK_SLOT_STEP = 1 << 5,      /* with NO_TOKEN: the text is a struct sk_slot_step */
 	SK_SLOT_UNSCORED = 1 << 6,  /* of Evaluate: nothing precedes this token */
+	SK_SLOT_BEGUN = 1 << 7,     /* with NO_TOKEN: the text is a struct sk_slot_begun */
 };
 
 /* A step of the model, as a request that asked for a trace is told of it: before the token that it
@@ -52,6 +53,13 @@ struct sk_slot_step {
 	uint32_t live;       /* entries cached before the first of them */
 	uint32_t live_after; /* and after the last; live + n_tokens - live_after were evicted */
 	uint32_t n_sink;     /* after it: sinks that are live */
+};
+
+/* Where an answer begins, as a request that asked for it is told before anything of it has run: whoever has a token knows
+ * where its session stands, even if the daemon dies the next moment. */
+struct sk_slot_begun {
+	uint64_t position; /* text position of the prompt's first token */
+	uint64_t n_prompt_tokens;
 };
 
 struct sk_slot {

@@ -16,6 +16,8 @@ static char state_dir[] = "/tmp/streamkv-survive-XXXXXX";
 static int ledger_fd = -1, pages_fd = -1;
 static struct sk_ledger *ledger; /* the same memory, through eyes of its own */
 static atomic_uint n_seen, n_fetched, n_entries, n_torn;
+static struct sk_ring_reader *_Atomic looked_at; /* at the next step's beginning: */
+static struct sk_slot first_slot;
 
 static int keep(void *context, const char *name, int fd)
 {
@@ -88,6 +90,9 @@ static uint32_t n_needed(uint32_t page, uint32_t slot)
 
 int __wrap_sk_backend_begin_step(struct sk_backend *backend, const struct sk_batch *batch)
 {
+	struct sk_ring_reader *reader = atomic_exchange(&looked_at, NULL);
+	if (reader && sk_ring_reader_next(reader, &first_slot) != 1)
+		first_slot.flags = 0;
 	for (uint32_t i = 0; ledger && i < batch->n_spans; i++) {
 		const struct sk_span *span = &batch->spans[i];
 		for (uint32_t row = 0; row < span->n_rows; row++) {
@@ -240,10 +245,45 @@ static void test_no_step_writes_over_what_the_ledger_has(void **state)
 	disconnect_client(&client);
 }
 
+/* A client that has a token, or a part of whose prompt has run, can say where its session should stand. */
+static void test_where_it_begins_is_known_before_it_runs(void **state)
+{
+	(void)state;
+	static struct answer a;
+	struct client client;
+	struct sk_slot_begun begun;
+	uint64_t position = 0;
+
+	connect_client(&client, 1024);
+	for (uint32_t id = 1; id < 4; id++) {
+		struct sk_request *request = ask(&client, id, "It was a dark night", 5);
+		strcpy(request->session, "log");
+		request->begun = true;
+		first_slot.flags = 0;
+		atomic_store(&looked_at, client.reader);
+		sk_engine_submit(engine, request);
+		struct sk_event *event = next_event();
+		assert_int_equal(first_slot.flags, SK_SLOT_BEGUN | SK_SLOT_NO_TOKEN);
+		assert_int_equal(first_slot.request, id);
+		assert_int_equal(first_slot.n_text_bytes, sizeof begun);
+		memcpy(&begun, first_slot.text, sizeof begun);
+		assert_int_equal(begun.position, position);
+		assert_int_equal(begun.n_prompt_tokens, event->result.prompt_tokens);
+		position = event->result.position;
+		memset(&a, 0, sizeof a);
+		drain(&client, &a);
+		assert_int_equal(a.n_ids, 5);
+		assert_int_equal(position, begun.position + begun.n_prompt_tokens + 5);
+		sk_event_destroy(event);
+	}
+	disconnect_client(&client);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_step_writes_over_what_the_ledger_has),
+		cmocka_unit_test(test_where_it_begins_is_known_before_it_runs),
 	};
 	return sk_test_run(tests, open_all, close_all);
 }

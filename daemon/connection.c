@@ -208,8 +208,8 @@ static bool refuse(struct sk_connection *connection, uint32_t id, int error, con
 /* What was saved lies in memory until its reader lets go of it: one a connection that nobody has looked at. */
 static bool has_unread_save(const struct sk_connection *connection)
 {
-	return connection->is_saving ||
-	       (connection->has_saved && !sk_channel_is_read(connection->channel));
+	return connection->is_saving || (connection->has_saved && connection->channel &&
+					 !sk_channel_is_read(connection->channel));
 }
 
 /* And so many a user, on all connections. */

@@ -173,6 +173,20 @@ class Verbs(Look):
             saved(5)
             self.assertEqual(answers(1), {5: wire.SESSION})
 
+    def test_another_who_saved_is_just_going(self):
+        """Its connection is over, and the engine, in the middle of a step, does not know yet."""
+        self.make("taken")
+        for _ in range(10):
+            with wire.Client(self.daemon) as first, wire.Client(self.daemon) as second:
+                first.sendall(wire.session(1, wire.SAVE, b"taken"))
+                first.answer(1, wire.SESSION)
+                first.sendall(wire.generate(2, b"It was a dark night. " * 200, 1))
+                until(lambda: self.daemon.status()["running"], lambda n: n == 1)
+                first.close()
+                second.sendall(wire.session(1, wire.SAVE, b"taken"))
+                second.answer(1, wire.SESSION)
+            until(lambda: self.daemon.status()["running"], lambda n: n == 0)
+
     def test_what_is_no_saved_session_changes_nothing(self):
         self.make("safe")
         good = self.verb("save", "safe", "-").stdout

@@ -107,9 +107,14 @@ class Client(socket.socket):
         self.n_slots, self.tail, self.received = n_slots, 0, b""
         self.slots = mmap.mmap(self.descriptors[0], 192 + 64 * n_slots, prot=mmap.PROT_READ)
         self.cursor = mmap.mmap(self.descriptors[1], 4096)
+        # As one load, and one store: struct does a byte after the other, and the other side may look in between.
+        self.head_word = memoryview(self.slots)[64:72].cast("Q")
+        self.tail_word = memoryview(self.cursor)[0:8].cast("Q")
 
     def close(self):
         if self.fileno() >= 0:
+            self.head_word.release()
+            self.tail_word.release()
             self.slots.close()
             self.cursor.close()
             for descriptor in self.descriptors:
@@ -132,9 +137,9 @@ class Client(socket.socket):
 
     def wait(self):
         """Until something is in the ring."""
-        while struct.unpack_from("<Q", self.slots, 64)[0] == self.tail:
+        while self.head_word[0] == self.tail:
             struct.pack_into("<I", self.cursor, 64, 1)
-            if struct.unpack_from("<Q", self.slots, 64)[0] == self.tail:
+            if self.head_word[0] == self.tail:
                 assert select.select(self.descriptors[2:3], [], [], DEADLINE)[0]
             struct.pack_into("<I", self.cursor, 64, 0)
             try:
@@ -144,8 +149,7 @@ class Client(socket.socket):
 
     def take_slots(self, most=1 << 20):
         """What the ring holds: [(request, id, flags, text), ...]"""
-        head, = struct.unpack_from("<Q", self.slots, 64)
-        head = min(head, self.tail + most)
+        head = min(self.head_word[0], self.tail + most)
         taken = []
         for i in range(self.tail, head):
             at = 192 + 64 * (i % self.n_slots)
@@ -153,7 +157,7 @@ class Client(socket.socket):
             flags, n_text_bytes = self.slots[at + 22], self.slots[at + 23]
             taken.append((request, id_, flags, self.slots[at + 24:at + 24 + n_text_bytes]))
         self.tail = head
-        struct.pack_into("<Q", self.cursor, 0, self.tail)
+        self.tail_word[0] = self.tail
         try:
             os.write(self.descriptors[3], b"x")  # whether it waits or not
         except BlockingIOError:

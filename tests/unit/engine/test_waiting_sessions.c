@@ -148,6 +148,6 @@ int main(void)
 		cmocka_unit_test(test_a_session_with_slack_does_not_wait),
 	};
 	int failed = sk_test_run(tests, open_engine, close_engine);
-	engine_queue_timeout_ns = 20000000000; /* of which the patience is a quarter */
+	engine_queue_timeout_ns = 600000000000;
 	return sk_test_run(with_patience, open_engine, close_engine) || failed;
 }

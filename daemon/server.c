@@ -104,6 +104,9 @@ static void take_events(struct sk_server *server)
 					event->reason);
 			end(server, EX_SOFTWARE);
 			sk_event_destroy(event);
+		} else if (event->kind == SK_EVENT_WARNING) {
+			sk_log(SK_LOG_WARNING, "%s", event->reason);
+			sk_event_destroy(event);
 		} else if (event->connection == 0) {
 			sk_manager_take_event(&server->manager, event);
 		} else if (connection) {

@@ -157,6 +157,46 @@ static int check_prompt(struct sk_engine *engine, struct sk_request *request,
 	return 0;
 }
 
+static uint64_t idle_pages(const struct sk_engine *engine, uid_t uid)
+{
+	uint64_t n = 0;
+	sk_list_for_each (node, &engine->sessions) {
+		const struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (session->uid == uid && session->name[0] && !session->is_busy)
+			n += sk_session_n_pages(session);
+	}
+	return n;
+}
+
+/* How many are free, or who has them, is no other user's business: only how many there are, and one's own. */
+static int no_pages(const struct sk_engine *engine, const struct sk_request *request,
+		    uint32_t n_pages, struct sk_diag *diag)
+{
+	const uint32_t n_all = engine->n_session_pages;
+	const uint64_t n_idle = idle_pages(engine, request->uid);
+
+	if (n_pages > n_all)
+		return sk_diag_fail(diag, ENOSPC,
+				    "the session needs %u pages of KV cache, and there are %u; ask "
+				    "for a smaller window, or give the daemon more --kv-memory",
+				    n_pages, n_all);
+	if (engine->spill_failed_ns)
+		return sk_diag_fail(diag, ENOSPC,
+				    "the session needs %u pages of KV cache, more than are free; "
+				    "idle sessions cannot make room, since none can be stored: %s",
+				    n_pages, strerror(-engine->spill_error));
+	if (!engine->options.store && n_idle)
+		return sk_diag_fail(diag, ENOSPC,
+				    "the session needs %u pages of KV cache, more than are free; "
+				    "your idle sessions hold %llu, and stay, for the daemon has no "
+				    "--state-dir: delete one, or ask for a smaller window",
+				    n_pages, (unsigned long long)n_idle);
+	return sk_diag_fail(diag, ENOSPC,
+			    "the session needs %u pages of KV cache, more than are free; ask for "
+			    "a smaller window, or give the daemon more --kv-memory",
+			    n_pages);
+}
+
 static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
 			 struct sk_session *session, uint64_t n_ids, uint32_t *ret_n_pages,
 			 struct sk_diag *diag)
@@ -168,19 +208,7 @@ static int reserve_pages(struct sk_engine *engine, struct sk_request *request,
 				   ? UINT64_MAX
 				   : n_input + request->max_tokens;
 	int err = sk_session_reserve(session, engine->config.n_context, n_tokens, ret_n_pages);
-	if (err < 0 && engine->spill_failed_ns)
-		return sk_diag_fail(
-			diag, ENOSPC,
-			"the session needs %u pages of KV cache and %u are free; idle sessions "
-			"cannot make room, since none can be stored: %.300s",
-			*ret_n_pages, engine->pool.n_free - engine->pool.n_promised,
-			engine->spill_diag.text);
-	if (err < 0)
-		return sk_diag_fail(diag, ENOSPC,
-				    "the session needs %u pages of KV cache and %u are free; ask "
-				    "for a smaller window, or give the daemon more --kv-memory",
-				    *ret_n_pages, engine->pool.n_free - engine->pool.n_promised);
-	return 0;
+	return err < 0 ? no_pages(engine, request, *ret_n_pages, diag) : 0;
 }
 
 /* Pages that a session which has n_held, under that policy until now, may come to have without waiting its turn: no more

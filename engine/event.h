@@ -22,6 +22,7 @@ enum sk_event_kind {
 	SK_EVENT_FAILED,  /* of any other request, instead of its answer */
 	SK_EVENT_CLOSED,  /* the engine will not touch the connection's ring again */
 	SK_EVENT_DEAD,    /* the engine has ended and takes nothing more; reason says why */
+	SK_EVENT_WARNING, /* reason is for the daemon's log, and for no client */
 };
 
 enum sk_stop_reason { /* the values of StopReason in proto/streamkv.proto */

@@ -178,6 +178,18 @@ void sk_engine_forget_session(struct sk_engine *engine, struct sk_session *sessi
 
 /* --- What came of a move --- */
 
+/* Who waits for pages is told the cause; which session it was, the log alone. */
+static void warn_of(struct sk_engine *engine, const struct sk_move *move)
+{
+	struct sk_event *event = sk_event_create(SK_EVENT_WARNING, 0, 0);
+	engine->spill_error = move->error;
+	if (!event)
+		return;
+	snprintf(event->reason, sizeof event->reason, "an idle session cannot be stored: %.400s",
+		 move->diag.text);
+	sk_mailbox_post(&engine->events, &event->node);
+}
+
 static void went_out(struct sk_engine *engine, struct sk_move *move)
 {
 	struct sk_session *session = move->session;
@@ -185,7 +197,7 @@ static void went_out(struct sk_engine *engine, struct sk_move *move)
 	session->is_moving = session->is_leaving = false;
 	engine->spill_failed_ns = move->error < 0 ? sk_clock_ns() : 0;
 	if (move->error < 0) {
-		engine->spill_diag = move->diag;
+		warn_of(engine, move);
 		if (!session->is_busy)
 			sk_session_trim(session); /* of a request that came and went meanwhile */
 	} else if (session->is_busy &&
@@ -390,8 +402,9 @@ struct sk_session *sk_engine_least_used(struct sk_engine *engine)
 bool sk_engine_keep_one(struct sk_engine *engine)
 {
 	struct sk_session *session = engine->options.store ? least_used(engine, NULL, NULL) : NULL;
+	struct sk_diag diag;
 	engine->is_touched = true;
-	return session && keep(engine, session, false, &engine->spill_diag);
+	return session && keep(engine, session, false, &diag);
 }
 
 void sk_engine_keep_all(struct sk_engine *engine)

@@ -67,8 +67,8 @@ struct sk_engine {
 	uint64_t n_loads; /* drafts of sessions, numbered */
 	uint64_t n_nameless;      /* sessions without a name that went out, numbered */
 	uint64_t spill_failed_ns; /* 0: the last one went well */
-	struct sk_diag spill_diag;
-	uint64_t next_end_ns; /* no session has lived its time before */
+	int spill_error;          /* what it failed of: a name in it would be another user's */
+	uint64_t next_end_ns;     /* no session has lived its time before */
 	struct sk_engine_kept kept;
 	struct sk_list users;
 	struct sk_queue queue; /* requests that wait for pages */

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import unittest
 
-from streamkv_test import CLIENT, LIBC, Case, Daemon
+from streamkv_test import CLIENT, DEADLINE, LIBC, Case, Daemon
 from tenants import USERS, as_user, drop_sessions, needs_root, run_alone, run_clients, wait_for, what_was_said
 import wire
 
@@ -265,6 +265,41 @@ class Isolation(Case):
             self.assertEqual(as_user(ALICE, open_rings, self.daemon.process.pid, of_daemon), [])
             self.assertIn("fd/%d" % rings[0], as_user(ALICE, open_rings, alice.pid, numbers))
             alice.kill()
+
+
+class FullCache(Case):
+    """Of who has the pages that one lacks, a refusal tells nothing."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon("--socket-mode", "666", "--weights", "f32", "--kv-memory", "6M", "--max-batch", "1",
+                            "--step-tokens", "16", "--queue-timeout", "2", "-W", "200")
+        os.chmod(cls.daemon.folder, 0o711)
+        cls.client = shutil.copy(CLIENT, os.path.join(cls.daemon.folder, "client"))
+
+    def setUp(self):
+        needs_root(self.id())
+
+    def ask(self, uid, *arguments):
+        command = [self.client, "generate", "--socket", self.daemon.socket, "--ignore-eos", *arguments]
+        return as_user(uid, lambda: subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE))
+
+    def test_who_holds_it(self):
+        names = [SECRET.decode() + str(i) for i in range(2)]
+        self.addCleanup(drop_sessions, self.daemon, ALICE, names)
+        too_much = []
+        for name in names:
+            too_much.append(self.ask(BOB, "--mode", "dense", "-n", "10000", "Hello").stderr)
+            self.assertEqual(self.ask(ALICE, "--session", name, "-n", "230", "It was a dark night").returncode, 0)
+        self.assertIn(b"pages of KV cache, and there are", too_much[0])
+        self.assertEqual(len(set(too_much)), 1)
+        shutil.rmtree(os.path.join(self.daemon.folder, "state"))  # no idle session can be stored
+        refused = self.ask(BOB, "-n", "230", "Hello")
+        self.assertEqual(refused.returncode, 75)
+        self.assertIn(b"none can be stored: No such file or directory", refused.stderr)
+        self.assertNotIn(SECRET, refused.stderr)
+        self.assertNotIn(str(ALICE).encode(), refused.stderr)
+        self.assertIn(SECRET.decode(), self.daemon.log())  # who keeps the daemon wants to know
 
 
 class as_user_client(wire.Client):

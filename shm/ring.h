@@ -124,8 +124,8 @@ int sk_ring_cursor_read(int cursor_fd, uint64_t *ret_n_read);
 int sk_ring_reader_create(const int fds[4], uint32_t n_slots, struct sk_ring_reader **ret_reader);
 void sk_ring_reader_destroy(struct sk_ring_reader *reader);
 int sk_ring_reader_doorbell(const struct sk_ring_reader *reader);
-/* The next slot, copied out: 1, 0 none, -EPROTO where the daemon's cursor is impossible. Room is
- * given back in batches, and at the latest by sk_ring_reader_wait(). */
+/* The next slot, copied out: 1, 0 none, -EPROTO where the daemon's cursor is impossible. It counts as read at once; a
+ * writer that waits for room is rung once for several, and at the latest by sk_ring_reader_wait(). */
 int sk_ring_reader_next(struct sk_ring_reader *reader, struct sk_slot *ret_slot);
 /* Before sleeping on the doorbell: true where a slot has come meanwhile, do not sleep. */
 bool sk_ring_reader_wait(struct sk_ring_reader *reader);

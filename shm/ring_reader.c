@@ -11,13 +11,13 @@ struct sk_ring_reader {
 	const struct sk_ring_slots *slots;
 	struct sk_ring_cursor *cursor;
 	uint32_t n_slots;
-	uint32_t n_batch;   /* slots read before their room is given back */
-	uint64_t head;      /* as last read and found possible */
-	uint64_t tail;      /* of what was read */
-	uint64_t published; /* of what the writer knows as read */
-	bool is_waiting;    /* our flag is up */
-	int reader_bell;    /* we listen */
-	int writer_bell;    /* we ring */
+	uint32_t n_batch; /* slots read before the writer is told of their room */
+	uint64_t head;    /* as last read and found possible */
+	uint64_t tail;    /* of what was read */
+	uint64_t told;    /* of what was read: the writer was rung for it, if it waited */
+	bool is_waiting;  /* our flag is up */
+	int reader_bell;  /* we listen */
+	int writer_bell;  /* we ring */
 };
 
 int sk_ring_reader_create(const int fds[4], uint32_t n_slots, struct sk_ring_reader **ret_reader)
@@ -54,7 +54,7 @@ int sk_ring_reader_create(const int fds[4], uint32_t n_slots, struct sk_ring_rea
 		return r;
 	}
 	reader->n_slots = n_slots;
-	reader->n_batch = 16; /* the daemon also learns by it how far we are (engine/marks.h) */
+	reader->n_batch = 16;
 	reader->reader_bell = sk_steal_fd(&reader_bell);
 	reader->writer_bell = sk_steal_fd(&writer_bell);
 	*ret_reader = reader;
@@ -63,10 +63,10 @@ int sk_ring_reader_create(const int fds[4], uint32_t n_slots, struct sk_ring_rea
 
 static void give_back(struct sk_ring_reader *reader)
 {
-	if (reader->published == reader->tail)
+	if (reader->told == reader->tail)
 		return;
-	reader->published = reader->tail;
-	atomic_store(&reader->cursor->tail, reader->published);
+	reader->told = reader->tail;
+	atomic_store(&reader->cursor->tail, reader->tail);
 	if (atomic_load(&reader->slots->waiting))
 		sk_doorbell_ring_peer(reader->writer_bell);
 }
@@ -123,8 +123,10 @@ int sk_ring_reader_next(struct sk_ring_reader *reader, struct sk_slot *ret_slot)
 	if (slot.n_text_bytes > SK_SLOT_TEXT_BYTES)
 		return -EPROTO;
 	reader->tail++;
-	if (reader->tail - reader->published >= reader->n_batch)
+	if (reader->tail - reader->told >= reader->n_batch)
 		give_back(reader);
+	else /* for whoever looks once we are gone: a session goes on from there */
+		atomic_store_explicit(&reader->cursor->tail, reader->tail, memory_order_release);
 	*ret_slot = slot;
 	return 1;
 }

@@ -28,8 +28,10 @@ static void deliver_waiting(struct sk_engine *engine)
 			if (!is_waiting && g->is_out) /* it can use pages again */
 				engine->preempt_ns = 0;
 		}
-		if (is_waiting && most_ns && now_ns > g->paused_ns &&
-		    now_ns - g->paused_ns > most_ns) {
+		const bool is_held_up = g->yields_ns && !g->is_out && sk_generation_waits(g) &&
+					now_ns > g->yields_ns && now_ns - g->yields_ns > most_ns;
+		if (is_waiting && most_ns &&
+		    (is_held_up || (now_ns > g->paused_ns && now_ns - g->paused_ns > most_ns))) {
 			g->is_stalled = true;
 			sk_generation_end(g, SK_STOP_DISCONNECTED,
 					  "the client stopped reading its tokens");
@@ -117,6 +119,10 @@ static int sleep_ms(struct sk_engine *engine)
 
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
+		const uint64_t yields_at = sk_engine_yields_at(engine, g);
+		if (g->yields_ns && !g->is_out && yields_at > now_ns &&
+		    yields_at - now_ns < least_ns)
+			least_ns = yields_at - now_ns;
 		if (!sk_generation_waits(g) && !sk_generation_is_ahead(g))
 			continue;
 		if (sk_generation_wait(g))

@@ -170,6 +170,14 @@ uint64_t sk_generation_n_wanted(const struct sk_generation *g)
 	return most && most < n ? most : n;
 }
 
+uint64_t sk_generation_n_left(const struct sk_generation *g)
+{
+	const uint64_t n = n_rows(g) - g->input_at,
+		       most = g->is_scoring ? 0
+					    : g->request->max_tokens - g->result.generated_tokens;
+	return most < UINT64_MAX - n ? n + most : UINT64_MAX;
+}
+
 bool sk_generation_draws_after(const struct sk_generation *g, uint32_t n)
 {
 	return !g->is_scoring && g->input_at + n == n_rows(g);

@@ -70,6 +70,8 @@ void sk_generation_destroy(struct sk_generation *generation);
 uint64_t sk_generation_n_wanted(const struct sk_generation *generation);
 /* Whether a token is drawn from the last of the next n. */
 bool sk_generation_draws_after(const struct sk_generation *generation, uint32_t n);
+/* Tokens of its session's timeline that are still to come, at most. */
+uint64_t sk_generation_n_left(const struct sk_generation *generation);
 /* The next n of them (at most n_wanted and max_rows), valid until the next call. */
 const int32_t *sk_generation_input(struct sk_generation *generation, uint32_t n);
 /* Evaluate: whether the coming step's row `i` scores a token, and which. */
@@ -96,6 +98,8 @@ bool sk_generation_wait(struct sk_generation *generation);
 
 /* Whether its session stands where its client is: nothing that is kept for going back is needed. */
 bool sk_generation_is_even(const struct sk_generation *generation);
+/* As if it had, unless something waits for room in the ring. */
+void sk_generation_make_even(struct sk_generation *generation);
 /* Whether anything waits for room in the ring. */
 bool sk_generation_waits(const struct sk_generation *generation);
 /* Puts what waits into the ring. True: it was put, or nothing waited. */

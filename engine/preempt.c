@@ -1,9 +1,9 @@
 /* A running stream makes room for others when its turn is over: its session goes out to the store as an idle one does, and
  * comes back, exactly, when the queue has it next. Whose turn is over is queue.h's; the carrying is the mover's.
  *
- * Only decoding ones give way: a prompt and a text to score come to an end. One whose client has not read all yet waits for
- * it first, so that nothing which a rollback would need is left behind; who does not read at all is ended by the stall
- * timeout, as ever.
+ * One whose client has not read all yet waits for it first, so that nothing which a rollback would need is left behind; but
+ * not for longer than the queue's patience: then what lies in the ring counts as read. Recomputing is in no turn: it holds
+ * one block.
  */
 #include "base/clock.h"
 #include "engine/state.h"
@@ -22,8 +22,10 @@ static uint64_t soon_ns(const struct sk_engine *engine)
 
 static bool can_wait(const struct sk_generation *g)
 {
-	return g->prompt_done_ns && !g->is_scoring && !g->is_ending && !g->yields_ns &&
-	       !g->session->is_stored && !g->session->is_moving;
+	const struct sk_session *session = g->session;
+	return !g->is_ending && !g->yields_ns && !session->is_stored && !session->is_moving &&
+	       !g->scoring.block &&
+	       session->keep_sinks <= session->window.n_sink; /* or it could not go back */
 }
 
 /* What those that are giving theirs up will soon have given. */
@@ -63,6 +65,12 @@ static struct sk_turn *turns_of(const struct sk_engine *engine)
 					    .since_ns = g->since_ns};
 	}
 	return turns;
+}
+
+/* When it gives its pages up at the latest, if its client reads at all. */
+uint64_t sk_engine_yields_at(const struct sk_engine *engine, const struct sk_generation *g)
+{
+	return g->yields_ns + engine->queue.patience_ns;
 }
 
 static void begin(struct sk_engine *engine, struct sk_generation *g, uint64_t now_ns)
@@ -135,10 +143,15 @@ void sk_engine_yield(struct sk_engine *engine, struct sk_generation *g)
 {
 	struct sk_session *session = g->session;
 
-	if (g->is_out || g->is_ending || session->is_moving || !sk_generation_is_even(g))
+	if (g->is_out || g->is_ending || session->is_moving)
+		return;
+	if (!sk_generation_is_even(g) && sk_clock_ns() >= sk_engine_yields_at(engine, g))
+		sk_generation_make_even(g);
+	if (!sk_generation_is_even(g))
 		return;
 	sk_session_trim(session); /* what was kept for going back */
-	sk_sampler_remember(&g->sampler, &session->sampler);
+	if (g->result.generated_tokens)
+		sk_sampler_remember(&g->sampler, &session->sampler);
 	struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_OUT, session);
 	if (move)
 		sk_engine_begin_move(engine, move);
@@ -187,7 +200,7 @@ int sk_engine_resume(struct sk_engine *engine, struct sk_request *request)
 {
 	struct sk_generation *g = request->generation;
 	struct sk_session *session = g->session;
-	const uint64_t n_left = request->max_tokens - g->result.generated_tokens;
+	const uint64_t n_left = sk_generation_n_left(g);
 	struct sk_move *fetch;
 	struct sk_diag diag;
 

@@ -16,6 +16,12 @@ bool sk_generation_is_even(const struct sk_generation *g)
 	return !g->marks || (!g->marks->n && !sk_generation_waits(g));
 }
 
+void sk_generation_make_even(struct sk_generation *g)
+{
+	if (g->marks && !sk_generation_waits(g))
+		sk_marks_read(g->marks, UINT64_MAX);
+}
+
 void sk_generation_look(struct sk_generation *g)
 {
 	if (!g->marks || !g->prompt_done_ns)
@@ -83,9 +89,11 @@ void sk_generation_settle(struct sk_generation *g)
 	sk_generation_look(g);
 	if (g->is_stalled)
 		sk_marks_read(g->marks, UINT64_MAX);
-	if (g->prompt_done_ns
-		    ? g->is_detached
-		    : sk_window_is_still_there(&g->marks->given.window, &g->session->window))
+	const struct sk_session *session = g->session;
+	const bool has_given_way = g->result.steps && (session->is_moving || session->is_stored);
+	if (g->prompt_done_ns ? g->is_detached
+			      : !has_given_way && sk_window_is_still_there(&g->marks->given.window,
+									   &session->window))
 		roll_back(g);
 }
 

@@ -208,6 +208,9 @@ bool sk_engine_is_making_room(struct sk_engine *engine, uint64_t now_ns);
 void sk_engine_unpreempt(struct sk_engine *engine);
 /* One that is to give its pages up does so, if it can by now. At every step. */
 void sk_engine_yield(struct sk_engine *engine, struct sk_generation *generation);
+/* When one that is to give its pages up does so, though its client has not read all. */
+uint64_t sk_engine_yields_at(const struct sk_engine *engine,
+			     const struct sk_generation *generation);
 /* Whether the session's request is giving its pages up. */
 bool sk_engine_yields(const struct sk_engine *engine, const struct sk_session *session);
 /* A session went out, or could not: so has its request, if there is one, and waits for its next turn. */

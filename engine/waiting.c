@@ -21,7 +21,7 @@ static void tell_place(struct sk_engine *engine, struct sk_request *request, uin
 		return; /* the next change will tell */
 	event->progress.prompt_tokens = n_tokens;
 	if (request->generation)
-		event->progress.evaluated_tokens = n_tokens;
+		event->progress.evaluated_tokens = request->generation->result.evaluated_tokens;
 	event->progress.queue_place = request->told_place = request->place;
 	sk_mailbox_post(&engine->events, &event->node);
 }

@@ -1,0 +1,214 @@
+/* Long prompts, texts to score, and streams whose readers take their time give way as well: nobody holds pages for as long as
+ * he likes.
+ */
+#define ENGINE_KV_BYTES (11 << 20) /* two sessions of the policy, and what a step borrows */
+#define ENGINE_STALL_NS UINT64_C(60000000000)
+#include "streams.h"
+
+#define N_WORDS 2000 /* five seconds of a user's tokens, and more than ten turns */
+
+static char words[6 * N_WORDS];
+
+/* Slow users, so that a prompt lasts longer than its turn, which is a quarter of the time in the queue. */
+static int open_all(void **state)
+{
+	for (size_t i = 0; i < N_WORDS; i++)
+		memcpy(words + 5 * i, " word", 6);
+	engine_queue_timeout_ns = UINT64_C(1200000000);
+	engine_limits.others.tokens_per_second = 400;
+	return open_stored_engine(state);
+}
+
+static void begin(unsigned i, uid_t uid, const char *session, const char *prompt, uint64_t n)
+{
+	struct sk_request *request = stream_of(i, uid, prompt, n);
+	strcpy(request->session, session);
+	sk_engine_submit(engine, request);
+}
+
+static void finish(unsigned i)
+{
+	while (!streams[i].is_finished)
+		read_all();
+	drain(&streams[i].client, &streams[i].answer);
+}
+
+static void assert_told(unsigned i, uint64_t n)
+{
+	const struct stream *stream = &streams[i];
+	if (stream->result.stop != SK_STOP_LIMIT || stream->answer.n_ids != n)
+		fail_msg("stream %u: %zu tokens, stop %d: %s", i, stream->answer.n_ids,
+			 stream->result.stop, stream->reason);
+}
+
+/* What a session says next, of a user who has had nothing else, and that it is this. */
+static void assert_says(uid_t uid, const char *session, const char *prompt,
+			const struct answer *told)
+{
+	begin(5, uid, session, prompt, told->n_ids);
+	finish(5);
+	assert_told(5, told->n_ids);
+	assert_memory_equal(streams[5].answer.ids, told->ids, told->n_ids * sizeof *told->ids);
+	end(5);
+}
+
+static void end_all(void)
+{
+	for (unsigned i = 0; i < MOST_STREAMS; i++)
+		end(i);
+}
+
+/* Others come, and are served long before these are through. */
+static void assert_gives_way(void)
+{
+	while (stats().n_running < 2)
+		read_all();
+	for (unsigned i = 2; i < 5; i++)
+		begin(i, 1100 + i, "", prompts[2], 200);
+	for (unsigned i = 2; i < 5; i++) {
+		finish(i);
+		assert_told(i, 200);
+	}
+	assert_false(streams[0].is_finished);
+	assert_false(streams[1].is_finished);
+	assert_true(streams[0].n_told + streams[1].n_told > 0);
+}
+
+static void test_prompts_give_way(void **state)
+{
+	(void)state;
+	begin(0, 1000, "", words, 30);
+	begin(1, 1002, "read", words, 30);
+	assert_gives_way();
+	for (unsigned i = 0; i < 2; i++) {
+		finish(i);
+		assert_told(i, 30);
+		assert_int_equal(streams[i].result.evaluated_tokens,
+				 streams[i].result.prompt_tokens);
+		assert_says(2000 + i, "", words, &streams[i].answer);
+	}
+	static struct answer whole;
+	whole = streams[1].answer;
+	end_all();
+	/* The named one goes on. */
+	begin(0, 1002, "read", "", 30);
+	finish(0);
+	memcpy(whole.ids + 30, streams[0].answer.ids, 30 * sizeof *whole.ids);
+	whole.n_ids = 60;
+	assert_says(2003, "", words, &whole);
+	end_all();
+}
+
+static void test_texts_to_score_give_way(void **state)
+{
+	(void)state;
+	static struct answer alone;
+	begin(0, 2004, "", words, 20);
+	finish(0);
+	alone = streams[0].answer;
+	end_all();
+	for (unsigned i = 0; i < 2; i++) {
+		struct sk_request *request = stream_of(i, 1000 + 2 * i, words, UINT64_MAX);
+		request->kind = SK_REQUEST_EVALUATE;
+		strcpy(request->session, "scored");
+		sk_engine_submit(engine, request);
+	}
+	assert_gives_way();
+	for (unsigned i = 0; i < 2; i++) {
+		finish(i);
+		assert_int_equal(streams[i].result.stop, SK_STOP_DONE);
+		assert_int_equal(streams[i].answer.n_ids, streams[i].result.prompt_tokens);
+		assert_says(1000 + 2 * i, "scored", "", &alone);
+	}
+	end_all();
+}
+
+/* Returns where the session stands then. */
+static uint64_t tell(uid_t uid, const char *session, const char *prompt, uint64_t n,
+		     struct answer *ret_told)
+{
+	begin(5, uid, session, prompt, n);
+	finish(5);
+	assert_told(5, n);
+	*ret_told = streams[5].answer;
+	const uint64_t position = streams[5].result.position;
+	end(5);
+	return position;
+}
+
+/* Then it stands behind what has been read of it, or where it was if none is gone of that. */
+static void test_one_that_is_out_in_its_prompt_is_cancelled(void **state)
+{
+	(void)state;
+	static struct answer told, alone;
+	static char part[sizeof words + 8];
+	uint64_t before = 0;
+	unsigned n_out = 0;
+	for (unsigned i = 0; i < 2; i++)
+		before = tell(1000 + 2 * i, "cut", prompts[0], 5, &told);
+	begin(0, 1000, "cut", words, 30);
+	begin(1, 1002, "cut", words, 30);
+	assert_gives_way();
+	for (unsigned i = 6; i < 9; i++) /* who keep them out */
+		begin(i, 1100 + i, "", prompts[2], 1000);
+	while (!stats().n_stored)
+		read_all();
+	for (unsigned i = 0; i < 2; i++)
+		sk_engine_cancel(engine, streams[i].client.connection, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		finish(i);
+		assert_int_equal(streams[i].result.stop, SK_STOP_CANCELLED);
+	}
+	const uint64_t stands[] = {streams[0].result.position, streams[1].result.position};
+	end_all();
+	for (unsigned i = 0; i < 2; i++) { /* one word is one token */
+		assert_in_range(stands[i], before, before + N_WORDS - 1);
+		n_out += stands[i] > before;
+		snprintf(part, sizeof part, "%.*s and the", (int)(5 * (stands[i] - before)), words);
+		tell(1000 + 2 * i, "cut", " and the", 20, &told);
+		assert_int_equal(tell(2005 + i, "same", prompts[0], 5, &alone), before);
+		tell(2005 + i, "same", part, 20, &alone);
+		assert_memory_equal(told.ids, alone.ids, 20 * sizeof *told.ids);
+	}
+	assert_true(n_out);
+}
+
+/* Its session goes on, exactly, whenever it reads. */
+static void test_readers_that_take_their_time(void **state)
+{
+	(void)state;
+	static struct answer told[2];
+	for (unsigned i = 0; i < 2; i++)
+		begin(i, 1000 + 2 * i, "slow", prompts[i], 400);
+	while (streams[0].answer.n_ids < 10 || streams[1].answer.n_ids < 10)
+		read_all();
+	streams[0].is_deaf = streams[1].is_deaf = true;
+	while (stats().n_paused < 2)
+		read_all();
+	for (unsigned i = 2; i < 5; i++)
+		begin(i, 1100 + i, "", prompts[2], 200);
+	for (unsigned i = 2; i < 5; i++) {
+		finish(i);
+		assert_told(i, 200);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		streams[i].is_deaf = false;
+		finish(i);
+		assert_told(i, 400);
+		told[i] = streams[i].answer;
+	}
+	end_all();
+	for (unsigned i = 0; i < 2; i++)
+		assert_says(2007 + i, "", prompts[i], &told[i]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_prompts_give_way),
+		cmocka_unit_test(test_texts_to_score_give_way),
+		cmocka_unit_test(test_one_that_is_out_in_its_prompt_is_cancelled),
+		cmocka_unit_test(test_readers_that_take_their_time),
+	};
+	return sk_test_run(tests, open_all, close_stored_engine);
+}

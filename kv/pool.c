@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define NOBODY   ((uid_t)-1)
 #define SOMEBODY ((uid_t)-2) /* last owner of a page that an earlier process used, or not */
 
 static int init(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pages, int fd)
@@ -18,7 +19,7 @@ static int init(struct sk_pool *pool, struct sk_backend *backend, uint32_t n_pag
 	for (uint32_t i = 0; i < n_pages; i++) {
 		pool->free_pages[i] =
 			n_pages - 1 - i; /* low pages first: memory is touched from the bottom up */
-		pool->last_owner[i] = (uid_t)-1;
+		pool->last_owner[i] = NOBODY;
 	}
 	int err = fd < 0 ? sk_backend_reserve_pages(backend, n_pages)
 			 : sk_backend_reserve_pages_in(backend, n_pages, fd);
@@ -81,7 +82,7 @@ uint32_t sk_pool_acquire(struct sk_pool *pool, uid_t owner)
 		return SK_NO_PAGE;
 	pool->n_promised--;
 	uint32_t page = pool->free_pages[--pool->n_free];
-	if (pool->last_owner[page] != (uid_t)-1 && pool->last_owner[page] != owner)
+	if (pool->last_owner[page] != NOBODY) /* one's own as well: pages are saved whole */
 		sk_backend_clear_pages(pool->backend, &page, 1);
 	pool->last_owner[page] = owner;
 	pool->n_refs[page] = 1;

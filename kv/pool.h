@@ -2,7 +2,8 @@
  *
  * A page is SK_PAGE_TOKENS entries in every layer (backend/backend.h holds the bytes, this holds
  * the books). Pages are counted by reference, so that forks and sinks can share them. A page that
- * another user held last is cleared before it is given out.
+ * anybody held before is cleared when it is given out: no session sees another's entries, nor does a file that one of them
+ * is saved in, which has whole pages.
  *
  * Promises: a running stream must never fail for memory, so the pages that it may come to take are
  * promised before it starts; acquiring then cannot fail. Promised are free pages: whoever takes one
@@ -39,8 +40,7 @@ void sk_pool_adopted(struct sk_pool *pool);
 int sk_pool_promise(struct sk_pool *pool, uint32_t n_pages);
 void sk_pool_take_back(struct sk_pool *pool, uint32_t n_pages);
 
-/* A promised page, with one reference, clear of other users' entries; SK_NO_PAGE only if more are
- * taken than were promised. */
+/* A promised page, with one reference, clear; SK_NO_PAGE only if more are taken than were promised. owner: whose it is. */
 uint32_t sk_pool_acquire(struct sk_pool *pool, uid_t owner);
 void sk_pool_share(struct sk_pool *pool, uint32_t page);
 /* True: that was the last reference, and the page is free. */

@@ -133,6 +133,11 @@ int sk_image_check(const struct sk_image *image, uint64_t n_bytes, const struct 
 	return 0;
 }
 
+void sk_image_use(struct sk_image *image)
+{
+	image->used_s = (uint64_t)time(NULL);
+}
+
 struct sk_window sk_image_window(const struct sk_image *image)
 {
 	return (struct sk_window){

@@ -59,4 +59,6 @@ int sk_image_check(const struct sk_image *image, uint64_t n_bytes, const struct 
 		   struct sk_diag *diag);
 /* The session becomes what the image says, its pages aside. -ENOMEM: it is as it was. */
 int sk_image_apply(const struct sk_image *image, uint64_t now_ns, struct sk_session *session);
+/* Used now; to be sealed again. */
+void sk_image_use(struct sk_image *image);
 struct sk_window sk_image_window(const struct sk_image *image);

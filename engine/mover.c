@@ -225,6 +225,8 @@ static int move_kept(struct sk_mover *mover, struct sk_move *move)
 		return err;
 	const struct pages_from from = {.fd = fd};
 	move->image->ttl_ns = move->ttl_ns;
+	if (move->is_use)
+		sk_image_use(move->image);
 	err = write_draft(mover, move, &from);
 	return err < 0 ? err : adopt_draft(mover, move);
 }
@@ -285,7 +287,10 @@ static int move_loaded(struct sk_mover *mover, struct sk_move *move)
 	if (request->n_input_bytes >= SK_IMAGE_HEADER_BYTES)
 		memcpy(move->image, request->input, sizeof *move->image);
 	int err = sk_image_check(move->image, request->n_input_bytes, &mover->kind, &move->diag);
-	return err < 0 ? err : write_draft(mover, move, &from);
+	if (err < 0)
+		return err;
+	sk_image_use(move->image);
+	return write_draft(mover, move, &from);
 }
 
 void sk_mover_run(struct sk_mover *mover, struct sk_move *move)

@@ -29,6 +29,7 @@ struct sk_move {
 	uid_t uid;
 	char name[SK_NAME_MOST_BYTES + 1];
 	uint64_t ttl_ns;                 /* KEEP: as in an image */
+	bool is_use;                     /* KEEP: and it is used now */
 	char draft[SK_STORE_NAME_BYTES]; /* OUT, KEEP, LOAD */
 	struct sk_image *image;          /* OUT, SAVE: what is written; IN, LOAD: what was read */
 	uint32_t *pages;                 /* image->n_pages of the pool */

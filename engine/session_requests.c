@@ -136,6 +136,20 @@ static int keep_stored(struct sk_engine *engine, struct sk_request *request,
 	return 0;
 }
 
+/* The file of a stored session that was forked is the fork's as well, and says when that session was last used: it is written
+ * anew, so that the fork's time to live begins now also for the next daemon. False: without memory, it says that. */
+static bool date_fork(struct sk_engine *engine, struct sk_request *request, struct sk_session *fork)
+{
+	struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_KEEP, fork);
+	if (!move)
+		return false;
+	move->ttl_ns = fork->has_ttl ? fork->ttl_ns : UINT64_MAX;
+	move->is_use = true;
+	move->request = request;
+	sk_engine_begin_move(engine, move);
+	return true;
+}
+
 static int load_session(struct sk_engine *engine, struct sk_request *request, struct sk_diag *diag)
 {
 	struct sk_image image = {.version = 0};
@@ -265,17 +279,48 @@ static bool try_request(struct sk_engine *engine, struct sk_request *request)
 		fail(engine, request, err, diag.text);
 		return true;
 	}
+	if (shown->is_stored && request->verb == SK_SESSION_FORK &&
+	    date_fork(engine, request, shown))
+		return true;
 	sk_session_describe(shown, now_ns, &info);
 	sk_engine_watch_session(engine, shown);
 	if (request->verb == SK_SESSION_DELETE)
 		sk_engine_forget_session(engine, session);
+	if (request->verb != SK_SESSION_SHOW) {
+		engine->is_touched = true;
+		sk_engine_commit(engine); /* before anybody is told that it is so */
+	}
 	answer(engine, request, &info);
 	return true;
 }
 
+/* Whether one of them is about that session. */
+static bool names(const struct sk_list *held, uid_t uid, const char *name)
+{
+	sk_list_for_each (node, held) {
+		const struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		if (name[0] && request->uid == uid &&
+		    (strcmp(request->session, name) == 0 || strcmp(request->to, name) == 0))
+			return true;
+	}
+	return false;
+}
+
+bool sk_engine_is_held(const struct sk_engine *engine, uid_t uid, const char *name)
+{
+	return names(&engine->held, uid, name);
+}
+
+/* What one has asked of a session in a row is done in that order. */
+static bool is_behind(const struct sk_list *held, const struct sk_request *request)
+{
+	return request->verb != SK_SESSION_SHOW && (names(held, request->uid, request->session) ||
+						    names(held, request->uid, request->to));
+}
+
 void sk_engine_session_request(struct sk_engine *engine, struct sk_request *request)
 {
-	if (!try_request(engine, request)) {
+	if (is_behind(&engine->held, request) || !try_request(engine, request)) {
 		sk_list_append(&engine->held, &request->queued);
 		return;
 	}
@@ -290,7 +335,7 @@ void sk_engine_retry_held(struct sk_engine *engine)
 		sk_list_append(&held, node);
 	for (struct sk_list *node; (node = sk_list_pop(&held));) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		if (!try_request(engine, request))
+		if (is_behind(&engine->held, request) || !try_request(engine, request))
 			sk_list_append(&engine->held, node);
 	}
 }
@@ -345,6 +390,8 @@ void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move)
 		note_transfer(engine, move->uid, false);
 	if (move->kind == SK_MOVE_LOAD && !err)
 		err = swap_in(engine, move);
+	if (move->is_use) /* the fork is there, whatever its file says */
+		err = 0;
 	if (err < 0) {
 		fail(engine, move->request, err,
 		     move->diag.text[0] ? move->diag.text : strerror(-err));
@@ -352,9 +399,9 @@ void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move)
 			sk_session_destroy(session);
 		return; /* (else the session is as it was) */
 	}
-	if (move->kind == SK_MOVE_KEEP)
+	if (move->kind == SK_MOVE_KEEP && !move->is_use)
 		set_ttl(engine, session, move->request);
-	else
+	else if (move->kind != SK_MOVE_SAVE || !session->is_stored) /* its file is as it was */
 		session->last_used_ns = now_ns;
 	sk_engine_watch_session(engine, session);
 	sk_session_describe(session, now_ns, &info);

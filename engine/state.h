@@ -271,6 +271,8 @@ void sk_engine_close_ledger(struct sk_engine *engine);
 /* Answers a request of kind SESSION, now or once a move has ended. Takes it over. */
 void sk_engine_session_request(struct sk_engine *engine, struct sk_request *request);
 void sk_engine_retry_held(struct sk_engine *engine);
+/* Whether one of those is about that session. */
+bool sk_engine_is_held(const struct sk_engine *engine, uid_t uid, const char *name);
 void sk_engine_fail_held(struct sk_engine *engine);
 /* SAVE's, KEEP's and LOAD's moves. */
 void sk_engine_session_moved(struct sk_engine *engine, struct sk_move *move);

@@ -280,6 +280,10 @@ void sk_engine_admit(struct sk_engine *engine, struct sk_request *request,
 				   "the session '%s' is busy with another request, which waits "
 				   "for room in the KV cache",
 				   request->session);
+	if (!err && sk_engine_is_held(engine, request->uid, request->session))
+		err = sk_diag_fail(&diag, EBUSY,
+				   "the session '%s' is busy: what was asked of it before waits",
+				   request->session);
 	request->user = sk_user_of(&engine->users, &engine->options.limits, request->uid);
 	if (!err && !request->user)
 		err = -ENOMEM;

@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 import termios
+import time
 import unittest
 
 from look import Look, until
@@ -251,6 +252,74 @@ class Verbs(Look):
                                   stderr=subprocess.PIPE, timeout=DEADLINE)
             self.assertEqual(done.returncode, 64)
             self.assertIn(b"redirect standard", done.stderr)
+
+
+class FromOneToTheNext(unittest.TestCase):
+    """What is left of a session for another one, and for the daemon that comes next."""
+
+    def begin(self, *options):
+        self.daemon = Daemon(*options, manager=True)
+        self.addCleanup(self.daemon.stop)
+
+    def names(self):
+        return [session["name"] for session in json.loads(self.daemon.run("sessions", "list", "--json").stdout)]
+
+    def saved(self, name):
+        path = os.path.join(self.daemon.folder, "saved")
+        self.assertEqual(self.daemon.run("sessions", "save", name, path).returncode, 0)
+        with open(path, "rb") as file:
+            return path, file.read()
+
+    def restart(self):
+        self.daemon.process.terminate()
+        self.assertEqual(self.daemon.process.wait(DEADLINE), 0)
+        self.daemon.launch()
+
+    def test_a_saved_session_holds_its_own_text_alone(self):
+        """A file has whole pages: of those, what the session has not written is 0, whoever had them before."""
+        pages = []
+        for before in (False, True):
+            self.begin()
+            if before:
+                self.daemon.generate("--session", "secret", "-n", "300", "--ignore-eos", "The password is")
+                self.daemon.run("sessions", "delete", "secret")
+            self.daemon.generate("--session", "x", "-n", "3", "--ignore-eos", "It was")
+            pages.append(self.saved("x")[1][20480:])  # behind the header
+        self.assertGreater(len(pages[0]), 1000)
+        self.assertEqual(pages[0], pages[1])
+
+    def test_time_to_live_begins_when_it_is_loaded_or_forked(self):
+        """Also for the next daemon, whatever the file said before."""
+        self.begin("--session-ttl", "5")
+        self.daemon.generate("--session", "a", "-n", "2", "It was")
+        path, _ = self.saved("a")
+        self.restart()  # it is stored now
+        time.sleep(3)
+        self.assertEqual(self.daemon.run("sessions", "fork", "a", "forked").returncode, 0)
+        self.assertEqual(self.daemon.run("sessions", "load", path, "loaded").returncode, 0)
+        self.restart()
+        time.sleep(2.5)
+        self.assertEqual(self.names(), ["forked", "loaded"])
+
+    def test_what_is_asked_in_a_row_is_done_in_a_row(self):
+        """Also where the session is on its way somewhere meanwhile."""
+        self.begin()
+        for verb in (wire.RESET, wire.DELETE):
+            self.daemon.generate("--session", "s", "-n", "300", "--ignore-eos", "It was")
+            with wire.Client(self.daemon) as client:
+                client.sendall(wire.session(1, wire.SAVE, b"s") + wire.session(2, verb, b"s") +
+                               wire.generate(3, b"Hello there", 3, session=b"s"))
+                told = {}
+                while len(told) < 3:
+                    message, descriptors = wire.read_frame(client)
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    found = wire.fields(message)
+                    body = next(number for number in found if number > 1)
+                    if body != wire.PROGRESS:
+                        told[found[1][0]] = body, wire.fields(found[body][0])
+            self.assertEqual([told[request][0] for request in (1, 2)], [wire.SESSION] * 2)
+            self.assertNotIn(5, told[3][1])  # reused_tokens: it began anew, or was asked to come again
 
 
 class Users(Look):

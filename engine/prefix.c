@@ -51,6 +51,19 @@ static struct sk_session *find_longest(const struct sk_engine *engine,
 	return longest;
 }
 
+struct sk_session *sk_engine_begins_alike(struct sk_engine *engine,
+					  const struct sk_request *request)
+{
+	const struct sk_policy policy = sk_policy_changed(engine->options.policy, &request->policy);
+	uint32_t n;
+
+	if (request->kind != SK_REQUEST_GENERATE || request->generation ||
+	    sk_engine_find_session(engine, request->uid, request->session))
+		return NULL;
+	struct sk_session *session = find_longest(engine, request, sk_policy_sinks(&policy), &n);
+	return n >= SK_PAGE_TOKENS ? session : NULL;
+}
+
 uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_request *request,
 				struct sk_session *session)
 {

@@ -105,8 +105,14 @@ void sk_engine_spill_for(struct sk_engine *engine, const struct sk_request *requ
 
 	if (!sk_engine_can_spill(engine))
 		return;
+	/* Whose beginning it shares is the last to go, and not while others may give pages back. */
+	const struct sk_session *alike = own ? NULL : sk_engine_begins_alike(engine, request);
 	while (n_coming < n_missing) {
-		struct sk_session *session = least_used(engine, own, NULL);
+		struct sk_session *session = least_used(engine, own ? own : alike, NULL);
+		if (!session && alike &&
+		    (!engine->n_generations ||
+		     sk_clock_ns() - request->queued_ns > engine->queue.patience_ns))
+			session = least_used(engine, NULL, NULL);
 		struct sk_move *move =
 			session ? sk_engine_move_of(engine, SK_MOVE_OUT, session) : NULL;
 		if (!move)

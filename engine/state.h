@@ -169,6 +169,9 @@ int sk_engine_warm(struct sk_engine *engine, struct sk_diag *diag);
 
 /* --- prefix.c --- */
 
+/* The session that a new one, of that request, will share the beginning of, if it is there then; or NULL. */
+struct sk_session *sk_engine_begins_alike(struct sk_engine *engine,
+					  const struct sk_request *request);
 /* A new session takes over what another of its user has of the request's first tokens, in whole pages. Returns how many
  * tokens: they are cached already. */
 uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_request *request,

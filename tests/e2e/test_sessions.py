@@ -301,6 +301,18 @@ class FromOneToTheNext(unittest.TestCase):
         time.sleep(2.5)
         self.assertEqual(self.names(), ["forked", "loaded"])
 
+    def test_a_beginning_in_common_stays(self):
+        """Where memory is short, the session that has what waiting requests begin with is the last to go."""
+        self.begin("--weights", "f32", "--kv-memory", "24M", "--max-batch", "16", "--step-tokens", "32", "--queue-timeout", "0")
+        text = "It was a dark night, and the king had gone to the sea. " * 24
+        self.daemon.generate("--session", "kept", "--mode", "dense", "-n", "1", text)
+        before = self.daemon.status()["prompt_tokens"]
+        running = [self.daemon.start("generate", "--mode", "dense", "-n", "100", "--ignore-eos", text + " %d" % i) for i in range(8)]
+        for process in running:
+            process.communicate(timeout=DEADLINE)
+            self.assertEqual(process.returncode, 0)
+        self.assertLess(self.daemon.status()["prompt_tokens"] - before, 200)  # of some 2700
+
     def test_what_is_asked_in_a_row_is_done_in_a_row(self):
         """Also where the session is on its way somewhere meanwhile."""
         self.begin()

@@ -316,7 +316,9 @@ static void drop_cursors(struct sk_engine *engine)
 /* A daemon of other --step-tokens or --max-batch borrows more pages for a step: sessions make room, on the disk, or for good. */
 static void make_room(struct sk_engine *engine)
 {
-	while (engine->pool.n_free < engine->pool.n_promised && !sk_engine_keep_one(engine)) {
+	while (engine->pool.n_free < engine->pool.n_promised) {
+		if (sk_engine_keep_one(engine))
+			continue;
 		struct sk_session *session = sk_engine_least_used(engine);
 		if (!session)
 			return;

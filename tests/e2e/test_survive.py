@@ -390,6 +390,29 @@ class KeptUntouched(unittest.TestCase):
         for i in range(20):
             self.assertIn(self.daemon.run("generate", "-n", "2", "--session", "s%d" % i, "x").returncode, (0, 75))
 
+    def test_with_steps_for_which_some_go_to_the_disk(self):
+        """As many as it takes: each has a page or two, and the larger steps borrow forty more."""
+        self.daemon.process.kill()
+        self.daemon.process.wait()
+        self.daemon.manager.kept.clear()
+        few = ("--kv-memory", "12M", "-W", "60", "--queue-timeout", "20")
+        self.daemon.options = (*few, "--max-batch", "4")
+        self.daemon.launch()
+        for i in range(14):
+            ask = ["generate", "-n", "20", "--ignore-eos", "--session", "s%d" % i, "%d. " % i + PROMPT * 3]
+            self.assertEqual(self.daemon.run(*ask).returncode, 0)
+        n_before = self.daemon.status()["stored"]
+        self.daemon.process.kill()
+        self.daemon.process.wait()
+        self.daemon.options = (*few, "--max-batch", "40")
+        self.daemon.launch()
+        status = self.daemon.status()
+        self.assertGreater(status["stored"], n_before + 1)
+        self.assertEqual(status["sessions"], 14)
+        for ask in (["x"], ["--session", "new", "x"], *(["--session", "s%d" % i, ""] for i in (0, 6, 13))):
+            done = self.daemon.run("generate", "-n", "3", *ask)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_with_a_window_that_their_memory_cannot_hold(self):
         self.daemon.process.kill()
         self.daemon.process.wait()

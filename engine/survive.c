@@ -2,7 +2,7 @@
  * step. Two rules keep it whole:
  *
  *   - an entry is written before a page that its session has given back can be taken by another: at the end of each step,
- *     before the next one is laid out, and before a session is fetched;
+ *     before the next one is laid out, before a session is fetched, and before the first step of a start;
  *   - and before its client can read the token that it speaks of.
  */
 #include "base/cleanup.h"
@@ -356,6 +356,8 @@ void sk_engine_adopt_sessions(struct sk_engine *engine)
 			sk_session_trim(session);
 	}
 	make_room(engine);
+	engine->is_touched = true; /* pages have been given back, and the warm-up takes some */
+	sk_engine_commit(engine);
 	engine->adopted_ns = sk_clock_ns();
 }
 

@@ -279,11 +279,78 @@ static void test_where_it_begins_is_known_before_it_runs(void **state)
 	disconnect_client(&client);
 }
 
+/* An engine without a store leaves its n sessions in the ledger, as one that dies would: of five pages each. */
+static void leave_sessions(uint32_t n)
+{
+	struct client client;
+	struct sk_store *store = engine_store;
+
+	engine_store = NULL;
+	engine_max_batch = 8;
+	parking.n_parked = 0;
+	assert_int_equal(open_engine(NULL), 0);
+	connect_client(&client, 4096);
+	for (uint32_t i = 0; i < n; i++) {
+		char name[8], prompt[512] = "";
+		snprintf(name, sizeof name, "r%u", i);
+		for (unsigned word = 0; word < 80; word++)
+			snprintf(prompt + strlen(prompt), 8, "%c%u ", 'a' + (int)i, word % 7);
+		submit(&client, i + 1, name, prompt, 5, 100);
+		struct sk_event *event = next_event();
+		assert_int_equal(event->kind, SK_EVENT_FINISHED);
+		assert_int_equal(event->result.generated_tokens, 5);
+		sk_event_destroy(event);
+	}
+	disconnect_client(&client);
+	open_ledger();
+	close_engine(NULL);
+	engine_store = store;
+}
+
+/* Sessions go to the disk for the sake of larger steps, and the first step takes their pages. With some of these --max-batch it
+ * is such pages alone that are free. */
+static void test_no_first_step_writes_over_what_the_ledger_has(void **state)
+{
+	(void)state;
+	const uint32_t last = 30;
+	struct client client;
+
+	close_engine(NULL);
+	sk_ledger_close(ledger);
+	ledger = NULL;
+	n_torn = n_entries = 0;
+	engine_kv_bytes = 2 * ENGINE_KV_BYTES;
+	for (uint32_t max_batch = 16; max_batch <= last; max_batch++) {
+		leave_sessions(4);
+		struct sk_parked parked[] = {{.name = "streamkv-ledger", .fd = dup(ledger_fd)},
+					     {.name = "streamkv-pages", .fd = dup(pages_fd)}};
+		parking.parked = parked;
+		parking.n_parked = 2;
+		engine_max_batch = max_batch;
+		assert_int_equal(open_engine(NULL), 0);
+		assert_int_equal(sk_engine_kept(engine)->n_adopted, 4);
+		assert_int_equal(n_torn, 0);
+		connect_client(&client, 4096);
+		submit(&client, 1, "new", "x", 5, 100);
+		struct sk_event *event = next_event();
+		assert_int_equal(event->kind, SK_EVENT_FINISHED);
+		assert_int_equal(event->result.generated_tokens, 5);
+		sk_event_destroy(event);
+		disconnect_client(&client);
+		if (max_batch < last)
+			close_engine(NULL);
+		sk_ledger_close(ledger);
+		ledger = NULL;
+	}
+	assert_true(n_entries > 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_step_writes_over_what_the_ledger_has),
 		cmocka_unit_test(test_where_it_begins_is_known_before_it_runs),
+		cmocka_unit_test(test_no_first_step_writes_over_what_the_ledger_has),
 	};
 	return sk_test_run(tests, open_all, close_all);
 }

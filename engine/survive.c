@@ -255,6 +255,13 @@ static int cursor_of(const struct sk_parking *parking, uint64_t number)
 	return parked ? fcntl(parked->fd, F_DUPFD_CLOEXEC, 0) : -1;
 }
 
+/* The store's last daemon had another ledger, or none: the file was written after the entry. */
+static bool is_outdated(struct sk_engine *engine, const struct sk_record *record)
+{
+	return engine->options.store && sk_engine_find_session(engine, record->uid, record->name) &&
+	       !sk_store_names_ledger(engine->options.store, sk_ledger_id(engine->ledger));
+}
+
 /* False: it is lost. */
 static bool adopt(struct sk_engine *engine, const struct sk_record *record, uint32_t slot)
 {
@@ -270,7 +277,7 @@ static bool adopt(struct sk_engine *engine, const struct sk_record *record, uint
 		sk_session_destroy(session);
 		return false;
 	}
-	/* Its file, if it has one, is no newer: it was on its way there, or back. */
+	/* Its file, if it has one, is no newer (is_outdated()): it was on its way there, or back. */
 	struct sk_session *stored = sk_engine_find_session(engine, session->uid, session->name);
 	if (stored)
 		sk_engine_forget_session(engine, stored);
@@ -333,20 +340,24 @@ void sk_engine_adopt_sessions(struct sk_engine *engine)
 	struct sk_ledger *ledger = engine->ledger;
 	uint32_t n_bytes;
 
-	if (!engine->options.parking)
-		return;
 	for (uint32_t slot = 0; ledger && slot < sk_ledger_n_touched(ledger); slot++) {
 		const struct sk_record *record = sk_ledger_read(ledger, slot, &n_bytes);
 		if (!record)
 			continue;
-		if (!sk_record_means_something(record, n_bytes, &engine->pool,
-					       engine->config.n_vocab) ||
-		    !adopt(engine, record, slot)) {
+		const bool is_whole = sk_record_means_something(record, n_bytes, &engine->pool,
+								engine->config.n_vocab);
+		if (is_whole && is_outdated(engine, record)) {
+			sk_ledger_clear(ledger, slot);
+			engine->kept.n_outdated++;
+		} else if (!is_whole || !adopt(engine, record, slot)) {
 			sk_ledger_clear(ledger, slot);
 			engine->kept.n_not_adopted++;
 		}
 	}
-	drop_cursors(engine);
+	if (engine->options.store)
+		sk_store_name_ledger(engine->options.store, ledger ? sk_ledger_id(ledger) : NULL);
+	if (engine->options.parking)
+		drop_cursors(engine);
 	if (!ledger || sk_ledger_n_lives(ledger) == 1)
 		return;
 	sk_pool_adopted(&engine->pool);

@@ -330,7 +330,7 @@ class KeptUntouched(unittest.TestCase):
     def test_of_another_version(self):
         self.assertEqual(os.pread(self.kept("streamkv-ledger")[0], 8, 0), b"skledger")
         os.pwrite(self.kept("streamkv-ledger")[0], b"\x63", 8)
-        self.restart("they have format 99, this daemon knows 1: a newer streamkvd left them")
+        self.restart("they have format 99, this daemon knows 2: a newer streamkvd left them")
 
     def test_of_another_model(self):
         self.daemon.model = "tiny-llama"
@@ -610,6 +610,75 @@ class KeptByHolder(Kept):
     def tearDownClass(cls):
         super().tearDownClass()
         assert cls.holder.stop() == 0
+
+
+@unittest.skipIf(BACKEND, "a device's memory ends with its process")
+class Outdated(unittest.TestCase):
+    """A daemon dies, and its sessions go on under one that does not find them: what the first one left with the holder is older
+    than what the second stores."""
+
+    def setUp(self):
+        self.holder = Holder()
+        self.addCleanup(self.holder.stop)
+        self.daemon = Daemon("--weights-from", self.holder.socket, notifies=False)
+        self.addCleanup(self.daemon.stop)
+        self.generate("s", 5)
+        self.generate("only", 5)
+
+    def generate(self, name, n):
+        done = self.daemon.run("generate", "--ignore-eos", "-n", str(n), "--session", name, PROMPT)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def positions(self):
+        return {s["name"]: s["position"] for s in json.loads(self.daemon.run("sessions", "list", "--json").stdout)}
+
+    def restart(self, number, **different):
+        self.daemon.process.send_signal(number)
+        self.daemon.process.wait(DEADLINE)
+        for key, value in different.items():
+            setattr(self.daemon, key, value)
+        self.daemon.launch()
+
+    def file(self, name):
+        folder = os.path.join(self.daemon.folder, "state")
+        return os.path.join(folder, os.listdir(folder)[0], "%d-%s.kv" % (os.getuid(), name))
+
+    def goes_on_elsewhere(self, elsewhere, back):
+        only = self.positions()["only"]
+        self.restart(signal.SIGKILL, **elsewhere)
+        self.assertEqual(self.positions(), {})
+        self.generate("s", 40)
+        position = self.positions()["s"]
+        self.restart(signal.SIGTERM, **back)
+        self.assertEqual(self.positions(), {"s": position, "only": only})
+        self.assertIn("1 session that an earlier daemon left is let go: another has stored what is newer", self.daemon.log())
+        self.generate("s", 3)
+        self.generate("only", 3)
+        positions = self.positions()
+        self.restart(signal.SIGKILL)
+        self.assertEqual(self.positions(), positions)
+
+    def test_without_a_holder(self):
+        self.goes_on_elsewhere({"options": ()}, {"options": self.daemon.options})
+
+    def test_on_another_socket(self):
+        self.goes_on_elsewhere({"socket": self.daemon.socket + "2"}, {"socket": self.daemon.socket})
+
+    def test_a_file_that_was_on_its_way_back(self):
+        """Of one and the same: the daemon died before the file of a session that had been fetched was gone."""
+        self.restart(signal.SIGTERM)
+        with open(self.file("s"), "rb") as file:
+            stored = file.read()
+        self.generate("s", 40)
+        position = self.positions()["s"]
+        self.assertFalse(os.path.exists(self.file("s")))
+        self.daemon.process.kill()
+        self.daemon.process.wait()
+        with open(self.file("s"), "wb") as file:
+            file.write(stored)
+        self.daemon.launch()
+        self.assertEqual(self.positions()["s"], position)
+        self.assertFalse(os.path.exists(self.file("s")))
 
 
 class HolderGone(unittest.TestCase):

@@ -279,8 +279,9 @@ static void test_where_it_begins_is_known_before_it_runs(void **state)
 	disconnect_client(&client);
 }
 
-/* An engine without a store leaves its n sessions in the ledger, as one that dies would: of five pages each. */
-static void leave_sessions(uint32_t n)
+/* An engine without a store leaves its n sessions in the ledger, as one that dies would: of five pages each,
+ * which no other round has stored. */
+static void leave_sessions(uint32_t n, uint32_t round)
 {
 	struct client client;
 	struct sk_store *store = engine_store;
@@ -291,8 +292,8 @@ static void leave_sessions(uint32_t n)
 	assert_int_equal(open_engine(NULL), 0);
 	connect_client(&client, 4096);
 	for (uint32_t i = 0; i < n; i++) {
-		char name[8], prompt[512] = "";
-		snprintf(name, sizeof name, "r%u", i);
+		char name[24], prompt[512] = "";
+		snprintf(name, sizeof name, "r%u-%u", round, i);
 		for (unsigned word = 0; word < 80; word++)
 			snprintf(prompt + strlen(prompt), 8, "%c%u ", 'a' + (int)i, word % 7);
 		submit(&client, i + 1, name, prompt, 5, 100);
@@ -321,7 +322,7 @@ static void test_no_first_step_writes_over_what_the_ledger_has(void **state)
 	n_torn = n_entries = 0;
 	engine_kv_bytes = 2 * ENGINE_KV_BYTES;
 	for (uint32_t max_batch = 16; max_batch <= last; max_batch++) {
-		leave_sessions(4);
+		leave_sessions(4, max_batch);
 		struct sk_parked parked[] = {{.name = "streamkv-ledger", .fd = dup(ledger_fd)},
 					     {.name = "streamkv-pages", .fd = dup(pages_fd)}};
 		parking.parked = parked;

@@ -91,6 +91,7 @@ static int exit_code_of(int err)
 		return EX_NOINPUT;
 	case -ENOMEM:
 	case -EMFILE:
+	case -ENFILE:
 		return EX_OSERR;
 	case -ENODEV:
 	case -ECONNREFUSED: /* no holder */

@@ -3,6 +3,7 @@ import fcntl
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -305,6 +306,34 @@ class KeptSlow(Rig):
         self.assertTrue(open_ones)
         for i in open_ones[:3]:
             self.assertEqual(self.broken_at(i + 1, *ask), ("".join(token["text"] for token in tokens), "limit"))
+
+
+class NotNow(unittest.TestCase):
+    """A start that is short of something ends, and the sessions are there for the next one."""
+
+    def setUp(self):
+        self.daemon = Daemon("-W", "60", "--kv-memory", "4G", "--state-dir", "none", manager=True)
+        self.addCleanup(self.daemon.stop)
+
+    @unittest.skipIf("STREAMKV_SANITIZE" in os.environ, "its shadow is more than any limit")
+    def test_memory(self):
+        whole = self.daemon.generate("-n", "30", PROMPT)[0]
+        self.assertEqual(self.daemon.run("generate", "-n", "10", "--session", "a", PROMPT).returncode, 0)
+        self.daemon.process.kill()
+        self.daemon.process.wait()
+        kept = list(self.daemon.manager.kept)
+        for gib in (1, 3):  # the ledger has no room, and the pages
+            n_before = len(self.daemon.log())
+            self.daemon.begin(limit=lambda: resource.setrlimit(resource.RLIMIT_AS, (gib << 30, gib << 30)))
+            self.assertEqual(self.daemon.process.wait(DEADLINE), 71)
+            said = self.daemon.log()[n_before:]
+            self.assertIn("the sessions that an earlier daemon left stay where they are, since they cannot be had now: "
+                          "Cannot allocate memory", said)
+            self.assertEqual(said.count("\n"), 1, said)
+            self.assertEqual(self.daemon.manager.kept, kept)
+        self.daemon.launch()
+        tokens, _ = self.daemon.generate("-n", "20", "--session", "a", "")
+        self.assertEqual([t.get("id") for t in tokens], [t.get("id") for t in whole[10:30]])
 
 
 class KeptUntouched(unittest.TestCase):

@@ -21,10 +21,13 @@ class Holder:
     def __init__(self, *options, model="pythia-books", limit_descriptors=None):
         self.folder = tempfile.mkdtemp(prefix="streamkv-e2e-")
         self.socket = os.path.join(self.folder, "w")
+        self.command = [DAEMON, "--model", os.path.join(MODELS, model), "--hold-weights", "--holder-socket", self.socket,
+                        "--log-level", "info", *BACKEND, *options]
+        self.launch(limit_descriptors)
+
+    def launch(self, limit_descriptors=None):
         with open(os.path.join(self.folder, "log"), "w") as log:
-            self.process = Program([DAEMON, "--model", os.path.join(MODELS, model), "--hold-weights", "--holder-socket",
-                                    self.socket, "--log-level", "info", *BACKEND, *options], stderr=log,
-                                   limit_descriptors=limit_descriptors)
+            self.process = Program(self.command, stderr=log, limit_descriptors=limit_descriptors)
         self.wait_for("ready: holding")
 
     def log(self):

@@ -124,6 +124,21 @@ int __wrap_sk_backend_write_page(struct sk_backend *backend, uint32_t page, cons
 	return __real_sk_backend_write_page(backend, page, bytes);
 }
 
+static unsigned n_until_short; /* 0: there is memory */
+
+int __real_sk_record_apply(const struct sk_record *record, struct sk_session *session,
+			   int cursor_fd);
+int __wrap_sk_record_apply(const struct sk_record *record, struct sk_session *session,
+			   int cursor_fd);
+
+int __wrap_sk_record_apply(const struct sk_record *record, struct sk_session *session,
+			   int cursor_fd)
+{
+	if (n_until_short && !--n_until_short)
+		return -ENOMEM;
+	return __real_sk_record_apply(record, session, cursor_fd);
+}
+
 /* --- The clients' --- */
 
 static int open_all(void **state)
@@ -346,12 +361,37 @@ static void test_no_first_step_writes_over_what_the_ledger_has(void **state)
 	assert_true(n_entries > 0);
 }
 
+/* A start that is short of memory adopts none of them, and the next one all. */
+static void test_all_are_adopted_or_none(void **state)
+{
+	(void)state;
+
+	close_engine(NULL);
+	engine = NULL;
+	for (unsigned n = 1; n <= 5; n++) {
+		if (n == 1)
+			leave_sessions(4, 100);
+		struct sk_parked parked[] = {{.name = "streamkv-ledger", .fd = dup(ledger_fd)},
+					     {.name = "streamkv-pages", .fd = dup(pages_fd)}};
+		parking.parked = parked;
+		parking.n_parked = 2;
+		engine = NULL;
+		n_until_short = n < 5 ? n : 0;
+		assert_int_equal(open_engine(NULL), n < 5 ? -1 : 0);
+		if (n < 5)
+			close_engine(NULL); /* what there is of it */
+	}
+	assert_int_equal(sk_engine_kept(engine)->n_adopted, 4);
+	assert_int_equal(sk_engine_kept(engine)->n_not_adopted, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_step_writes_over_what_the_ledger_has),
 		cmocka_unit_test(test_where_it_begins_is_known_before_it_runs),
 		cmocka_unit_test(test_no_first_step_writes_over_what_the_ledger_has),
+		cmocka_unit_test(test_all_are_adopted_or_none),
 	};
 	return sk_test_run(tests, open_all, close_all);
 }

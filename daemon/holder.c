@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,11 +23,12 @@ struct serving {
 	uint32_t format;
 	uint8_t fingerprint[SK_FINGERPRINT_BYTES];
 	struct event_base *base;
-	struct event *accepting, *terminate, *interrupt;
+	struct event *accepting, *accept_again, *terminate, *interrupt;
 	struct sk_list users; /* struct user */
 	uint32_t n_users;
 	struct sk_keeper keeper;
 	bool is_stopping;
+	bool is_short; /* of descriptors, and that has been said */
 	int exit_code;
 };
 
@@ -259,13 +261,46 @@ static int user_create(struct serving *serving, int fd, struct user **ret_user)
 	return 0;
 }
 
+/* The socket stays readable: for a moment, rather than spin. */
+static void look_away(struct serving *serving, int error)
+{
+	const struct timeval moment = {.tv_usec = 100000};
+	if (error != EMFILE && error != ENFILE && error != ENOMEM && error != ENOBUFS)
+		return; /* the engine went again, or a signal came */
+	if (!serving->is_short)
+		sk_log(SK_LOG_WARNING, "an engine has to wait: %s", strerror(error));
+	serving->is_short = true;
+	event_del(serving->accepting);
+	event_add(serving->accept_again, &moment);
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *context)
+{
+	struct serving *serving = context;
+	(void)fd;
+	(void)what;
+	if (!serving->is_stopping)
+		event_add(serving->accepting, NULL);
+}
+
 static void on_user(evutil_socket_t fd, short what, void *context)
 {
 	struct serving *serving = context;
 	struct user *user;
 	(void)what;
-	int connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (connection < 0 || user_create(serving, connection, &user) < 0)
+	/* A copy of the weights' goes with the first frame: who could not be given it waits in the backlog. */
+	const int spare = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	const int connection =
+		spare < 0 ? -1 : accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	const int error = errno;
+	if (spare >= 0)
+		close(spare);
+	if (connection < 0) {
+		look_away(serving, error);
+		return;
+	}
+	serving->is_short = false;
+	if (user_create(serving, connection, &user) < 0)
 		return;
 	serving->n_users++;
 	sk_log(SK_LOG_INFO, "process %d uses the weights", (int)user->pid);
@@ -294,7 +329,8 @@ static void on_end(evutil_socket_t number, short what, void *context)
 
 static void finish(struct serving *serving)
 {
-	struct event *events[] = {serving->accepting, serving->terminate, serving->interrupt};
+	struct event *events[] = {serving->accepting, serving->accept_again, serving->terminate,
+				  serving->interrupt};
 	sk_list_for_each (node, &serving->users)
 		user_destroy(sk_container_of(node, struct user, node));
 	sk_keeper_finish(&serving->keeper);
@@ -320,11 +356,12 @@ int sk_holder_serve(struct sk_holder *holder, const struct sk_model *model,
 	if (err == 0 && serving.base) {
 		serving.accepting = event_new(serving.base, listener->fd, EV_READ | EV_PERSIST,
 					      on_user, &serving);
+		serving.accept_again = evtimer_new(serving.base, on_accept_again, &serving);
 		serving.terminate = evsignal_new(serving.base, SIGTERM, on_end, &serving);
 		serving.interrupt = evsignal_new(serving.base, SIGINT, on_end, &serving);
 	}
-	if (err < 0 || !serving.base || !serving.accepting || !serving.terminate ||
-	    !serving.interrupt) {
+	if (err < 0 || !serving.base || !serving.accepting || !serving.accept_again ||
+	    !serving.terminate || !serving.interrupt) {
 		finish(&serving);
 		sk_diag_fail(diag, ENOMEM, "not enough memory");
 		return EX_OSERR;

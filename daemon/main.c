@@ -91,6 +91,7 @@ static int exit_code_of(int err)
 		return EX_NOINPUT;
 	case -ENOMEM:
 	case -EMFILE:
+	case -ENFILE:
 		return EX_OSERR;
 	case -ENODEV:
 	case -ECONNREFUSED: /* no holder */
@@ -230,6 +231,12 @@ static void tell_found(const struct sk_engine *engine)
 		sk_log(SK_LOG_WARNING, "%u session%s that an earlier daemon left %s damaged",
 		       kept->n_not_adopted, kept->n_not_adopted == 1 ? "" : "s",
 		       kept->n_not_adopted == 1 ? "is" : "are");
+	if (kept->n_outdated)
+		sk_log(SK_LOG_NOTICE,
+		       "%u session%s that an earlier daemon left %s let go: another has stored "
+		       "what is newer",
+		       kept->n_outdated, kept->n_outdated == 1 ? "" : "s",
+		       kept->n_outdated == 1 ? "is" : "are");
 	if (kept->n_no_room)
 		sk_log(SK_LOG_WARNING,
 		       "%u session%s that an earlier daemon left had no room beside the pages that "

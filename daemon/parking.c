@@ -34,14 +34,23 @@ static void drop_by_manager(void *context, const char *name)
 
 /* --- The holder of weights --- */
 
+/* What is kept ends with the holder, and one that comes after it knows nothing of this daemon. */
 static int note(struct sk_daemon_parking *parking, int err)
 {
-	if (err < 0 && !parking->has_failed)
+	if (err >= 0 || parking->has_failed)
+		return err;
+	if (err == -EMFILE || err == -ENFILE || err == -ENOMEM)
+		return err; /* nothing was said to it: this one is not kept */
+	parking->has_failed = true;
+	if (err == -EPIPE || err == -ECONNRESET)
+		sk_log(SK_LOG_WARNING, "the holder of weights has gone: named sessions will not "
+				       "survive a crash of this "
+				       "daemon until it is started again, even if the holder is");
+	else
 		sk_log(SK_LOG_WARNING,
 		       "the holder of weights keeps nothing more (%s): how far clients read is not "
 		       "known to the daemon after this one",
 		       strerror(-err));
-	parking->has_failed |= err < 0;
 	return err;
 }
 

@@ -76,6 +76,7 @@ struct sk_engine_kept {
 	/* And from a process that ended before it could store them: */
 	uint32_t n_adopted, n_broken; /* of those, in the middle of an answer */
 	uint32_t n_not_adopted;       /* damaged */
+	uint32_t n_outdated;          /* older than their files */
 	uint32_t n_no_room;           /* for which this daemon's steps leave none */
 	char not_adopted[256];        /* why none can be used; else "" */
 	char not_parked

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <xxhash.h>
 
@@ -25,6 +26,7 @@ struct header {
 	uint32_t n_touched; /* slots: those behind have never been written, nor take memory */
 	uint32_t n_lives;
 	uint32_t n_since_good;
+	uint8_t id[SK_LEDGER_ID_BYTES];
 };
 
 /* One of a slot's two. Nothing is a whole one whose sequence is 0. */
@@ -146,7 +148,10 @@ int sk_ledger_create(const struct sk_ledger_kind *kind, uint32_t n_pages, uint32
 					  .kind = *kind,
 					  .n_lives = 1};
 		memcpy(header->magic, magic, sizeof magic);
-		err = list_free(ledger);
+		if (getrandom(header->id, sizeof header->id, 0) != sizeof header->id)
+			err = -errno;
+		else
+			err = list_free(ledger);
 	}
 	if (err < 0) {
 		sk_ledger_close(ledger);
@@ -242,6 +247,11 @@ void sk_ledger_close(struct sk_ledger *ledger)
 	sk_cleanup_close(&ledger->pages_fd);
 	free(ledger->free_slots);
 	free(ledger);
+}
+
+const uint8_t *sk_ledger_id(const struct sk_ledger *ledger)
+{
+	return header_of(ledger)->id;
 }
 
 int sk_ledger_fd(const struct sk_ledger *ledger)

@@ -18,8 +18,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SK_LEDGER_VERSION 1
-#define SK_NO_SLOT        UINT32_MAX
+#define SK_LEDGER_VERSION  2
+#define SK_LEDGER_ID_BYTES 16
+#define SK_NO_SLOT         UINT32_MAX
 
 struct sk_ledger;
 
@@ -41,6 +42,8 @@ int sk_ledger_open(const struct sk_ledger_kind *kind, int ledger_fd, int pages_f
 /* What it holds stays as it is, for whoever has the descriptors; and it was no fault of it that this process ends. */
 void sk_ledger_close(struct sk_ledger *ledger);
 
+/* Drawn at random when it was created: no other has it. SK_LEDGER_ID_BYTES. */
+const uint8_t *sk_ledger_id(const struct sk_ledger *ledger);
 int sk_ledger_fd(const struct sk_ledger *ledger);
 int sk_ledger_pages_fd(const struct sk_ledger *ledger);
 uint32_t sk_ledger_n_pages(const struct sk_ledger *ledger);

@@ -86,13 +86,10 @@ static int open_pool(struct sk_engine *engine, const struct sk_model *model, str
 				    (unsigned long long)most,
 				    (unsigned long long)(least * page_bytes >> 20) + 1,
 				    (unsigned long long)options->kv_memory_bytes >> 20);
-	int err = sk_engine_open_pool(engine, model, (uint32_t)n_pages, (uint32_t)least);
-	n_pages = engine->pool.n_pages;
+	int err = sk_engine_open_pool(engine, model, (uint32_t)n_pages, (uint32_t)least, diag);
 	if (err < 0)
-		return sk_diag_fail(diag, -err,
-				    "no memory for %llu MiB of KV cache; lower --kv-memory",
-				    (unsigned long long)options->kv_memory_bytes >> 20);
-	engine->n_session_pages = (uint32_t)n_pages - n_borrowed(options);
+		return err;
+	engine->n_session_pages = engine->pool.n_pages - n_borrowed(options);
 	return sk_pool_promise(&engine->pool, n_borrowed(options));
 }
 
@@ -202,11 +199,10 @@ int sk_engine_create(const struct sk_model *model, const struct sk_tokenizer *to
 				      options->progress_context, diag);
 	if (!err)
 		err = open_store(engine, model, diag);
-	if (!err) {
-		sk_engine_adopt_sessions(
-			engine); /* before a step takes what looks like free pages */
+	if (!err) /* before a step takes what looks like free pages */
+		err = sk_engine_adopt_sessions(engine, diag);
+	if (!err)
 		err = sk_engine_warm(engine, diag);
-	}
 	if (err) {
 		sk_engine_destroy(engine);
 		return err;

@@ -98,7 +98,9 @@ void sk_engine_begin_move(struct sk_engine *engine, struct sk_move *move)
 void sk_engine_spill_for(struct sk_engine *engine, const struct sk_request *request)
 {
 	struct sk_session *own = sk_engine_find_session(engine, request->uid, request->session);
-	const uint32_t n_free = engine->pool.n_free - engine->pool.n_promised;
+	const struct sk_pool *pool = &engine->pool;
+	const uint32_t n_free =
+		pool->n_free > pool->n_promised ? pool->n_free - pool->n_promised : 0;
 	const uint32_t n_held = own ? sk_session_n_pages(own) : 0;
 	uint64_t n_missing = request->n_pages > n_held ? request->n_pages - n_held : 0;
 	uint64_t n_coming = (uint64_t)n_free + n_leaving(engine);

@@ -258,10 +258,10 @@ struct sk_session *sk_engine_least_used(struct sk_engine *engine);
 /* --- survive.c --- */
 
 /* The pool, of n_wanted pages or, where an earlier process left sessions in n_least or more, of theirs: then these are to be
- * adopted before any step. -ENOMEM. */
+ * adopted before any step. -errno and a sentence: those sessions, if there are any, are there for the next start. */
 int sk_engine_open_pool(struct sk_engine *engine, const struct sk_model *model, uint32_t n_wanted,
-			uint32_t n_least);
-void sk_engine_adopt_sessions(struct sk_engine *engine);
+			uint32_t n_least, struct sk_diag *diag);
+int sk_engine_adopt_sessions(struct sk_engine *engine, struct sk_diag *diag); /* likewise */
 /* An answer that an earlier process did not end ends now (sk_session_mend()). */
 void sk_engine_mend(struct sk_engine *engine, struct sk_session *session);
 /* What has changed goes into the ledger. Between steps. */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define SUFFIX ".kv"
+#define LEDGER "ledger"
 
 static int open_folder(int at_fd, const char *path, int *ret_fd)
 {
@@ -103,6 +104,27 @@ void sk_store_close(struct sk_store *store)
 void sk_store_sync(struct sk_store *store)
 {
 	(void)syncfs(store->dir_fd); /* what fails here has been told where it was written */
+}
+
+bool sk_store_names_ledger(const struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES])
+{
+	uint8_t named[SK_LEDGER_ID_BYTES];
+	sk_autoclose int fd = openat(store->dir_fd, LEDGER, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd >= 0 && pread(fd, named, sizeof named, 0) == sizeof named &&
+	       memcmp(named, id, sizeof named) == 0;
+}
+
+void sk_store_name_ledger(struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES])
+{
+	if (id && sk_store_names_ledger(store, id))
+		return;
+	(void)unlinkat(store->dir_fd, LEDGER, 0);
+	if (!id)
+		return;
+	sk_autoclose int fd =
+		openat(store->dir_fd, LEDGER, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		(void)!pwrite(fd, id, SK_LEDGER_ID_BYTES, 0); /* one cut short names none */
 }
 
 void sk_store_name(uid_t uid, const char *session, char ret_name[SK_STORE_NAME_BYTES])

@@ -2,14 +2,16 @@
  * at a time.
  *
  *     STATE_DIR/MODEL'S FINGERPRINT/UID-NAME.kv
+ *                                   ledger      which ledger (ledger.h) its last daemon had beside the files
  *
- * A file is written under another name and renamed when it is whole, and never changed afterwards. The folder is the
- * daemon's alone (0700). Used by the engine thread and the mover; nothing here is shared but the descriptor.
+ * A session's file is written under another name and renamed when it is whole, and never changed afterwards. The folder is
+ * the daemon's alone (0700). Used by the engine thread and the mover; nothing here is shared but the descriptor.
  */
 #pragma once
 
 #include "base/diag.h"
 #include "engine/image.h"
+#include "engine/ledger.h"
 
 #include <sys/types.h>
 
@@ -30,6 +32,11 @@ int sk_store_open(const char *state_dir, const uint8_t model[SK_FINGERPRINT_BYTE
 void sk_store_close(struct sk_store *store);
 /* All that was stored until now outlives a loss of power. */
 void sk_store_sync(struct sk_store *store);
+
+/* From here on a daemon changes these files that has that ledger, or (NULL) none: what stands in any other may be older than
+ * a file. Where it cannot be written, none is named. */
+void sk_store_name_ledger(struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES]);
+bool sk_store_names_ledger(const struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES]);
 
 /* The file of a user's session, in the folder. */
 void sk_store_name(uid_t uid, const char *session, char ret_name[SK_STORE_NAME_BYTES]);

@@ -2,7 +2,7 @@
  * step. Two rules keep it whole:
  *
  *   - an entry is written before a page that its session has given back can be taken by another: at the end of each step,
- *     before the next one is laid out, and before a session is fetched;
+ *     before the next one is laid out, before a session is fetched, and before the first step of a start;
  *   - and before its client can read the token that it speaks of.
  */
 #include "base/cleanup.h"
@@ -171,32 +171,51 @@ static void let_go(struct sk_engine *engine)
 	parking->drop(parking->context, PAGES_NAME);
 }
 
+/* What an earlier process left can be had once there is more memory, or fewer descriptors are open: it is not let go for that. */
+static bool is_for_now(int err)
+{
+	return err == -ENOMEM || err == -EMFILE || err == -ENFILE;
+}
+
+static int leave_it(struct sk_diag *diag, int err)
+{
+	return sk_diag_fail(
+		diag, -err,
+		"the sessions that an earlier daemon left stay where they are, since they "
+		"cannot be had now: %s (--survival off lets them go)",
+		strerror(-err));
+}
+
 /* What an earlier process left, if it is of use. */
-static void find(struct sk_engine *engine, const struct sk_ledger_kind *kind, uint32_t n_least)
+static int find(struct sk_engine *engine, const struct sk_ledger_kind *kind, uint32_t n_least,
+		struct sk_diag *diag)
 {
 	struct sk_parking *parking = engine->options.parking;
-	struct sk_diag diag = {"a part of them is missing"};
+	struct sk_diag why = {"a part of them is missing"};
 	const int ledger_fd = take_parked(parking, LEDGER_NAME),
 		  pages_fd = take_parked(parking, PAGES_NAME);
+	int err = -ESTALE;
 
 	if (ledger_fd < 0 && pages_fd < 0)
-		return;
+		return 0;
 	if (ledger_fd < 0 || pages_fd < 0)
 		close(ledger_fd < 0 ? pages_fd : ledger_fd);
 	else
-		(void)sk_ledger_open(kind, ledger_fd, pages_fd, &engine->ledger, &diag);
-	const uint32_t n_pages = engine->ledger ? sk_ledger_n_pages(engine->ledger) : 0;
-	const bool is_small = engine->ledger && n_pages < n_least;
-	if (is_small)
-		sk_diag_fail(&diag, ENOSPC,
-			     "they lie in %u pages, and this daemon's --window, --max-batch and "
-			     "--step-tokens want %u at least",
-			     n_pages, n_least);
-	if (!engine->ledger || is_small)
+		err = sk_ledger_open(kind, ledger_fd, pages_fd, &engine->ledger, &why);
+	if (is_for_now(err))
+		return leave_it(diag, err);
+	if (!err && sk_ledger_n_pages(engine->ledger) < n_least)
+		err = sk_diag_fail(
+			&why, ENOSPC,
+			"they lie in %u pages, and this daemon's --window, --max-batch and "
+			"--step-tokens want %u at least",
+			sk_ledger_n_pages(engine->ledger), n_least);
+	if (err < 0)
 		snprintf(engine->kept.not_adopted, sizeof engine->kept.not_adopted, "%.255s",
-			 diag.text);
-	if (!engine->ledger || is_small || is_empty(engine->ledger))
+			 why.text);
+	if (err < 0 || is_empty(engine->ledger))
 		let_go(engine);
+	return 0;
 }
 
 static int park(struct sk_engine *engine)
@@ -208,18 +227,31 @@ static int park(struct sk_engine *engine)
 	return err;
 }
 
+static int init_pool(struct sk_engine *engine, uint32_t n_pages, struct sk_diag *diag)
+{
+	const int err = sk_pool_init(&engine->pool, engine->backend, n_pages);
+	return err < 0 ? sk_diag_fail(diag, -err,
+				      "no memory for %llu MiB of KV cache; lower --kv-memory",
+				      (unsigned long long)engine->options.kv_memory_bytes >> 20)
+		       : 0;
+}
+
 int sk_engine_open_pool(struct sk_engine *engine, const struct sk_model *model,
-			const uint32_t n_wanted, uint32_t n_least)
+			const uint32_t n_wanted, uint32_t n_least, struct sk_diag *diag)
 {
 	struct sk_parking *parking = engine->options.parking;
 	struct sk_ledger_kind kind;
 	uint32_t n_pages = n_wanted;
 
-	if (!parking || kind_of(engine, model, &kind) < 0)
-		return sk_pool_init(&engine->pool, engine->backend, n_wanted);
-	find(engine, &kind, n_least);
+	if (!parking)
+		return init_pool(engine, n_wanted, diag);
+	int err = kind_of(engine, model, &kind);
+	if (err < 0)
+		return sk_diag_fail(diag, -err, "not enough memory");
+	err = find(engine, &kind, n_least, diag);
+	if (err < 0)
+		return err;
 	const bool is_found = engine->ledger;
-	int err = 0;
 	if (is_found)
 		n_pages = sk_ledger_n_pages(engine->ledger);
 	else
@@ -231,6 +263,8 @@ int sk_engine_open_pool(struct sk_engine *engine, const struct sk_model *model,
 	if (!err)
 		err = sk_pool_init_in(&engine->pool, engine->backend, n_pages,
 				      sk_ledger_pages_fd(engine->ledger));
+	if (is_found && is_for_now(err))
+		return leave_it(diag, err);
 	if (!err && !is_found) {
 		err = park(engine);
 		if (err < 0)
@@ -244,33 +278,56 @@ int sk_engine_open_pool(struct sk_engine *engine, const struct sk_model *model,
 	snprintf(engine->kept.not_parked, sizeof engine->kept.not_parked, "%s",
 		 err == -ENOTSUP ? "this device's memory ends with it" : strerror(-err));
 	let_go(engine);
-	return err == -EBUSY ? err : sk_pool_init(&engine->pool, engine->backend, n_wanted);
+	return init_pool(engine, n_wanted, diag);
 }
 
-static int cursor_of(const struct sk_parking *parking, uint64_t number)
+/* Several sessions may have been one reader's. *ret_fd: -1 where it is not known. */
+static int cursor_of(const struct sk_parking *parking, uint64_t number, int *ret_fd)
 {
 	char name[SK_PARKED_NAME_BYTES];
 	sk_parking_cursor_name(number, name);
 	const struct sk_parked *parked = number ? find_parked(parking, name) : NULL;
-	return parked ? fcntl(parked->fd, F_DUPFD_CLOEXEC, 0) : -1;
+	*ret_fd = parked ? fcntl(parked->fd, F_DUPFD_CLOEXEC, 0) : -1;
+	return parked && *ret_fd < 0 ? -errno : 0;
 }
 
-/* False: it is lost. */
-static bool adopt(struct sk_engine *engine, const struct sk_record *record, uint32_t slot)
+/* The store's last daemon had another ledger, or none: the file was written after the entry. */
+static bool is_outdated(struct sk_engine *engine, const struct sk_record *record)
+{
+	return engine->options.store && sk_engine_find_session(engine, record->uid, record->name) &&
+	       !sk_store_names_ledger(engine->options.store, sk_ledger_id(engine->ledger));
+}
+
+static int session_of(struct sk_engine *engine, const struct sk_record *record,
+		      struct sk_session **ret_session)
 {
 	struct sk_session *session =
 		sk_session_create(&engine->pool, record->uid, record->name, &record->window.policy);
 	struct sk_diag diag;
+	int cursor_fd;
 
 	if (!session)
-		return false;
-	if (sk_engine_check_policy(engine, &record->window.policy, &diag) < 0 ||
-	    sk_record_apply(record, session, cursor_of(engine->options.parking, record->cursor)) <
-		    0) {
+		return -ENOMEM;
+	int err = sk_engine_check_policy(engine, &record->window.policy, &diag);
+	if (!err)
+		err = cursor_of(engine->options.parking, record->cursor, &cursor_fd);
+	if (!err)
+		err = sk_record_apply(record, session, cursor_fd);
+	if (err < 0) {
 		sk_session_destroy(session);
-		return false;
+		return err;
 	}
-	/* Its file, if it has one, is no newer: it was on its way there, or back. */
+	*ret_session = session;
+	return 0;
+}
+
+static int adopt(struct sk_engine *engine, const struct sk_record *record, uint32_t slot)
+{
+	struct sk_session *session;
+	int err = session_of(engine, record, &session);
+	if (err < 0)
+		return err;
+	/* Its file, if it has one, is no newer (is_outdated()): it was on its way there, or back. */
 	struct sk_session *stored = sk_engine_find_session(engine, session->uid, session->name);
 	if (stored)
 		sk_engine_forget_session(engine, stored);
@@ -284,7 +341,43 @@ static bool adopt(struct sk_engine *engine, const struct sk_record *record, uint
 		session->last_used_ns = sk_clock_ns();
 	sk_list_append(&engine->sessions, &session->node);
 	sk_engine_watch_session(engine, session);
-	return true;
+	return 0;
+}
+
+/* Each entry that is of use becomes a session; -errno: not now, and all are as they were. */
+static int adopt_all(struct sk_engine *engine)
+{
+	struct sk_ledger *ledger = engine->ledger;
+	uint32_t n_bytes;
+
+	for (uint32_t slot = 0; slot < sk_ledger_n_touched(ledger); slot++) {
+		const struct sk_record *record = sk_ledger_read(ledger, slot, &n_bytes);
+		if (!record)
+			continue;
+		const bool is_whole = sk_record_means_something(record, n_bytes, &engine->pool,
+								engine->config.n_vocab),
+			   is_older = is_whole && is_outdated(engine, record);
+		const int err = is_whole && !is_older ? adopt(engine, record, slot) : 0;
+		if (is_for_now(err))
+			return err;
+		engine->kept.n_outdated += is_older;
+		engine->kept.n_not_adopted += !is_whole || err < 0;
+		if (!is_whole || is_older || err < 0)
+			sk_ledger_clear(ledger, slot);
+	}
+	return 0;
+}
+
+/* Their entries stay. */
+static void unadopt_all(struct sk_engine *engine)
+{
+	sk_list_for_each (node, &engine->sessions) {
+		struct sk_session *session = sk_container_of(node, struct sk_session, node);
+		if (session->is_stored)
+			continue;
+		session->slot = SK_NO_SLOT;
+		sk_session_destroy(session);
+	}
 }
 
 /* Readers of whom nothing is left but their cursor. */
@@ -316,7 +409,9 @@ static void drop_cursors(struct sk_engine *engine)
 /* A daemon of other --step-tokens or --max-batch borrows more pages for a step: sessions make room, on the disk, or for good. */
 static void make_room(struct sk_engine *engine)
 {
-	while (engine->pool.n_free < engine->pool.n_promised && !sk_engine_keep_one(engine)) {
+	while (engine->pool.n_free < engine->pool.n_promised) {
+		if (sk_engine_keep_one(engine))
+			continue;
 		struct sk_session *session = sk_engine_least_used(engine);
 		if (!session)
 			return;
@@ -326,35 +421,35 @@ static void make_room(struct sk_engine *engine)
 	}
 }
 
-void sk_engine_adopt_sessions(struct sk_engine *engine)
+int sk_engine_adopt_sessions(struct sk_engine *engine, struct sk_diag *diag)
 {
-	struct sk_ledger *ledger = engine->ledger;
-	uint32_t n_bytes;
+	const struct sk_ledger *ledger = engine->ledger;
+	const bool is_found = ledger && sk_ledger_n_lives(ledger) > 1;
 
-	if (!engine->options.parking)
-		return;
-	for (uint32_t slot = 0; ledger && slot < sk_ledger_n_touched(ledger); slot++) {
-		const struct sk_record *record = sk_ledger_read(ledger, slot, &n_bytes);
-		if (!record)
-			continue;
-		if (!sk_record_means_something(record, n_bytes, &engine->pool,
-					       engine->config.n_vocab) ||
-		    !adopt(engine, record, slot)) {
-			sk_ledger_clear(ledger, slot);
-			engine->kept.n_not_adopted++;
+	if (is_found) {
+		const int err = adopt_all(engine);
+		sk_pool_adopted(&engine->pool);
+		if (err < 0) {
+			unadopt_all(engine);
+			return leave_it(diag, err);
 		}
 	}
-	drop_cursors(engine);
-	if (!ledger || sk_ledger_n_lives(ledger) == 1)
-		return;
-	sk_pool_adopted(&engine->pool);
+	if (engine->options.store)
+		sk_store_name_ledger(engine->options.store, ledger ? sk_ledger_id(ledger) : NULL);
+	if (engine->options.parking)
+		drop_cursors(engine);
+	if (!is_found)
+		return 0;
 	sk_list_for_each (node, &engine->sessions) {
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
 		if (!session->is_stored && !session->broken)
 			sk_session_trim(session);
 	}
 	make_room(engine);
+	engine->is_touched = true; /* pages have been given back, and the warm-up takes some */
+	sk_engine_commit(engine);
 	engine->adopted_ns = sk_clock_ns();
+	return 0;
 }
 
 void sk_engine_close_ledger(struct sk_engine *engine)

@@ -160,15 +160,25 @@ class Daemon:
             self.baseline = self.n_descriptors()
             time.sleep(0.1)
 
-    def launch(self, limit_descriptors=None):
-        since = self.manager.mark()
+    def begin(self, limit_descriptors=None, limit=None):
+        """`limit`: called in the process before it becomes streamkvd."""
         place, environment = self.manager.hand_over()
+
+        def prepare():
+            place()
+            if limit:
+                limit()
+
         with open(os.path.join(self.folder, "log"), "a") as log:
             self.process = Program(
                 ["sh", "-c", "LISTEN_PID=$$ exec \"$@\"", "sh", os.path.join(BIN, "streamkvd"), "--model", os.path.join(MODELS, self.model), "--socket", self.socket,
                  "--kv-memory", "64M", "--state-dir", os.path.join(self.folder, "state"), *BACKEND, *self.options],
-                stderr=log, env={**self.environment, **environment}, close_fds=False, place=place,
+                stderr=log, env={**self.environment, **environment}, close_fds=False, place=prepare,
                 limit_descriptors=limit_descriptors)
+
+    def launch(self, limit_descriptors=None):
+        since = self.manager.mark()
+        self.begin(limit_descriptors)
         try:
             if "NOTIFY_SOCKET" in self.environment:
                 self.manager.hear("^READY=1$", since, self.process)

@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -17,12 +18,16 @@ DAEMON = os.path.join(BIN, "streamkvd")
 class Holder:
     """streamkvd --hold-weights, ready, until stop()."""
 
-    def __init__(self, *options, model="pythia-books"):
+    def __init__(self, *options, model="pythia-books", limit_descriptors=None):
         self.folder = tempfile.mkdtemp(prefix="streamkv-e2e-")
         self.socket = os.path.join(self.folder, "w")
+        self.command = [DAEMON, "--model", os.path.join(MODELS, model), "--hold-weights", "--holder-socket", self.socket,
+                        "--log-level", "info", *BACKEND, *options]
+        self.launch(limit_descriptors)
+
+    def launch(self, limit_descriptors=None):
         with open(os.path.join(self.folder, "log"), "w") as log:
-            self.process = Program([DAEMON, "--model", os.path.join(MODELS, model), "--hold-weights", "--holder-socket",
-                                    self.socket, "--log-level", "info", *BACKEND, *options], stderr=log)
+            self.process = Program(self.command, stderr=log, limit_descriptors=limit_descriptors)
         self.wait_for("ready: holding")
 
     def log(self):
@@ -55,6 +60,53 @@ def pss_of_weights(pid):
             elif inside and line.startswith("Pss:"):
                 pss += int(line.split()[1]) << 10
     return pss, size
+
+
+def ticks(process):
+    """Of the processor's time that it has used."""
+    with open("/proc/%d/stat" % process.pid) as file:
+        return sum(int(field) for field in file.read().rsplit(")", 1)[1].split()[11:13])
+
+
+class Crowded(unittest.TestCase):
+    N_DESCRIPTORS = 40
+
+    def say(self, number, *fields, descriptors=()):
+        """A message of proto/holder.proto, whose fields are strings from 1 on."""
+        def field(n, content):
+            return bytes([n << 3 | 2, len(content)]) + content
+
+        message = field(number, b"".join(field(i + 1, content) for i, content in enumerate(fields)))
+        socket.send_fds(self.engines[0], [struct.pack("<I", len(message)) + message], descriptors)
+
+    def n_open(self):
+        return len(os.listdir("/proc/%d/fd" % self.holder.process.pid))
+
+    def test_it_waits_until_it_has_descriptors(self):
+        self.holder = Holder(limit_descriptors=self.N_DESCRIPTORS)
+        self.addCleanup(self.holder.stop)
+        self.engines = []
+        self.addCleanup(lambda: [engine.close() for engine in self.engines])
+        for _ in range(60):
+            self.engines.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            self.engines[-1].connect(self.holder.socket)  # the last of them wait in the backlog
+        time.sleep(0.5)
+        self.say(1, b"key")
+        for name in (b"a", b"b", b"c"):  # not even one is left for a connection
+            if self.n_open() < self.N_DESCRIPTORS:
+                self.say(3, name, descriptors=[0])
+                time.sleep(0.3)
+        self.assertEqual(self.n_open(), self.N_DESCRIPTORS)
+        before = ticks(self.holder.process)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one_more:
+            one_more.connect(self.holder.socket)
+            time.sleep(1.5)
+        self.assertLess(ticks(self.holder.process) - before, 0.3 * os.sysconf("SC_CLK_TCK"))
+        self.assertIn("an engine has to wait: Too many open files", self.holder.log())
+        for engine in self.engines[:50]:
+            engine.close()
+        self.engines[-1].settimeout(DEADLINE)
+        self.assertTrue(self.engines[-1].recv(1))
 
 
 class Waiting(unittest.TestCase):
@@ -135,19 +187,15 @@ class Weights(unittest.TestCase):
         shutil.rmtree(self.holder.folder)
 
     def test_it_costs_nothing_to_hold(self):
-        def ticks():
-            with open("/proc/%d/stat" % self.holder.process.pid) as file:
-                return sum(int(field) for field in file.read().rsplit(")", 1)[1].split()[11:13])
-
         engine = self.engine()
         before, end = -1, time.monotonic() + DEADLINE
-        while before != ticks():  # it is still handing them over
+        while before != ticks(self.holder.process):  # it is still handing them over
             self.assertLess(time.monotonic(), end)
-            before = ticks()
+            before = ticks(self.holder.process)
             time.sleep(0.5)
         text(engine)
         time.sleep(0.5)
-        self.assertEqual(ticks(), before)
+        self.assertEqual(ticks(self.holder.process), before)
 
     def test_what_is_not_held(self):
         def refused(code, words, *options, model="pythia-books"):

@@ -23,6 +23,8 @@ static uint64_t n_connections;
 #define ENGINE_STALL_NS UINT64_C(300000000)
 #endif
 
+static uint64_t engine_kv_bytes = ENGINE_KV_BYTES;
+static uint32_t engine_max_batch = 8;
 static uint64_t engine_queue_timeout_ns = 600000000000;
 static struct sk_store *engine_store; /* NULL: none */
 static struct sk_parking *engine_parking;
@@ -40,8 +42,8 @@ static inline int open_engine(void **state)
 	struct sk_diag diag = {""};
 	struct sk_engine_options options = {
 		.backend = sk_test_backend(),
-		.kv_memory_bytes = ENGINE_KV_BYTES,
-		.max_batch = 8,
+		.kv_memory_bytes = engine_kv_bytes,
+		.max_batch = engine_max_batch,
 		.step_tokens = 64,
 		.policy = {SK_MODE_STREAMING, 4, 100, 0},
 		.stall_timeout_ns = ENGINE_STALL_NS,

@@ -199,6 +199,19 @@ static void test_what_is_of_another_kind(void **state)
 	sk_ledger_close(ledger);
 }
 
+static void test_no_two_are_the_same(void **state)
+{
+	(void)state;
+	struct sk_ledger *ledger = created(), *other = created(), *again;
+	struct sk_diag diag = {""};
+	assert_int_equal(reopen(ledger, &kind, &again, &diag), 0);
+	assert_memory_equal(sk_ledger_id(again), sk_ledger_id(ledger), SK_LEDGER_ID_BYTES);
+	assert_memory_not_equal(sk_ledger_id(other), sk_ledger_id(ledger), SK_LEDGER_ID_BYTES);
+	sk_ledger_close(again);
+	sk_ledger_close(other);
+	sk_ledger_close(ledger);
+}
+
 /* A daemon that they kill each time is not to be killed for ever; one that ends in order was not. */
 static void test_whom_it_kills(void **state)
 {
@@ -227,6 +240,7 @@ int main(void)
 		cmocka_unit_test(test_a_torn_entry_is_the_one_before),
 		cmocka_unit_test(test_after_a_torn_entry),
 		cmocka_unit_test(test_what_is_of_another_kind),
+		cmocka_unit_test(test_no_two_are_the_same),
 		cmocka_unit_test(test_whom_it_kills),
 	};
 	return sk_test_run(tests, NULL, NULL);

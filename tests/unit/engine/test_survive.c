@@ -124,6 +124,21 @@ int __wrap_sk_backend_write_page(struct sk_backend *backend, uint32_t page, cons
 	return __real_sk_backend_write_page(backend, page, bytes);
 }
 
+static unsigned n_until_short; /* 0: there is memory */
+
+int __real_sk_record_apply(const struct sk_record *record, struct sk_session *session,
+			   int cursor_fd);
+int __wrap_sk_record_apply(const struct sk_record *record, struct sk_session *session,
+			   int cursor_fd);
+
+int __wrap_sk_record_apply(const struct sk_record *record, struct sk_session *session,
+			   int cursor_fd)
+{
+	if (n_until_short && !--n_until_short)
+		return -ENOMEM;
+	return __real_sk_record_apply(record, session, cursor_fd);
+}
+
 /* --- The clients' --- */
 
 static int open_all(void **state)
@@ -279,11 +294,104 @@ static void test_where_it_begins_is_known_before_it_runs(void **state)
 	disconnect_client(&client);
 }
 
+/* An engine without a store leaves its n sessions in the ledger, as one that dies would: of five pages each,
+ * which no other round has stored. */
+static void leave_sessions(uint32_t n, uint32_t round)
+{
+	struct client client;
+	struct sk_store *store = engine_store;
+
+	engine_store = NULL;
+	engine_max_batch = 8;
+	parking.n_parked = 0;
+	assert_int_equal(open_engine(NULL), 0);
+	connect_client(&client, 4096);
+	for (uint32_t i = 0; i < n; i++) {
+		char name[24], prompt[512] = "";
+		snprintf(name, sizeof name, "r%u-%u", round, i);
+		for (unsigned word = 0; word < 80; word++)
+			snprintf(prompt + strlen(prompt), 8, "%c%u ", 'a' + (int)i, word % 7);
+		submit(&client, i + 1, name, prompt, 5, 100);
+		struct sk_event *event = next_event();
+		assert_int_equal(event->kind, SK_EVENT_FINISHED);
+		assert_int_equal(event->result.generated_tokens, 5);
+		sk_event_destroy(event);
+	}
+	disconnect_client(&client);
+	open_ledger();
+	close_engine(NULL);
+	engine_store = store;
+}
+
+/* Sessions go to the disk for the sake of larger steps, and the first step takes their pages. With some of these --max-batch it
+ * is such pages alone that are free. */
+static void test_no_first_step_writes_over_what_the_ledger_has(void **state)
+{
+	(void)state;
+	const uint32_t last = 30;
+	struct client client;
+
+	close_engine(NULL);
+	sk_ledger_close(ledger);
+	ledger = NULL;
+	n_torn = n_entries = 0;
+	engine_kv_bytes = 2 * ENGINE_KV_BYTES;
+	for (uint32_t max_batch = 16; max_batch <= last; max_batch++) {
+		leave_sessions(4, max_batch);
+		struct sk_parked parked[] = {{.name = "streamkv-ledger", .fd = dup(ledger_fd)},
+					     {.name = "streamkv-pages", .fd = dup(pages_fd)}};
+		parking.parked = parked;
+		parking.n_parked = 2;
+		engine_max_batch = max_batch;
+		assert_int_equal(open_engine(NULL), 0);
+		assert_int_equal(sk_engine_kept(engine)->n_adopted, 4);
+		assert_int_equal(n_torn, 0);
+		connect_client(&client, 4096);
+		submit(&client, 1, "new", "x", 5, 100);
+		struct sk_event *event = next_event();
+		assert_int_equal(event->kind, SK_EVENT_FINISHED);
+		assert_int_equal(event->result.generated_tokens, 5);
+		sk_event_destroy(event);
+		disconnect_client(&client);
+		if (max_batch < last)
+			close_engine(NULL);
+		sk_ledger_close(ledger);
+		ledger = NULL;
+	}
+	assert_true(n_entries > 0);
+}
+
+/* A start that is short of memory adopts none of them, and the next one all. */
+static void test_all_are_adopted_or_none(void **state)
+{
+	(void)state;
+
+	close_engine(NULL);
+	engine = NULL;
+	for (unsigned n = 1; n <= 5; n++) {
+		if (n == 1)
+			leave_sessions(4, 100);
+		struct sk_parked parked[] = {{.name = "streamkv-ledger", .fd = dup(ledger_fd)},
+					     {.name = "streamkv-pages", .fd = dup(pages_fd)}};
+		parking.parked = parked;
+		parking.n_parked = 2;
+		engine = NULL;
+		n_until_short = n < 5 ? n : 0;
+		assert_int_equal(open_engine(NULL), n < 5 ? -1 : 0);
+		if (n < 5)
+			close_engine(NULL); /* what there is of it */
+	}
+	assert_int_equal(sk_engine_kept(engine)->n_adopted, 4);
+	assert_int_equal(sk_engine_kept(engine)->n_not_adopted, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_step_writes_over_what_the_ledger_has),
 		cmocka_unit_test(test_where_it_begins_is_known_before_it_runs),
+		cmocka_unit_test(test_no_first_step_writes_over_what_the_ledger_has),
+		cmocka_unit_test(test_all_are_adopted_or_none),
 	};
 	return sk_test_run(tests, open_all, close_all);
 }

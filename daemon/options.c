@@ -65,11 +65,12 @@ const struct sk_option sk_daemon_option_table[] = {
 	{"prompt-share", 0, SK_OPTION_FLOAT, AT(prompt_share), "PART", "0.4", .fmin = 0.01,
 	 .fmax = 1,
 	 .help = "Of a step's time, what prompts may take while other sessions generate: with 0.5 "
-		 "these go on at half of their speed at worst. A prompt that comes after a pause "
-		 "is "
-		 "let through at once, up to five steps' worth. 1: --step-tokens alone bounds "
-		 "prompts, "
-		 "which are then through sooner."},
+		 "these go on at half of their speed. Where more sessions want to have prompts "
+		 "read "
+		 "than generate, they get as large a part as theirs, up to three quarters. A "
+		 "prompt "
+		 "that comes after a pause is let through at once, up to five steps' worth. 1: "
+		 "--step-tokens alone bounds prompts, which are then through sooner."},
 	{"threads", 't', SK_OPTION_UINT, AT(threads), "N", "0", .max = 1024,
 	 .help = "Threads of the CPU backend; 0 is one for each core that the process may use."},
 	{"instructions", 0, SK_OPTION_STRING, AT(instructions), "NAME", NULL,

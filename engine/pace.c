@@ -9,12 +9,14 @@
 #define TRY_STEPS   16 /* but not sooner than so many after the last look */
 #define SAVED_STEPS 4 /* so many shares that were not used can be used at once, with the next one */
 #define FIRST_TRY   8 /* tokens, where nothing is known of them */
+#define MOST_SHARE  0.75 /* whatever is asked: streams go on at a quarter of their speed */
 #define WHOLE_CHUNK                                                                                \
 	32 /* tokens without streams that tell what one adds: fewer are mostly the reading of weights */
 
 int sk_pace_init(struct sk_pace *pace, double prompt_share, uint32_t n_most)
 {
-	*pace = (struct sk_pace){.prompt_share = prompt_share, .n_most = n_most};
+	*pace = (struct sk_pace){
+		.prompt_share = prompt_share, .share = prompt_share, .n_most = n_most};
 	pace->steps = calloc(n_most + 1, sizeof *pace->steps);
 	return pace->steps ? 0 : -ENOMEM;
 }
@@ -41,16 +43,17 @@ static double step_ns(const struct sk_pace *pace, uint32_t n)
 /* What prompts may take beside a step of ns without, in the long run. */
 static double share_ns(const struct sk_pace *pace, double ns)
 {
-	return pace->prompt_share / (1 - pace->prompt_share) * ns;
+	return pace->share / (1 - pace->share) * ns;
 }
 
-uint32_t sk_pace_most(struct sk_pace *pace, uint32_t n_decoding)
+uint32_t sk_pace_most(struct sk_pace *pace, uint32_t n_decoding, double asked)
 {
 	const uint32_t n = n_decoding < pace->n_most ? n_decoding : pace->n_most;
 	const struct sk_pace_step *step = &pace->steps[n];
 
 	if (pace->prompt_share >= 1)
 		return UINT32_MAX;
+	pace->share = fmax(pace->prompt_share, fmin(asked, MOST_SHARE));
 	const double ns = step_ns(pace, n);
 	if (ns == 0 || ((step->ns == 0 || pace->n_steps - step->at > OLD_STEPS) &&
 			pace->n_steps - pace->tried_at >= TRY_STEPS)) {

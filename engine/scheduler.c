@@ -226,6 +226,24 @@ static void take_tokens_back(struct sk_want *want)
 	want->n_granted = 0;
 }
 
+double sk_schedule_part_of_prompts(const struct sk_want *wants, uint32_t n_wants)
+{
+	double asked = 0, all = 0;
+
+	for (uint32_t i = 0; i < n_wants; i++)
+		wants[i].tenant->n_wanting = 0;
+	for (uint32_t i = 0; i < n_wants; i++)
+		wants[i].tenant->n_wanting += wants[i].n_tokens > 0;
+	for (uint32_t i = 0; i < n_wants; i++) {
+		if (!wants[i].n_tokens)
+			continue;
+		const double part = (double)wants[i].tenant->weight / wants[i].tenant->n_wanting;
+		all += part;
+		asked += is_prompt(&wants[i]) ? part : 0;
+	}
+	return all > 0 ? asked / all : 0;
+}
+
 uint32_t sk_schedule(struct sk_scheduler *scheduler, struct sk_want *wants, uint32_t n_wants,
 		     const struct sk_schedule_limits *limits)
 {

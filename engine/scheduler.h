@@ -40,6 +40,7 @@ struct sk_tenant {       /* a user. Zeroed at first, but for the weight */
 	/* inside a step: */
 	uint64_t low, high; /* that its sessions in want have had */
 	uint32_t n_charged; /* tokens that its sessions decode */
+	uint32_t n_wanting; /* of its sessions */
 };
 
 struct sk_want {
@@ -62,6 +63,8 @@ struct sk_scheduler {                /* zeroed at first */
 	uint64_t least[SK_N_SCARCE]; /* that any user in want has had */
 };
 
+/* Of those that want to run, how large a part has prompts: each user's, by the users' weights (0 to 1; 0 where nobody wants). */
+double sk_schedule_part_of_prompts(const struct sk_want *wants, uint32_t n_wants);
 /* Returns the tokens granted in all: more than 0 where anybody wants any. */
 uint32_t sk_schedule(struct sk_scheduler *scheduler, struct sk_want *wants, uint32_t n_wants,
 		     const struct sk_schedule_limits *limits);

@@ -168,7 +168,9 @@ static struct sk_schedule_limits limits_of(struct sk_engine *engine)
 	if (n_decoding > limits.max_sessions)
 		n_decoding = limits.max_sessions;
 	if (n_decoding && n_prompts) {
-		uint32_t most = sk_pace_most(&engine->pace, n_decoding);
+		uint32_t most = sk_pace_most(
+			&engine->pace, n_decoding,
+			sk_schedule_part_of_prompts(engine->wants, engine->n_generations));
 		if (most < limits.max_tokens - n_decoding)
 			limits.max_tokens = n_decoding + most;
 	}

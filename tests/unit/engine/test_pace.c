@@ -26,9 +26,11 @@ static double step_ns(const struct machine *m, uint32_t n_decoding, uint32_t n_p
 }
 
 /* A step with prompts that want all that they can get. Returns their tokens. */
+static double asked; /* by those who have prompts */
+
 static uint32_t step(struct sk_pace *pace, const struct machine *m, uint32_t n, double most_noise)
 {
-	uint32_t n_prompt = sk_pace_most(pace, n);
+	uint32_t n_prompt = sk_pace_most(pace, n, asked);
 	sk_pace_learn(pace, n, n_prompt, (uint64_t)(step_ns(m, n, n_prompt) * noise(most_noise)));
 	return n_prompt;
 }
@@ -125,7 +127,7 @@ static void test_short_prompts(void **state)
 		for (int t = 0; t < 4000; t++) {
 			if (t % (int)every == 0 && !left)
 				left = 37;
-			uint32_t most = left ? sk_pace_most(&pace, n) : 0,
+			uint32_t most = left ? sk_pace_most(&pace, n, 0) : 0,
 				 given = most < left ? most : left;
 			const double ns = step_ns(m, n, given);
 			sk_pace_learn(&pace, n, given, (uint64_t)(ns * noise(0.02)));
@@ -153,16 +155,44 @@ static void test_first_steps(void **state)
 	assert_int_equal(sk_pace_init(&pace, 0.5, 8), 0);
 	sk_pace_learn(&pace, 0, 256, (uint64_t)step_ns(m, 0, 256));
 	sk_pace_learn(&pace, 1, 0, (uint64_t)step_ns(m, 1, 0));
-	assert_in_range(sk_pace_most(&pace, 1), 5, 7); /* 68 ms, of which a token takes 10 */
-	sk_pace_learn(&pace, 1, 6, 60000000000);       /* the machine slept */
+	assert_in_range(sk_pace_most(&pace, 1, 0), 5, 7); /* 68 ms, of which a token takes 10 */
+	sk_pace_learn(&pace, 1, 6, 60000000000);          /* the machine slept */
 	sk_pace_learn(&pace, 1, 6, 1);
-	assert_in_range(sk_pace_most(&pace, 1), 4, 9);
+	assert_in_range(sk_pace_most(&pace, 1, 0), 4, 9);
 	sk_pace_finish(&pace);
 
 	assert_int_equal(sk_pace_init(&pace, 0.5, 8), 0);
-	assert_int_equal(sk_pace_most(&pace, 3), 0); /* nothing is known: a step without */
+	assert_int_equal(sk_pace_most(&pace, 3, 0), 0); /* nothing is known: a step without */
 	sk_pace_learn(&pace, 3, 0, 1000000);
-	assert_in_range(sk_pace_most(&pace, 3), 1, 16);
+	assert_in_range(sk_pace_most(&pace, 3, 0), 1, 16);
+	sk_pace_finish(&pace);
+}
+
+/* The part of those who have prompts, if it is more than what was configured, and up to three quarters. */
+static void test_share_follows_what_is_asked(void **state)
+{
+	(void)state;
+	static const double cases[][2] = {
+		{0, 0.4}, {0.11, 0.4}, {0.5, 0.5}, {0.7, 0.7}, {0.97, 0.75}};
+	const struct machine *m = &machines[2];
+	struct sk_pace pace;
+
+	assert_int_equal(sk_pace_init(&pace, 0.4, 8), 0);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		double prompts_ns = 0, all_ns = 0;
+		asked = cases[i][0];
+		for (int t = 0; t < 2000; t++) {
+			uint32_t n_prompt = step(&pace, m, 4, 0.05);
+			if (t < 100)
+				continue;
+			prompts_ns += m->prompt_ns * n_prompt;
+			all_ns += step_ns(m, 4, n_prompt);
+		}
+		const double share = prompts_ns / all_ns;
+		if (share < 0.9 * cases[i][1] || share > 1.05 * cases[i][1])
+			fail_msg("asked %g: %g, not %g", asked, share, cases[i][1]);
+	}
+	asked = 0;
 	sk_pace_finish(&pace);
 }
 
@@ -172,7 +202,7 @@ static void test_no_bound(void **state)
 	struct sk_pace pace;
 	assert_int_equal(sk_pace_init(&pace, 1, 8), 0);
 	for (int t = 0; t < 1000; t++) {
-		assert_int_equal(sk_pace_most(&pace, 8), UINT32_MAX);
+		assert_int_equal(sk_pace_most(&pace, 8, 0), UINT32_MAX);
 		sk_pace_learn(&pace, 8, 248, 1000000);
 	}
 	sk_pace_finish(&pace);
@@ -186,6 +216,7 @@ int main(void)
 		cmocka_unit_test(test_change_is_followed),
 		cmocka_unit_test(test_first_steps),
 		cmocka_unit_test(test_short_prompts),
+		cmocka_unit_test(test_share_follows_what_is_asked),
 		cmocka_unit_test(test_no_bound),
 	};
 	return sk_test_run(tests, NULL, NULL);

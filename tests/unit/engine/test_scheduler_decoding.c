@@ -81,12 +81,38 @@ static void test_decoding_is_no_debt_of_the_session(void **state)
 	assert_in_range(n_steps, 1, 2);
 }
 
+/* Each user counts by weight, however many sessions are whose. */
+static void test_part_of_those_with_prompts(void **state)
+{
+	(void)state;
+	begin(9);
+	assert_true(sk_schedule_part_of_prompts(wants, 0) == 0);
+	for (int i = 0; i < 33; i++) {
+		wants[i].tenant = &users[i == 32];
+		wants[i].n_tokens = i < 8 ? 100 : 1;
+	}
+	users[0].weight = users[1].weight = 1;
+	assert_float_equal(sk_schedule_part_of_prompts(wants, 32), 0.25, 1e-9);
+	assert_float_equal(sk_schedule_part_of_prompts(wants, 33), 0.125, 1e-9);
+	wants[32].n_tokens = 5000;
+	assert_float_equal(sk_schedule_part_of_prompts(wants, 33), 0.625, 1e-9);
+	users[1].weight = 3;
+	assert_float_equal(sk_schedule_part_of_prompts(wants, 33), (0.25 + 3) / 4, 1e-9);
+	for (int i = 0; i < 24; i++)
+		wants[8 + i].n_tokens = 0; /* they wait for something else */
+	assert_float_equal(sk_schedule_part_of_prompts(wants, 33), 1, 1e-9);
+	for (int i = 0; i < 33; i++)
+		wants[i].n_tokens = 0;
+	assert_true(sk_schedule_part_of_prompts(wants, 33) == 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_decoding_alone_costs_nothing),
 		cmocka_unit_test(test_decoding_counts_where_it_costs),
 		cmocka_unit_test(test_decoding_is_no_debt_of_the_session),
+		cmocka_unit_test(test_part_of_those_with_prompts),
 	};
 	return sk_test_run(tests, NULL, NULL);
 }

@@ -41,13 +41,16 @@ static void fill_token(struct streamkv_stream *stream, const struct streamkv_slo
 {
 	const struct sk_slot *slot = &from->slot;
 
+	const bool is_token = !(slot->flags & SK_SLOT_NO_TOKEN);
+
 	stream->n_text = 0;
-	if (!stream->first_put_ns)
+	if (is_token && !stream->first_put_ns)
 		stream->first_put_ns = from->put_ns;
+	const uint64_t since_ns = stream->first_put_ns ? stream->first_put_ns : from->put_ns;
 	*token = (struct streamkv_token){
-		.id = slot->flags & SK_SLOT_NO_TOKEN ? -1 : slot->id,
+		.id = is_token ? slot->id : -1,
 		.logprob = slot->logprob,
-		.seconds = (double)(int64_t)(from->put_ns - stream->first_put_ns) * 1e-9,
+		.seconds = (double)(int64_t)(from->put_ns - since_ns) * 1e-9,
 		.handed_ns = from->put_ns,
 		.position = stream->n_tokens,
 		.live = slot->live,
@@ -55,7 +58,7 @@ static void fill_token(struct streamkv_stream *stream, const struct streamkv_slo
 		.special = slot->flags & SK_SLOT_SPECIAL,
 		.unscored = slot->flags & SK_SLOT_UNSCORED,
 	};
-	stream->n_tokens += !(slot->flags & SK_SLOT_NO_TOKEN);
+	stream->n_tokens += is_token;
 }
 
 /* A step's slot: what was read as its text is numbers. */

@@ -29,6 +29,7 @@ struct streamkv_stream {
 	struct streamkv *kv;
 	void *context;
 	uint32_t request;
+	bool is_call;     /* what was asked for has one answer, and cannot be cancelled */
 	bool is_last;     /* the ring has nothing more of it */
 	bool is_finished; /* and this is how it ended: */
 	bool is_told;     /* as the caller knows */

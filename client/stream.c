@@ -174,7 +174,9 @@ void streamkv_stream_take(struct streamkv_stream *stream, Sk__ServerMessage *mes
 		stream->evaluated_tokens = message->progress->evaluated_tokens;
 		stream->queue_place = message->progress->queue_place;
 	}
-	if (stream->is_finished || (!is_finished && !is_failed)) {
+	const bool is_answered =
+		stream->is_call && message->body_case == SK__SERVER_MESSAGE__BODY_SESSION;
+	if (stream->is_finished || (!is_finished && !is_failed && !is_answered)) {
 		sk__server_message__free_unpacked(message, NULL);
 		return;
 	}
@@ -185,9 +187,13 @@ void streamkv_stream_take(struct streamkv_stream *stream, Sk__ServerMessage *mes
 		return;
 	}
 	stream->is_last = true;
+	stream->result.reason = stream->result.stop_string = "";
+	if (is_answered) {
+		stream->result.stop = STREAMKV_STOP_DONE;
+		return;
+	}
 	stream->result.stop = STREAMKV_STOP_REFUSED;
 	stream->result.error = message->failed->error > 0 ? -message->failed->error : -EIO;
-	stream->result.reason = stream->result.stop_string = "";
 }
 
 int streamkv_stream_end(struct streamkv_stream *stream, struct streamkv_error *error)
@@ -295,7 +301,7 @@ void streamkv_stream_close(struct streamkv_stream *stream)
 	if (!stream)
 		return;
 	if (stream->kv) {
-		if (!stream->is_finished && !stream->kv->is_broken)
+		if (!stream->is_finished && !stream->is_call && !stream->kv->is_broken)
 			(void)streamkv_cancel(stream, NULL);
 		sk_list_remove(&stream->node);
 	}

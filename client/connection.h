@@ -54,6 +54,12 @@ struct streamkv_stream {
 int streamkv_fail(struct streamkv_error *error, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* streamkv_connect_ring() in two parts. The first finds a place among those that wait for a daemon which loads or is full, and
+ * says hello there; the second, which may be called again after -ETIMEDOUT and -EINTR, waits for its welcome in that place. */
+int streamkv_call_up(const char *socket_path, uint32_t ring_slots, int timeout_ms,
+		     struct streamkv **ret_kv, struct streamkv_error *error);
+int streamkv_await_welcome(struct streamkv *kv, int timeout_ms, struct streamkv_error *error);
+
 /* Sends a message and everything that waits before it. */
 int streamkv_send(struct streamkv *kv, Sk__ClientMessage *message, const int *fds, unsigned n_fds,
 		  struct streamkv_error *error);

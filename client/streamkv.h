@@ -44,8 +44,8 @@ struct streamkv_error {
 const char *streamkv_default_socket(void);
 
 /* -ENOENT or -ECONNREFUSED where no daemon listens; -EPROTO where it is no streamkvd, or of another
- * version. Waits while the daemon is still loading its model (socket activation), at most
- * `timeout_ms` (-1: for ever). */
+ * version. Waits while the daemon is still loading its model (socket activation) or has as many connections
+ * as it takes, at most `timeout_ms` (-1: for ever): then -ETIMEDOUT. */
 int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **ret_kv,
 		     struct streamkv_error *error);
 /* The same with a ring of so many slots, a power of two from 256 to 1048576, instead of the daemon's default (0). A token

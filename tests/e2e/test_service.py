@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 from streamkv_test import BIN, CLIENT, DEADLINE, MODELS, Daemon, Program, skip
@@ -185,6 +186,46 @@ class Service(unittest.TestCase):
                 self.assertTrue(third.stdout.read())
                 self.assertEqual(third.wait(DEADLINE), 0)
             two.kill()
+
+    def listener(self, backlog):
+        """Of a daemon that accepts nobody yet."""
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(self.path("s"))
+        listener.listen(backlog)
+        return listener
+
+    def asks(self, seconds):
+        return Program([CLIENT, "generate", "--socket", self.path("s"), "--retry", seconds, "-n", "2", "x"],
+                       stderr=subprocess.PIPE, text=True)
+
+    def test_one_client_takes_one_place_while_it_waits(self):
+        listener = self.listener(16)
+        client = self.asks("4.5")
+        begun = time.monotonic()
+        _, said = client.communicate(timeout=DEADLINE)
+        self.assertEqual((client.returncode, said), (75, "streamkv-client: the daemon has not answered in time\n"))
+        self.assertTrue(4.4 < time.monotonic() - begun < 7)
+        listener.setblocking(False)
+        listener.accept()[0].close()
+        self.assertRaises(BlockingIOError, listener.accept)
+
+    def test_waiting_for_a_place_has_an_end(self):
+        listener = self.listener(0)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(self.path("s"))  # and nobody else finds a place
+            given_up, served = self.asks("1"), self.asks("60")
+            _, said = given_up.communicate(timeout=DEADLINE)
+            self.assertEqual((given_up.returncode, said), (75, "streamkv-client: the daemon has not answered in time\n"))
+            self.assertIsNone(served.poll())
+            for _ in range(2):  # then one is free
+                connection, _ = listener.accept()
+                connection.close()
+            listener.settimeout(DEADLINE)
+            with listener.accept()[0] as connection:  # who lost its place, and asks again
+                self.assertTrue(connection.recv(1))
+            served.kill()
+            served.communicate()
 
     def test_few_descriptors_are_enough_for_few(self):
         few = Daemon(limit_descriptors=72)

@@ -266,22 +266,28 @@ class Service(unittest.TestCase):
         self.assertTrue(os.path.exists(path))
 
     def test_socket_activation(self):
-        path = self.path("s")
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(path)
-            listener.listen(8)
-            # A client that comes before there is a daemon waits, and is served.
-            early = Program([CLIENT, "generate", "--socket", path, "-n", "5", "It was"], stdout=subprocess.PIPE)
-            program = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
-                       "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); os.execv(sys.argv[2], sys.argv[2:])")
-            daemon = Program([sys.executable, "-c", program, str(listener.fileno()), DAEMON, "--model", MODEL],
-                                      pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
-            out, _ = early.communicate(timeout=DEADLINE)
-            self.assertEqual(early.returncode, 0)
-            self.assertTrue(out)
-            daemon.send_signal(signal.SIGTERM)
-            self.assertEqual(daemon.wait(DEADLINE), 0)
-        self.assertTrue(os.path.exists(path))  # whoever made it takes it away
+        for name in ("", "streamkvd.socket", "streamkv-small.socket"):  # a second daemon's, beside what is parked
+            path = self.path("s" + name)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path)
+                listener.listen(8)
+                # A client that comes before there is a daemon waits, and is served.
+                early = Program([CLIENT, "generate", "--socket", path, "--retry", str(DEADLINE), "-n", "5", "It was"],
+                                stdout=subprocess.PIPE)
+                program = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
+                           "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=sys.argv[2]); "
+                           "os.execv(sys.argv[3], sys.argv[3:])")
+                daemon = Program([sys.executable, "-c", program, str(listener.fileno()), name, DAEMON, "--model", MODEL,
+                                  "--state-dir", "none", "--socket", self.path("another")], pass_fds=[listener.fileno()],
+                                 stderr=subprocess.PIPE, text=True)
+                self.assertIn("at the socket handed over", daemon.stderr.readline())
+                out, _ = early.communicate(timeout=DEADLINE)
+                self.assertEqual(early.returncode, 0)
+                self.assertTrue(out)
+                daemon.send_signal(signal.SIGTERM)
+                self.assertEqual(daemon.wait(DEADLINE), 0)
+                daemon.communicate()
+            self.assertTrue(os.path.exists(path))  # whoever made it takes it away
 
 
 if __name__ == "__main__":

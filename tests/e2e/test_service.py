@@ -73,6 +73,30 @@ class Service(unittest.TestCase):
         self.assert_says(run("--socket", "--config", "--model", self.path("none")), 66, "none")
         self.assert_says(run("--", "--config", good), 64, "options only")
 
+    def test_values_that_are_wrong_only_together(self):
+        """Or that only the machine tells to be so."""
+        for text, words in [
+            ("model = x\nsocket-mode = 689\n", ":2: socket-mode: '689' is not allowed; allowed are three octal digits"),
+            ("model = x\nstep-tokens = 4\n", ":2: step-tokens 4 is less than max-batch 64"),
+            ("max-batch = 9\nstep-tokens = 8\nmodel = x\n", ":2: step-tokens 8 is less than max-batch 9"),
+            ("step-tokens = 8\n[user *]\n[streamkvd]\nmax-batch = 9\n", ":4: max-batch 9 is more than step-tokens 8"),
+            ("sink = 8\n", ": no model is named; say model = DIR"),
+            ("", ": no model is named; say model = DIR"),
+            ("sink = 8\nmodel =\n", ":2: model: '' is not allowed"),
+            ("model = x\nbackend = cpu\ninstructions = nonsense\n", ":3: instructions: backend cpu: no instructions 'nonsense'"),
+            ("model = x\nsocket = /%s\n" % ("x" * 120), ":2: socket: /xx"),
+            ("model = x\nholder-socket =\n", ":2: holder-socket: '' is not allowed"),
+        ]:
+            bad = self.path("bad", text)
+            self.assert_says(run("--config", bad, "--check-config"), 78, bad + words)
+        # The command line's are its own fault, or mend the file's.
+        bad = self.path("bad", "model = %s\nsocket-mode = 689\nkv-memory = 64M\n[user *]\nkv-memory = 1G\n" % MODEL)
+        self.assertEqual(run("--config", bad, "--check-config", "--socket-mode", "600").returncode, 0)
+        self.assert_says(run("--config", bad, "--check-config", "--socket-mode", "689"), 64, "--socket-mode: '689'")
+        self.assert_says(run("--config", bad, "--socket-mode", "600", "--step-tokens", "4"), 64, "--step-tokens 4 is less than --max-")
+        self.assert_says(run("--model", "", "--check-config"), 64, "--model: '' is not allowed")
+        self.assert_says(run("--model", MODEL, "--backend", "cpu", "--instructions", "x"), 64, "--instructions: backend cpu: no ")
+
     def test_drop_ins(self):
         main = self.path("main", "model = %s\nmax-batch = 32\n[user 5]\nweight = 2\nmax-queued = 3\n" % MODEL)
         folder = main + ".d"
@@ -88,7 +112,7 @@ class Service(unittest.TestCase):
         self.assertEqual(run(*check).returncode, 0)
         # In the order of their names: each of these faults is one of two values together, and the last one counts.
         drop_in("a.conf", "max-batch = 48\n")
-        self.assert_says(run(*check), 64, "--step-tokens 32 is less than --max-batch 48")
+        self.assert_says(run(*check), 78, "main.d/b.conf:1: step-tokens 32 is less than max-batch 48")
         last = drop_in("c.conf", "step-tokens = 64\n")
         self.assertEqual(run(*check).returncode, 0)
         self.assertEqual(run(*check, "--step-tokens", "4", "--max-batch", "4").returncode, 0)  # argv comes before all
@@ -244,7 +268,10 @@ class Service(unittest.TestCase):
             self.assertEqual(file.read(), "precious")
 
     def test_a_path_too_long(self):
-        self.assert_says(run("--model", MODEL, "--socket", "/tmp/" + "x" * 120), 73, "bytes at most")
+        path = "/tmp/" + "x" * 120
+        self.assert_says(run("--model", MODEL, "--socket", path), 64, "--socket: %s: the path of a socket may have 102 bytes" % path)
+        done = subprocess.run([DAEMON, "--model", MODEL], capture_output=True, text=True, env=dict(os.environ, STREAMKV_SOCKET=path))
+        self.assert_says(done, 73, "bytes at most")
 
     def test_socket_activation_by_systemd(self):
         if not shutil.which("systemd-socket-activate"):

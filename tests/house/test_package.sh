@@ -39,4 +39,18 @@ run postinst configure 0.1.0
 # The holder first: the daemon wants what only the new one has.
 grep -qx 'systemctl try-restart streamkv-weights.service streamkvd.service' /run/called ||
 	fault "an upgrade does not restart the holder of weights, then the daemon: $(cat /run/called)"
+
+# A purge takes away what the administrator laid beside any of the units, as well.
+for unit in streamkvd.service streamkvd.socket streamkv-weights.service; do
+	mkdir -p "/etc/systemd/system/$unit.d"
+done
+mkdir -p /etc/systemd/system/other.service.d /etc/streamkv/streamkvd.conf.d /var/lib/streamkv
+run postrm remove
+for folder in /etc/streamkv/streamkvd.conf.d /var/lib/streamkv; do
+	[ -d "$folder" ] || fault "a removal takes $folder, which a purge alone may"
+done
+run postrm purge
+said=$(find /etc /var/lib /run/streamkv -name '*streamkv*' 2>/dev/null)
+[ -z "$said" ] || fault "after a purge there are $said"
+[ -d /etc/systemd/system/other.service.d ] || fault "a purge takes what is another's"
 exit $status

@@ -12,6 +12,12 @@ bool sk_backend_is_present(const struct sk_backend_kind *kind)
 	return !kind->is_present || kind->is_present();
 }
 
+bool sk_backend_knows_layout(const struct sk_backend_kind *kind, const char *layout)
+{
+	const size_t n = kind->layout ? strlen(kind->layout) : 0;
+	return n && strncmp(layout, kind->layout, n) == 0 && (!layout[n] || layout[n] == ' ');
+}
+
 int sk_backend_open(const struct sk_backend_kind *kind, const struct sk_backend_options *options,
 		    const struct sk_backend_shape *shape, struct sk_backend **ret_backend,
 		    struct sk_diag *diag)

@@ -66,6 +66,9 @@ struct sk_backend_options {
 
 /* Whether it is worth trying to open one: this machine has such a device. */
 bool sk_backend_is_present(const struct sk_backend_kind *kind);
+/* Whether shared weights of this layout are for such a device, in the form that this program gives them. On which of
+ * several devices is seen at the import. */
+bool sk_backend_knows_layout(const struct sk_backend_kind *kind, const char *layout);
 
 /* -ENODEV and a sentence where this machine has no such device. */
 int sk_backend_open(const struct sk_backend_kind *kind, const struct sk_backend_options *options,

@@ -82,6 +82,7 @@ struct sk_backend_ops {
 
 struct sk_backend_kind {
 	const char *name;         /* "cpu", "cuda" */
+	const char *layout;       /* begins that of its shared weights; NULL: it shares none */
 	bool (*is_present)(void); /* whether this machine has such a device; NULL: every one has */
 	int (*open)(const struct sk_backend_options *options, const struct sk_backend_shape *shape,
 		    struct sk_backend **ret_backend, struct sk_diag *diag);

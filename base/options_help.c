@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HELP                                                                                       \
+	"Print what there is to know, and end." /* which every program can, and is in no table */
+
 /* Prints words wrapped at column 80, each line but the first begun with `opening` and filled up to `indent`; `column` is
  * where the cursor is. */
 static void wrap(FILE *out, const char *text, const char *opening, int indent, int column)
@@ -89,7 +92,7 @@ void sk_options_help(FILE *out, const struct sk_command_help *help, const struct
 	wrap(out, help->text, "", 0, 0);
 	fprintf(out, "\noptions:\n");
 	help_options(out, table, false);
-	fprintf(out, "  -h, --help                This text.\n");
+	fprintf(out, "  -h, --help                " HELP "\n");
 	if (help->sections) {
 		fprintf(out, "\nin the configuration file:\n");
 		wrap(out, help->sections, "", 0, 0);
@@ -188,9 +191,9 @@ void sk_options_man(FILE *out, const struct sk_command_help *help, const struct 
 	troff(out, help->synopsis);
 	fprintf(out, "\n.SH DESCRIPTION\n");
 	troff_paragraphs(out, help->text);
-	if (table->name)
-		fprintf(out, ".SH OPTIONS\n");
+	fprintf(out, ".SH OPTIONS\n");
 	troff_options(out, table, false);
+	fprintf(out, ".TP\n.B \\-h, \\-\\-help\n" HELP "\n");
 	if (help->sections) {
 		fprintf(out, ".SH CONFIGURATION FILE\n");
 		troff_paragraphs(out, help->sections);

@@ -32,7 +32,7 @@ static int follow(struct sk_answer *answer, struct streamkv_stream *stream,
 {
 	struct streamkv_token token;
 	double begun_s = sk_now_s();
-	bool is_cancelled = false, has_token = answer->n_given;
+	bool is_cancelled = false, has_token = answer->parts.n_tokens;
 	int got, err = 0;
 
 	for (;;) {
@@ -54,10 +54,9 @@ static int follow(struct sk_answer *answer, struct streamkv_stream *stream,
 			has_token = true;
 			answer->ends_with_token = token.id >= 0;
 		}
-		if (token.id >= 0) {
-			answer->n_given++;
+		sk_parts_token(&answer->parts, &token);
+		if (token.id >= 0)
 			answer->deadline_s = answer->n_losses = 0;
-		}
 		err = sk_answer_token(&answer->out, &token);
 		if (!err && sk_csv_failed(&answer->out.trace.csv))
 			err = sk_trace_close(&answer->out.trace);
@@ -84,20 +83,16 @@ static bool waits(struct sk_answer *answer)
 static bool go_on(struct sk_answer *answer, const struct streamkv_stream *stream)
 {
 	struct streamkv_generate *ask = &answer->ask;
-	uint64_t n_done;
 
 	if (!ask->session || !waits(answer))
 		return false;
 	if (!streamkv_position(stream,
 			       &ask->resumed_at)) /* it never began: asked again as it was */
-		return ask->resumes || !answer->n_given;
+		return ask->resumes || !answer->parts.n_tokens;
 	ask->resumes = true;
-	ask->resumed_given = answer->n_given;
-	if (!answer->n_given)
+	ask->resumed_given = answer->parts.n_tokens;
+	if (!answer->parts.n_tokens)
 		return true;
-	if (!answer->before.prompt_tokens)
-		streamkv_progress(stream, &answer->before.prompt_tokens, &n_done);
-	answer->before.generated_tokens = answer->n_given;
 	ask->n_prompt_bytes = 0;
 	ask->chat = ask->system = NULL;
 	ask->has_seed = false;
@@ -106,21 +101,20 @@ static bool go_on(struct sk_answer *answer, const struct streamkv_stream *stream
 
 static int end(struct sk_answer *answer, const struct streamkv_stream *stream)
 {
-	struct streamkv_result result = *streamkv_result(stream);
-	result.prompt_tokens += answer->before.prompt_tokens;
-	result.generated_tokens += answer->before.generated_tokens;
-	const int exit_code = sk_answer_end(&answer->out, &result);
+	struct streamkv_result result;
+	const unsigned untold = sk_parts_end(&answer->parts, stream, &result);
+	const int exit_code = sk_answer_end(&answer->out, &result, untold);
 	return exit_code ? exit_code : sk_conclude(&result, NULL);
 }
 
 /* All of it has come, but not how it ended. A token at the end is the answer's; else something was said of it. */
 static int end_unknown(struct sk_answer *answer, const struct streamkv_stream *stream)
 {
-	struct streamkv_result result = *streamkv_result(stream);
+	struct streamkv_result result;
+	const unsigned untold = sk_parts_end(&answer->parts, stream, &result);
 	result.reason = "the daemon went away before it could say how it ended";
 	result.stop_string = "";
-	result.generated_tokens = answer->n_given;
-	const int exit_code = sk_answer_end(&answer->out, &result);
+	const int exit_code = sk_answer_end(&answer->out, &result, untold);
 	if (exit_code || answer->ends_with_token)
 		return exit_code;
 	return sk_said(EX_TEMPFAIL, "%s", result.reason);
@@ -136,6 +130,8 @@ static int lost(struct sk_answer *answer, const struct streamkv_stream *stream, 
 		return 128 + sk_interrupted();
 	*ret_again =
 		(!is_orderly || answer->waits) && (stream ? go_on(answer, stream) : waits(answer));
+	if (*ret_again && stream)
+		sk_parts_break(&answer->parts, stream);
 	if (*ret_again)
 		return 0;
 	if (answer->n_losses > MOST_LOSSES)
@@ -151,6 +147,7 @@ static int try_once(struct sk_answer *answer, struct streamkv *kv, bool *ret_aga
 	struct streamkv_error error = {""};
 
 	*ret_again = false;
+	sk_parts_ask(&answer->parts, &answer->ask);
 	int code = streamkv_generate(kv, &answer->ask, &stream, &error);
 	if (code == -ECONNRESET)
 		return lost(answer, NULL, code, error.text, ret_again);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "client/answer_out.h"
+#include "client/parts.h"
 
 struct sk_answer {
 	const char *socket;
@@ -13,8 +14,7 @@ struct sk_answer {
 	bool waits;     /* also for the first one, and after an orderly end: it was asked for */
 
 	/* sk_answer_run()'s: */
-	uint64_t n_given;              /* tokens so far */
-	struct streamkv_result before; /* what is known of those before the last connection */
+	struct sk_parts parts;
 	double deadline_s; /* by sk_now_s(): set with the first loss since a token came; 0: none */
 	unsigned n_losses; /* since then */
 	bool ends_with_token;

@@ -12,4 +12,6 @@ struct sk_answer_out {
 
 /* 0, or the exit code of a fault that has been said. */
 int sk_answer_token(struct sk_answer_out *out, const struct streamkv_token *token);
-int sk_answer_end(const struct sk_answer_out *out, const struct streamkv_result *result);
+/* untold: which of its figures are unknown (client/parts.h), and so left out. */
+int sk_answer_end(const struct sk_answer_out *out, const struct streamkv_result *result,
+		  unsigned untold);

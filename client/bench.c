@@ -292,7 +292,12 @@ const struct sk_command sk_command_bench = {
 			 "had the same, 1/N where one had all. It means most where all want more "
 			 "than "
 			 "they get: in a closed loop, with --seconds.\n\n"
-			 "Ctrl-C ends it early and prints what was measured.",
+			 "Ctrl-C ends it early and prints what was measured. The exit code is 75 "
+			 "where a "
+			 "request failed, where a conversation's session could not be deleted, or "
+			 "where all "
+			 "requests were refused; those that are refused beside others are only "
+			 "counted.",
 		 .examples = "  streamkv-client bench --clients 16 --prompt-tokens uniform:32-512\n"
 			     "  streamkv-client bench --clients 64 --rate 4 --seconds 60 --goodput "
 			     "ttft:500,tpot:40\n"

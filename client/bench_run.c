@@ -87,12 +87,14 @@ static int conclude(const struct sk_bench *bench, const struct sk_load *load,
 	const struct sk_serving *serving = table->serving;
 	uint64_t n_failed = serving->n_outcomes[SK_OUTCOME_FAILED],
 		 n_refused = serving->n_outcomes[SK_OUTCOME_REFUSED];
+	const bool is_any =
+		serving->n_outcomes[SK_OUTCOME_DONE] || serving->n_outcomes[SK_OUTCOME_CANCELLED];
 
 	if (!bench->quiet && table->daemon.generated_tokens > serving->generated_tokens)
 		sk_said(0, "the daemon generated %llu tokens for others meanwhile",
 			(unsigned long long)(table->daemon.generated_tokens -
 					     serving->generated_tokens));
-	if (!bench->quiet && n_refused)
+	if (n_refused && (!bench->quiet || !is_any))
 		sk_said(0, "%llu requests were refused, the first one since: %s",
 			(unsigned long long)n_refused, load->refused);
 	if (sk_interrupted())
@@ -100,7 +102,12 @@ static int conclude(const struct sk_bench *bench, const struct sk_load *load,
 	if (n_failed || load->is_cut_short)
 		return sk_said(EX_TEMPFAIL, "%llu requests failed, the first one since: %s",
 			       (unsigned long long)n_failed, load->failed);
-	return 0;
+	if (load->n_kept) /* what came after went on with them */
+		return sk_said(EX_TEMPFAIL,
+			       "%llu conversations' sessions could not be deleted, the first one "
+			       "since: %s",
+			       (unsigned long long)load->n_kept, load->kept);
+	return n_refused && !is_any ? EX_TEMPFAIL : 0;
 }
 
 static int report(struct sk_bench *bench, const struct sk_load *load,

@@ -1,7 +1,10 @@
 #include "client/command.h"
 
+#include "client/connection.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -66,65 +69,102 @@ int sk_exit_code_of(int err)
 	}
 }
 
-static void say_loading(void)
+/* --- Connecting --- */
+
+#define QUIET_MS 2000 /* before it is said that one waits */
+
+struct wait {
+	double end_s; /* by sk_now_s(); or INFINITY */
+	bool is_said;
+};
+
+/* Until there is something to say, or the end. */
+static int portion_ms(const struct wait *wait)
 {
-	if (isatty(STDERR_FILENO))
-		fprintf(stderr,
-			"streamkv-client: waiting for the daemon, which is loading its model "
-			"or is full\n");
+	const double left_s = fmax(wait->end_s - sk_now_s(), 0);
+	if (!wait->is_said && left_s > QUIET_MS * 1e-3)
+		return QUIET_MS;
+	return isinf(left_s) ? -1 : (int)(left_s * 1e3) + 1;
 }
 
-struct streamkv *sk_connect(const char *socket, int *ret_exit_code)
+/* Whether the wait goes on, after -ETIMEDOUT of a portion or a signal. */
+static bool goes_on(struct wait *wait, int err)
 {
-	struct streamkv_error error;
-	struct streamkv *kv;
-	int err = streamkv_connect(socket, 2000, &kv, &error);
+	if (sk_interrupted() || sk_now_s() >= wait->end_s)
+		return false;
+	if (err == -ETIMEDOUT && !wait->is_said) {
+		if (isatty(STDERR_FILENO))
+			fprintf(stderr, "streamkv-client: waiting for the daemon, which is loading "
+					"its model or is full\n");
+		wait->is_said = true;
+	}
+	return err == -ETIMEDOUT || err == -EINTR;
+}
 
-	if (err == -ETIMEDOUT) {
-		say_loading();
-		err = streamkv_connect(socket, -1, &kv, &error);
-	}
-	if (err < 0) {
-		*ret_exit_code = sk_said(sk_exit_code_of(err), "%s", error.text);
-		return NULL;
-	}
-	return kv;
+/* One connection, which keeps its place as long as somebody may answer there: one that is given up stays in the daemon's
+ * way until it has accepted it. */
+static int connect_once(const char *socket, struct wait *wait, struct streamkv **ret_kv,
+			struct streamkv_error *error)
+{
+	struct streamkv *kv;
+	int err;
+
+	do
+		err = streamkv_call_up(socket, 0, portion_ms(wait), &kv, error);
+	while (err < 0 && goes_on(wait, err));
+	if (err < 0)
+		return err;
+	do
+		err = streamkv_await_welcome(kv, portion_ms(wait), error);
+	while (err < 0 && goes_on(wait, err));
+	if (err < 0)
+		streamkv_close(kv);
+	else
+		*ret_kv = kv;
+	return err;
 }
 
 /* Whether another try may go better: nobody listens yet, or it was the one that is ending, or it loads. */
 static bool may_come(int err)
 {
-	return err == -ENOENT || err == -ECONNREFUSED || err == -ECONNRESET || err == -ETIMEDOUT ||
-	       err == -ESHUTDOWN;
+	return err == -ENOENT || err == -ECONNREFUSED || err == -ECONNRESET || err == -ESHUTDOWN;
+}
+
+static struct streamkv *connect_until(const char *socket, struct wait *wait, bool tries_again,
+				      int *ret_exit_code)
+{
+	const struct timespec moment = {.tv_nsec = 20000000};
+	struct streamkv_error error;
+	struct streamkv *kv;
+
+	for (;;) {
+		int err = connect_once(socket, wait, &kv, &error);
+		if (err >= 0)
+			return kv;
+		if (sk_interrupted()) {
+			*ret_exit_code = 128 + sk_interrupted();
+			return NULL;
+		}
+		if (!tries_again || !may_come(err) || sk_now_s() >= wait->end_s) {
+			*ret_exit_code = sk_said(sk_exit_code_of(err), "%s", error.text);
+			return NULL;
+		}
+		nanosleep(&moment, NULL);
+	}
+}
+
+struct streamkv *sk_connect(const char *socket, int *ret_exit_code)
+{
+	struct wait wait = {.end_s = INFINITY};
+	return connect_until(socket, &wait, false, ret_exit_code);
 }
 
 struct streamkv *sk_connect_within(const char *socket, double seconds, int *ret_exit_code)
 {
-	const struct timespec moment = {.tv_nsec = 20000000};
-	const double end_s = sk_now_s() + seconds;
-	struct streamkv_error error;
-	struct streamkv *kv;
-	bool is_said = false;
-
+	struct wait wait = {.end_s = sk_now_s() + seconds};
 	if (seconds <= 0)
 		return sk_connect(socket, ret_exit_code);
-	for (;;) {
-		const double left_s = end_s - sk_now_s();
-		const int left_ms = left_s < 2 ? (int)(left_s * 1e3) + 1 : 2000;
-		int err = streamkv_connect(socket, left_ms, &kv, &error);
-		if (err >= 0)
-			return kv;
-		if (!may_come(err) || sk_interrupted() || sk_now_s() >= end_s) {
-			*ret_exit_code = sk_interrupted()
-						 ? 128 + sk_interrupted()
-						 : sk_said(sk_exit_code_of(err), "%s", error.text);
-			return NULL;
-		}
-		if (err == -ETIMEDOUT && !is_said)
-			say_loading();
-		is_said |= err == -ETIMEDOUT;
-		nanosleep(&moment, NULL);
-	}
+	return connect_until(socket, &wait, true, ret_exit_code);
 }
 
 /* --- Input and output --- */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define SYSTEM_SOCKET "/run/streamkv/streamkvd.sock"
+#define LATE          "the daemon has not answered in time"
 
 int streamkv_fail(struct streamkv_error *error, int code, const char *format, ...)
 {
@@ -65,7 +66,7 @@ int streamkv_wait(struct streamkv *kv, int ring_fd, int timeout_ms, struct strea
 	if (n < 0)
 		return streamkv_fail(error, errno, "%s", strerror(errno));
 	if (n == 0)
-		return streamkv_fail(error, ETIMEDOUT, "the daemon has not answered in time");
+		return streamkv_fail(error, ETIMEDOUT, LATE);
 	if (fds[0].revents & POLLOUT && sk_channel_flush(kv->channel) == -EPIPE)
 		return lost(kv, error);
 	return (fds[0].revents ? 1 : 0) | (fds[1].revents ? 2 : 0);
@@ -174,7 +175,15 @@ int streamkv_unexpected(struct streamkv *kv, Sk__ServerMessage *answer, struct s
 
 /* --- Connecting --- */
 
-static int open_socket(const char *path, struct streamkv_error *error)
+/* How long it waits for a place among those that wait to be accepted: the kernel's connect() has no other bound. */
+static int bound_connect(int fd, int timeout_ms)
+{
+	const int ms = timeout_ms ? timeout_ms : 1; /* 0 would be no bound */
+	const struct timeval most = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+	return timeout_ms < 0 ? 0 : setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most);
+}
+
+static int open_socket(const char *path, int timeout_ms, struct streamkv_error *error)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
@@ -184,9 +193,12 @@ static int open_socket(const char *path, struct streamkv_error *error)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return streamkv_fail(error, errno, "socket: %s", strerror(errno));
-	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+	if (bound_connect(fd, timeout_ms) < 0 ||
+	    connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
 		int code = errno;
 		close(fd);
+		if (code == EAGAIN)
+			return streamkv_fail(error, ETIMEDOUT, LATE);
 		if (code == ENOENT || code == ECONNREFUSED)
 			return streamkv_fail(error, code,
 					     "no streamkvd listens at %s; start one with: "
@@ -233,27 +245,66 @@ static uint64_t now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static int greet(struct streamkv *kv, uint32_t ring_slots, int timeout_ms,
-		 struct streamkv_error *error)
+/* timeout_ms, of which some has passed since since_ms. */
+static int left_ms(int timeout_ms, uint64_t since_ms)
+{
+	const uint64_t passed_ms = now_ms() - since_ms;
+	return timeout_ms < 0                     ? -1
+	       : passed_ms < (uint64_t)timeout_ms ? timeout_ms - (int)passed_ms
+						  : 0;
+}
+
+static int greet(struct streamkv *kv, uint32_t ring_slots, struct streamkv_error *error)
 {
 	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
-	Sk__ServerMessage *answer;
 	Sk__Hello hello = SK__HELLO__INIT;
-	struct sk_frame frame;
-	uint64_t end_ms = now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
-	int err;
 
 	hello.version = 1;
 	hello.ring_slots = ring_slots;
 	hello.client = "libstreamkv " SK_VERSION;
 	message.body_case = SK__CLIENT_MESSAGE__BODY_HELLO;
 	message.hello = &hello;
-	err = streamkv_send(kv, &message, NULL, 0, error);
-	while (err >= 0 && (err = streamkv_receive(kv, &frame, &answer, error)) == 0) {
-		uint64_t now = now_ms();
-		int left_ms = timeout_ms < 0 ? -1 : end_ms > now ? (int)(end_ms - now) : 0;
-		err = streamkv_wait(kv, -1, left_ms,
-				    error); /* a daemon that loads its model answers when it has */
+	return streamkv_send(kv, &message, NULL, 0, error);
+}
+
+int streamkv_call_up(const char *socket_path, uint32_t ring_slots, int timeout_ms,
+		     struct streamkv **ret_kv, struct streamkv_error *error)
+{
+	int fd = open_socket(socket_path ? socket_path : streamkv_default_socket(), timeout_ms,
+			     error);
+	if (fd < 0)
+		return fd;
+	struct streamkv *kv = calloc(1, sizeof *kv);
+	if (!kv) {
+		close(fd);
+		return streamkv_fail(error, ENOMEM, "not enough memory");
+	}
+	sk_list_init(&kv->streams);
+	int err = sk_channel_create(fd, &kv->channel);
+	if (err < 0) {
+		free(kv);
+		return streamkv_fail(error, -err, "%s", strerror(-err));
+	}
+	err = greet(kv, ring_slots, error);
+	if (err < 0) {
+		streamkv_close(kv);
+		return err;
+	}
+	*ret_kv = kv;
+	return 0;
+}
+
+int streamkv_await_welcome(struct streamkv *kv, int timeout_ms, struct streamkv_error *error)
+{
+	const uint64_t since_ms = now_ms();
+	Sk__ServerMessage *answer;
+	struct sk_frame frame;
+	int err;
+
+	while ((err = streamkv_receive(kv, &frame, &answer, error)) == 0) {
+		err = streamkv_wait(kv, -1, left_ms(timeout_ms, since_ms), error);
+		if (err < 0)
+			return err;
 	}
 	if (err < 0)
 		return err;
@@ -271,21 +322,12 @@ int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **
 int streamkv_connect_ring(const char *socket_path, uint32_t ring_slots, int timeout_ms,
 			  struct streamkv **ret_kv, struct streamkv_error *error)
 {
-	int fd = open_socket(socket_path ? socket_path : streamkv_default_socket(), error);
-	if (fd < 0)
-		return fd;
-	struct streamkv *kv = calloc(1, sizeof *kv);
-	if (!kv) {
-		close(fd);
-		return streamkv_fail(error, ENOMEM, "not enough memory");
-	}
-	sk_list_init(&kv->streams);
-	int err = sk_channel_create(fd, &kv->channel);
-	if (err < 0) {
-		free(kv);
-		return streamkv_fail(error, -err, "%s", strerror(-err));
-	}
-	err = greet(kv, ring_slots, timeout_ms, error);
+	const uint64_t since_ms = now_ms();
+	struct streamkv *kv;
+	int err = streamkv_call_up(socket_path, ring_slots, timeout_ms, &kv, error);
+	if (err < 0)
+		return err;
+	err = streamkv_await_welcome(kv, left_ms(timeout_ms, since_ms), error);
 	if (err < 0) {
 		streamkv_close(kv);
 		return err;

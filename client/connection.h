@@ -29,6 +29,7 @@ struct streamkv_stream {
 	struct streamkv *kv;
 	void *context;
 	uint32_t request;
+	bool is_call;     /* what was asked for has one answer, and cannot be cancelled */
 	bool is_last;     /* the ring has nothing more of it */
 	bool is_finished; /* and this is how it ended: */
 	bool is_told;     /* as the caller knows */
@@ -52,6 +53,12 @@ struct streamkv_stream {
 /* Fills error->text and returns -code. */
 int streamkv_fail(struct streamkv_error *error, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* streamkv_connect_ring() in two parts. The first finds a place among those that wait for a daemon which loads or is full, and
+ * says hello there; the second, which may be called again after -ETIMEDOUT and -EINTR, waits for its welcome in that place. */
+int streamkv_call_up(const char *socket_path, uint32_t ring_slots, int timeout_ms,
+		     struct streamkv **ret_kv, struct streamkv_error *error);
+int streamkv_await_welcome(struct streamkv *kv, int timeout_ms, struct streamkv_error *error);
 
 /* Sends a message and everything that waits before it. */
 int streamkv_send(struct streamkv *kv, Sk__ClientMessage *message, const int *fds, unsigned n_fds,

@@ -82,7 +82,9 @@ static const struct sk_option options[] = {
 		 "the "
 		 "middle of an answer on a named session, which then goes on where it broke off. "
 		 "0: "
-		 "do not. -1: 30 seconds where it dies in the middle of such an answer."},
+		 "do not. -1: 30 seconds where it dies in the middle of such an answer. What only "
+		 "the "
+		 "daemon that died knew, --stats and --json leave out."},
 	{"quiet", 'q', SK_OPTION_FLAG, AT(quiet),
 	 .help = "No progress, no remarks; errors are still told."},
 	{"socket", 's', SK_OPTION_STRING, AT(socket), "PATH", .help = "Where the daemon listens."},

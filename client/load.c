@@ -22,12 +22,31 @@ static void note_reason(char reason[512], const char *sentence)
 		snprintf(reason, 512, "%s", sentence);
 }
 
-/* The next one begins in a new session. */
-static void end_conversation(struct sk_place *place)
+static void note_kept(struct sk_load *load, const char *sentence)
 {
+	load->n_kept++;
+	note_reason(load->kept, sentence);
+}
+
+/* The next one begins in a new session, once this one is gone: the place is taken until the daemon has said so, since
+ * the connection has no more requests than places. */
+static void end_conversation(struct sk_load *load, struct sk_place *place)
+{
+	struct sk_tenant *tenant = place->tenant;
+	struct streamkv_error error;
+
 	place->turn = 0;
-	if (place->tenant->kv)
-		(void)streamkv_session_drop(place->tenant->kv, place->session, NULL);
+	if (!tenant->kv)
+		return;
+	if (streamkv_session_drop(tenant->kv, place->session, &place->stream, &error) < 0) {
+		place->stream = NULL;
+		note_kept(load, error.text);
+		return;
+	}
+	streamkv_set_context(place->stream, place);
+	place->is_dropping = true;
+	tenant->n_running++;
+	load->n_dropping++;
 }
 
 /* Its stream, where it has one, has been closed or is none of ours any more. */
@@ -48,25 +67,34 @@ static void end_request(struct sk_load *load, struct sk_place *place, enum sk_ou
 	load->n_ended++;
 	place->turn = (place->turn + 1) % load->n_turns;
 	if (load->n_turns > 1 && !place->turn)
-		end_conversation(place);
+		end_conversation(load, place);
 }
 
-/* Of a request that runs. */
+/* Of a request that runs, or of a session's end. */
 static void leave(struct sk_load *load, struct sk_place *place)
 {
 	streamkv_stream_close(place->stream);
 	place->stream = NULL;
 	place->tenant->n_running--;
-	load->n_running--;
+	if (place->is_dropping)
+		load->n_dropping--;
+	else
+		load->n_running--;
+	place->is_dropping = false;
 }
 
 static void lose(struct sk_load *load, struct sk_tenant *tenant, const char *reason)
 {
 	for (unsigned i = 0; i < load->tenants->options->n_places; i++) {
-		if (!tenant->places[i].stream)
+		struct sk_place *place = &tenant->places[i];
+		const bool is_dropping = place->is_dropping;
+		if (!place->stream)
 			continue;
-		leave(load, &tenant->places[i]);
-		end_request(load, &tenant->places[i], SK_OUTCOME_FAILED, reason);
+		leave(load, place);
+		if (is_dropping)
+			note_kept(load, reason);
+		else
+			end_request(load, place, SK_OUTCOME_FAILED, reason);
 	}
 	sk_tenants_lose(load->tenants, tenant);
 }
@@ -145,7 +173,7 @@ static void send_turns(struct sk_load *load)
 		if (sk_workload_turn(&load->workload, now, &planned))
 			begin(load, place, &planned);
 		else
-			end_conversation(place);
+			end_conversation(load, place);
 	}
 }
 
@@ -238,6 +266,14 @@ static void take_end(struct sk_load *load, struct sk_place *place, const char *s
 	end_request(load, place, outcome, reason);
 }
 
+static void take_dropped(struct sk_load *load, struct sk_place *place, int err,
+			 const char *sentence)
+{
+	leave(load, place);
+	if (err < 0 && err != -ENOENT) /* a conversation that was refused has none */
+		note_kept(load, sentence);
+}
+
 /* What has come for a tenant; one token of a slow one, until it reads again. */
 static void read_tenant(struct sk_load *load, struct sk_tenant *tenant)
 {
@@ -256,6 +292,10 @@ static void read_tenant(struct sk_load *load, struct sk_tenant *tenant)
 			return;
 		}
 		struct sk_place *place = streamkv_context(stream);
+		if (place->is_dropping) {
+			take_dropped(load, place, got, error.text);
+			continue;
+		}
 		if (got != 1) {
 			take_end(load, place, got < 0 ? error.text : NULL);
 			continue;
@@ -297,16 +337,26 @@ static void stop(struct sk_load *load)
 	for (unsigned i = 0; i < load->tenants->n_places; i++) {
 		struct sk_place *place = &load->tenants->places[i];
 		place->tenant->not_before_s = 0;
-		if (place->stream)
+		if (place->stream && !place->is_dropping)
 			cancel(place);
 	}
 }
 
-static bool is_done(const struct sk_load *load)
+/* All requests have ended, and no more come. */
+static bool is_answered(const struct sk_load *load)
 {
 	bool has_more = load->has_planned || !load->is_over;
 
 	return !load->tenants->n_left || (!load->n_running && (load->is_stopping || !has_more));
+}
+
+static void end_conversations(struct sk_load *load)
+{
+	for (unsigned i = 0; i < load->tenants->n_places; i++) {
+		struct sk_place *place = &load->tenants->places[i];
+		if (place->turn && !place->stream)
+			end_conversation(load, place);
+	}
 }
 
 void sk_load_run(struct sk_load *load)
@@ -323,8 +373,11 @@ void sk_load_run(struct sk_load *load)
 		if (sk_interrupted() && !load->is_stopping)
 			stop(load);
 		send_due(load, &wake_s);
-		if (is_done(load))
-			break;
+		if (is_answered(load)) {
+			end_conversations(load);
+			if (!load->n_dropping)
+				break;
+		}
 		sk_tenants_await(tenants, now_s(load), wake_s);
 		double now = now_s(load);
 		for (unsigned i = 0; i < tenants->options->n_tenants; i++) {
@@ -334,10 +387,6 @@ void sk_load_run(struct sk_load *load)
 		show(load, now);
 	}
 	load->is_cut_short |= load->has_planned || !load->is_over;
-	for (unsigned i = 0; i < tenants->n_places; i++) {
-		if (tenants->places[i].turn)
-			end_conversation(&tenants->places[i]);
-	}
 	sk_terminal_clear();
 }
 

@@ -23,13 +23,15 @@ struct sk_load {
 	unsigned most_at_once;
 	bool is_cut_short;              /* by a signal, or for want of connections or memory */
 	char failed[512], refused[512]; /* why the first one was, or "" */
+	uint64_t n_kept;                /* sessions that could not be deleted, ... */
+	char kept[512];                 /* ... the first one since */
 
 	/* Its own: */
 	uint64_t start_ns;
 	struct sk_planned planned; /* the next to come by itself */
 	bool has_planned, is_over; /* over: nothing more comes by itself */
 	bool is_stopping;          /* nothing more is sent at all */
-	unsigned n_running;
+	unsigned n_running, n_dropping;
 	uint64_t n_ended, n_tokens, n_tokens_shown;
 	double shown_s;
 };

@@ -27,7 +27,10 @@ static const struct sk_command *find(const char *name)
 	return NULL;
 }
 
-static const struct sk_option no_options[] = {{0}};
+static const struct sk_option own_options[] = {
+	{"version", 'V', SK_OPTION_FLAG, 0, .help = "Print the version."},
+	{0},
+};
 static const struct sk_command_help overview = {
 	.name = "streamkv-client",
 	.synopsis = "COMMAND ...",
@@ -44,7 +47,7 @@ static const struct sk_command_help overview = {
 
 static int show_overview(void)
 {
-	sk_options_help(stdout, &overview, no_options);
+	sk_options_help(stdout, &overview, own_options);
 	printf("\ncommands:\n");
 	for (unsigned i = 0; i < N_COMMANDS; i++)
 		printf("  %-12s %s\n", short_name(commands[i]), commands[i]->help.summary);
@@ -60,7 +63,7 @@ static int show_man(const char *name)
 		sk_options_man(stdout, &command->help, command->options, 1);
 		return 0;
 	}
-	sk_options_man(stdout, &overview, no_options, 1);
+	sk_options_man(stdout, &overview, own_options, 1);
 	printf(".SH COMMANDS\n");
 	for (unsigned i = 0; i < N_COMMANDS; i++)
 		printf(".TP\n.BR streamkv\\-client\\-%s (1)\n%s\n", short_name(commands[i]),

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *streamkv_session_state_name(int state)
@@ -126,15 +127,29 @@ int streamkv_session_keep(struct streamkv *kv, const char *name, uint64_t ttl_ms
 	return ask(kv, &body, -1, NULL, NULL, ret_session, error);
 }
 
-int streamkv_session_drop(struct streamkv *kv, const char *name, struct streamkv_error *error)
+int streamkv_session_drop(struct streamkv *kv, const char *name,
+			  struct streamkv_stream **ret_stream, struct streamkv_error *error)
 {
 	Sk__ClientMessage message = SK__CLIENT_MESSAGE__INIT;
 	Sk__SessionRequest body = request(SK__SESSION_VERB__SESSION_DELETE, name);
 
-	message.request = streamkv_next_request(kv); /* whose answer is nobody's, and is freed */
+	struct streamkv_stream *stream = calloc(1, sizeof *stream);
+	if (!stream)
+		return streamkv_fail(error, ENOMEM, "not enough memory");
+	stream->kv = kv;
+	stream->is_call = true;
+	stream->request = streamkv_next_request(kv);
+	message.request = stream->request;
 	message.body_case = SK__CLIENT_MESSAGE__BODY_SESSION;
 	message.session = &body;
-	return streamkv_send(kv, &message, NULL, 0, error);
+	int err = streamkv_send(kv, &message, NULL, 0, error);
+	if (err < 0) {
+		free(stream);
+		return err;
+	}
+	sk_list_append(&kv->streams, &stream->node);
+	*ret_stream = stream;
+	return 0;
 }
 
 int streamkv_session_save(struct streamkv *kv, const char *name, int *ret_fd, uint64_t *ret_n_bytes,

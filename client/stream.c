@@ -41,13 +41,16 @@ static void fill_token(struct streamkv_stream *stream, const struct streamkv_slo
 {
 	const struct sk_slot *slot = &from->slot;
 
+	const bool is_token = !(slot->flags & SK_SLOT_NO_TOKEN);
+
 	stream->n_text = 0;
-	if (!stream->first_put_ns)
+	if (is_token && !stream->first_put_ns)
 		stream->first_put_ns = from->put_ns;
+	const uint64_t since_ns = stream->first_put_ns ? stream->first_put_ns : from->put_ns;
 	*token = (struct streamkv_token){
-		.id = slot->flags & SK_SLOT_NO_TOKEN ? -1 : slot->id,
+		.id = is_token ? slot->id : -1,
 		.logprob = slot->logprob,
-		.seconds = (double)(int64_t)(from->put_ns - stream->first_put_ns) * 1e-9,
+		.seconds = (double)(int64_t)(from->put_ns - since_ns) * 1e-9,
 		.handed_ns = from->put_ns,
 		.position = stream->n_tokens,
 		.live = slot->live,
@@ -55,7 +58,7 @@ static void fill_token(struct streamkv_stream *stream, const struct streamkv_slo
 		.special = slot->flags & SK_SLOT_SPECIAL,
 		.unscored = slot->flags & SK_SLOT_UNSCORED,
 	};
-	stream->n_tokens += !(slot->flags & SK_SLOT_NO_TOKEN);
+	stream->n_tokens += is_token;
 }
 
 /* A step's slot: what was read as its text is numbers. */
@@ -171,7 +174,9 @@ void streamkv_stream_take(struct streamkv_stream *stream, Sk__ServerMessage *mes
 		stream->evaluated_tokens = message->progress->evaluated_tokens;
 		stream->queue_place = message->progress->queue_place;
 	}
-	if (stream->is_finished || (!is_finished && !is_failed)) {
+	const bool is_answered =
+		stream->is_call && message->body_case == SK__SERVER_MESSAGE__BODY_SESSION;
+	if (stream->is_finished || (!is_finished && !is_failed && !is_answered)) {
 		sk__server_message__free_unpacked(message, NULL);
 		return;
 	}
@@ -182,9 +187,13 @@ void streamkv_stream_take(struct streamkv_stream *stream, Sk__ServerMessage *mes
 		return;
 	}
 	stream->is_last = true;
+	stream->result.reason = stream->result.stop_string = "";
+	if (is_answered) {
+		stream->result.stop = STREAMKV_STOP_DONE;
+		return;
+	}
 	stream->result.stop = STREAMKV_STOP_REFUSED;
 	stream->result.error = message->failed->error > 0 ? -message->failed->error : -EIO;
-	stream->result.reason = stream->result.stop_string = "";
 }
 
 int streamkv_stream_end(struct streamkv_stream *stream, struct streamkv_error *error)
@@ -292,7 +301,7 @@ void streamkv_stream_close(struct streamkv_stream *stream)
 	if (!stream)
 		return;
 	if (stream->kv) {
-		if (!stream->is_finished && !stream->kv->is_broken)
+		if (!stream->is_finished && !stream->is_call && !stream->kv->is_broken)
 			(void)streamkv_cancel(stream, NULL);
 		sk_list_remove(&stream->node);
 	}

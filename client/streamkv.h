@@ -44,8 +44,8 @@ struct streamkv_error {
 const char *streamkv_default_socket(void);
 
 /* -ENOENT or -ECONNREFUSED where no daemon listens; -EPROTO where it is no streamkvd, or of another
- * version. Waits while the daemon is still loading its model (socket activation), at most
- * `timeout_ms` (-1: for ever). */
+ * version. Waits while the daemon is still loading its model (socket activation) or has as many connections
+ * as it takes, at most `timeout_ms` (-1: for ever): then -ETIMEDOUT. */
 int streamkv_connect(const char *socket_path, int timeout_ms, struct streamkv **ret_kv,
 		     struct streamkv_error *error);
 /* The same with a ring of so many slots, a power of two from 256 to 1048576, instead of the daemon's default (0). A token
@@ -269,9 +269,11 @@ int streamkv_session_reset(struct streamkv *kv, const char *name,
 /* *ret_session: as it was. */
 int streamkv_session_delete(struct streamkv *kv, const char *name,
 			    struct streamkv_session *ret_session, struct streamkv_error *error);
-/* Asks for the same and does not wait, nor tell whether there was one. What is asked of this connection afterwards finds
- * it gone, unless it was being moved just then. */
-int streamkv_session_drop(struct streamkv *kv, const char *name, struct streamkv_error *error);
+/* Asks for the same and does not wait. *ret_stream has no tokens, and ends with the answer: DONE, or as
+ * streamkv_session_delete() fails. Until then it is one of the connection's 16 requests. What is asked of this connection
+ * afterwards finds the session gone, unless it was being moved just then. */
+int streamkv_session_drop(struct streamkv *kv, const char *name,
+			  struct streamkv_stream **ret_stream, struct streamkv_error *error);
 /* The whole session as bytes: *ret_fd is a memfd of the caller's, sealed against change, which holds *ret_n_bytes. */
 int streamkv_session_save(struct streamkv *kv, const char *name, int *ret_fd, uint64_t *ret_n_bytes,
 			  struct streamkv_session *ret_session, struct streamkv_error *error);

@@ -22,6 +22,7 @@ struct sk_tenants_options {
 struct sk_place {
 	struct sk_tenant *tenant;
 	struct streamkv_stream *stream; /* NULL: none runs */
+	bool is_dropping;               /* the stream is its session's end */
 	double not_before_s;            /* nor shall one begin */
 	char session[80];
 	/* The load's: */

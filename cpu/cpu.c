@@ -195,4 +195,5 @@ static int cpu_open(const struct sk_backend_options *options, const struct sk_ba
 	return 0;
 }
 
-const struct sk_backend_kind sk_cpu_backend = {.name = "cpu", .open = cpu_open};
+const struct sk_backend_kind sk_cpu_backend = {
+	.name = "cpu", .layout = SK_CPU_LAYOUT, .open = cpu_open};

@@ -100,6 +100,8 @@ int sk_cpu_linear_bytes(struct sk_backend *backend, const struct sk_matrix *matr
 uint64_t sk_cpu_norm_bytes(struct sk_backend *backend, const struct sk_matrix *weight,
 			   const struct sk_matrix *bias);
 int sk_cpu_share_weights(struct sk_backend *backend, uint64_t n_bytes);
+/* cpu/packed.h; to be counted up with every change of it. It is the same for all instruction sets. */
+#define SK_CPU_LAYOUT "cpu weights 1"
 int sk_cpu_export_weights(struct sk_backend *backend, struct sk_shared_weights *ret_shared);
 int sk_cpu_import_weights(struct sk_backend *backend, const struct sk_shared_weights *shared);
 /* Memory for weights: of its own, or a piece of what is shared, which may be filled already (then it is read only). */

@@ -20,8 +20,7 @@
 #define MADV_POPULATE_READ 22 /* Linux 5.14 */
 #endif
 
-/* cpu/packed.h; to be counted up with every change of it. It is the same for all instruction sets. */
-static const char layout[SK_LAYOUT_BYTES] = "cpu weights 1";
+static const char layout[SK_LAYOUT_BYTES] = SK_CPU_LAYOUT;
 
 static const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
 

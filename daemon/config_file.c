@@ -13,7 +13,9 @@
 #define CONFIG_PATH "/etc/streamkv/streamkvd.conf"
 
 struct sk_config_value {
-	struct sk_config_value *next;
+	struct sk_config_value *next; /* read before it */
+	const char *name;             /* of the daemon's option; NULL: a user's */
+	const char *where;            /* "file:line"; behind the text */
 	char text[];
 };
 
@@ -203,7 +205,8 @@ static char *read_line(char *text, int n, void *context)
 	return text;
 }
 
-static bool has_option(const struct sk_option *table, const char *name)
+/* As the table has it; NULL where it does not. */
+static const char *name_of(const struct sk_option *table, const char *name)
 {
 	while (table->name && strcmp(table->name, name) != 0)
 		table++;
@@ -217,21 +220,25 @@ static int set_option(struct reading *reading, const char *name, const char *val
 		reading->user ? sk_daemon_option_table : sk_user_option_table;
 	char place[WHERE_SIZE];
 
-	if (!has_option(own, name) && has_option(other, name))
+	if (!name_of(own, name) && name_of(other, name))
 		return sk_diag_fail(reading->diag, EINVAL, "%s: %s is %s", where(reading, place),
 				    name,
 				    reading->user ? "an option of the daemon: it belongs before "
 						    "the first section, or under [streamkvd]"
 						  : "an option of users: it belongs under "
 						    "[user NAME], [user UID] or [user *]");
-	struct sk_config_value *kept = malloc(sizeof *kept + strlen(value) + 1);
+	where(reading, place);
+	const size_t n = strlen(value) + 1;
+	struct sk_config_value *kept = malloc(sizeof *kept + n + strlen(place) + 1);
 	if (!kept)
 		return sk_diag_fail(reading->diag, ENOMEM, "%s: not enough memory", reading->path);
 	strcpy(kept->text, value);
+	kept->where = strcpy(kept->text + n, place);
+	kept->name = reading->user ? NULL : name_of(own, name);
 	kept->next = reading->options->values;
 	reading->options->values = kept;
 	return sk_options_set(own, reading->user ? (void *)reading->user : reading->options, name,
-			      kept->text, where(reading, place), reading->diag);
+			      kept->text, place, reading->diag);
 }
 
 static int take(void *context, const char *section, const char *name, const char *value)
@@ -313,10 +320,12 @@ int sk_daemon_read_config(struct sk_daemon_options *options, struct sk_diag *dia
 	int err = sk_options_defaults(sk_daemon_option_table, &fresh, diag);
 	leave_unset(&fresh.limits.others);
 	/* One that nobody named need not be there; one that may not be read is not passed over. */
-	if (!err && (options->config || access(path, F_OK) == 0 || errno != ENOENT))
+	const bool is_read = options->config || access(path, F_OK) == 0 || errno != ENOENT;
+	if (!err && is_read)
 		err = read_file(path, &fresh, diag);
 	if (!err)
 		err = read_drop_ins(path, &fresh, diag);
+	fresh.config_path = is_read || fresh.values ? path : NULL;
 	if (!err)
 		err = settle_users(&fresh.limits, diag);
 	if (err < 0) {
@@ -325,6 +334,20 @@ int sk_daemon_read_config(struct sk_daemon_options *options, struct sk_diag *dia
 	}
 	*options = fresh;
 	return 0;
+}
+
+const char *sk_daemon_where(const struct sk_daemon_options *options, const char *name,
+			    unsigned *ret_n_after)
+{
+	unsigned n_after = 0;
+	for (const struct sk_config_value *value = options->values; value;
+	     value = value->next, n_after++) {
+		if (!value->name || strcmp(value->name, name) != 0)
+			continue;
+		*ret_n_after = n_after;
+		return value->where;
+	}
+	return NULL;
 }
 
 void sk_daemon_options_finish(struct sk_daemon_options *options)

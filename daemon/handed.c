@@ -3,16 +3,25 @@
 #include "base/cleanup.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#define PARKED "streamkv-" /* what their names begin with, and no unit's */
+#define PARKED "streamkv-" /* what their names begin with; a unit's may as well */
+
+/* What is parked is memory: a socket is there to be listened on, whatever its unit is called. */
+static bool is_parked(int fd, const char *name)
+{
+	return strncmp(name, PARKED, strlen(PARKED)) == 0 &&
+	       sd_is_socket(fd, AF_UNSPEC, 0, -1) == 0;
+}
 
 static void sort_one(struct sk_handed *handed, int fd, const char *name)
 {
-	if (strncmp(name, PARKED, strlen(PARKED)) != 0) {
+	if (!is_parked(fd, name)) {
 		if (!handed->n_sockets++)
 			handed->socket_fd = fd;
 		return;

@@ -170,11 +170,17 @@ int sk_held_open(struct sk_held *held, const char *path, struct sk_diag *diag)
 }
 
 int sk_held_check(const struct sk_held *held, const struct sk_model *model,
-		  enum sk_weight_format format, struct sk_diag *diag)
+		  enum sk_weight_format format, const struct sk_backend_kind *kind,
+		  struct sk_diag *diag)
 {
 	static const char *const formats[] = {"auto", "f32", "bf16", "q8", "q4"};
 	const size_t n_formats = sizeof formats / sizeof *formats;
 	uint8_t fingerprint[SK_FINGERPRINT_BYTES];
+	if (!sk_backend_knows_layout(kind, held->weights.layout))
+		return sk_diag_fail(diag, ENOTSUP,
+				    "the weights held lie as '%s' wants them, which this streamkvd "
+				    "does not: start their holder again, with this one",
+				    held->weights.layout);
 	int err = sk_model_fingerprint(model, fingerprint);
 	if (err < 0)
 		return sk_diag_fail(diag, -err, "not enough memory");

@@ -21,9 +21,11 @@ struct sk_held {
  * -ECONNREFUSED where none listens, -EACCES another user's, -EBADMSG what it says makes no sense, -EPROTO another
  * version; and a sentence. */
 int sk_held_open(struct sk_held *held, const char *path, struct sk_diag *diag);
-/* Whether they are that model's in that format: 0, or -ESTALE and a sentence. */
+/* Whether they are that model's in that format, and lie as that kind of backend wants them: 0, or -ESTALE, -ENOTSUP and a
+ * sentence. */
 int sk_held_check(const struct sk_held *held, const struct sk_model *model,
-		  enum sk_weight_format format, struct sk_diag *diag);
+		  enum sk_weight_format format, const struct sk_backend_kind *kind,
+		  struct sk_diag *diag);
 /* The holder keeps descriptors under that key for this process and the next. *ret_parked: (*ret_n_parked) of an earlier
  * one, in an array of the caller's, who closes them. -EBUSY: another process has the key; -errno and a sentence. */
 int sk_held_claim(struct sk_held *held, const char *key, struct sk_parked **ret_parked,

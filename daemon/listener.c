@@ -63,18 +63,26 @@ static int remove_stale(const char *path, struct sk_diag *diag)
 	return 0;
 }
 
+int sk_listener_check_path(const char *path, struct sk_diag *diag)
+{
+	const size_t most = sizeof((struct sockaddr_un *)0)->sun_path - sizeof ".lock";
+	if (strlen(path) <= most)
+		return 0;
+	return sk_diag_fail(diag, ENAMETOOLONG,
+			    "%s: the path of a socket may have %zu bytes at most", path, most);
+}
+
 static int bind_path(struct sk_listener *listener, const char *path, unsigned mode,
 		     struct sk_diag *diag)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-	if (strlen(path) + sizeof ".lock" > sizeof address.sun_path)
-		return sk_diag_fail(diag, ENAMETOOLONG,
-				    "%s: the path of a socket may have %zu bytes at most", path,
-				    sizeof address.sun_path - sizeof ".lock");
+	int err = sk_listener_check_path(path, diag);
+	if (err < 0)
+		return err;
 	strcpy(address.sun_path, path);
 	sk_autoclose int lock_fd = -1;
-	int err = lock(path, &lock_fd, diag);
+	err = lock(path, &lock_fd, diag);
 	if (!err)
 		err = remove_stale(path, diag);
 	if (err < 0)

@@ -12,6 +12,8 @@ struct sk_listener {
 	int lock_fd;    /* held while the path is ours */
 };
 
+/* -ENAMETOOLONG and a sentence. */
+int sk_listener_check_path(const char *path, struct sk_diag *diag);
 /* Listens from now on: clients wait in the backlog until they are accepted. -EADDRINUSE where
  * another daemon listens there; a socket that a dead one left is replaced. */
 int sk_listener_open(struct sk_listener *listener, struct sk_handed *handed, const char *path,

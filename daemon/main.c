@@ -24,7 +24,8 @@ struct daemon {
 	struct sk_model *model;
 	struct sk_tokenizer *tokenizer;
 	struct sk_store *store;
-	struct sk_held held; /* weights from a holder */
+	struct sk_held held; /* weights from a holder, ... */
+	bool uses_held;      /* ... and they are of use */
 	struct sk_handed handed;
 	struct sk_daemon_parking parking;
 	struct sk_parking *kept_by; /* NULL: nobody keeps sessions */
@@ -145,16 +146,25 @@ static int open_holder(struct daemon *daemon, struct sk_diag *diag)
 	return err;
 }
 
-/* Nothing where weights come from nowhere else. */
+/* Nothing where weights come from nowhere else. A holder that is older or newer than this program, as after an upgrade, is
+ * done without: else the service would be gone until somebody starts both again. */
 static int open_held(struct daemon *daemon, struct sk_diag *diag)
 {
 	const struct sk_daemon_options *options = &daemon->options;
+	const struct sk_backend_kind *kind;
 	if (!options->weights_from)
 		return 0;
-	int err = sk_held_open(&daemon->held, options->weights_from, diag);
-	return err < 0 ? err
-		       : sk_held_check(&daemon->held, daemon->model,
-				       (enum sk_weight_format)options->weights, diag);
+	int err = sk_choose_backend(options->backend, &kind, diag);
+	if (!err)
+		err = sk_held_open(&daemon->held, options->weights_from, diag);
+	if (!err)
+		err = sk_held_check(&daemon->held, daemon->model,
+				    (enum sk_weight_format)options->weights, kind, diag);
+	daemon->uses_held = !err;
+	if (err != -EPROTO && err != -ENOTSUP)
+		return err;
+	sk_log(SK_LOG_WARNING, "%s; until then this one packs its own", diag->text);
+	return 0;
 }
 
 static int open_engine(struct daemon *daemon, struct sk_diag *diag)
@@ -163,7 +173,7 @@ static int open_engine(struct daemon *daemon, struct sk_diag *diag)
 	struct sk_progress progress;
 	struct sk_engine_options wanted = {
 		.backend_options = backend_options_of(options),
-		.held = options->weights_from ? &daemon->held.weights : NULL,
+		.held = daemon->uses_held ? &daemon->held.weights : NULL,
 		.weights = (enum sk_weight_format)options->weights,
 		.kv_format = kv_format_of(daemon),
 		.kv_memory_bytes = options->kv_memory,
@@ -362,7 +372,7 @@ static int run(struct daemon *daemon)
 		err = open_held(daemon, &diag);
 	if (!err)
 		err = sk_parking_open(&daemon->parking, &daemon->handed,
-				      options->weights_from ? &daemon->held : NULL,
+				      daemon->held.channel ? &daemon->held : NULL,
 				      sk_daemon_socket_path(options), &daemon->kept_by, &diag);
 	if (!err && daemon->kept_by && options->survival == SK_SURVIVAL_OFF) {
 		sk_parking_forget(daemon->kept_by);

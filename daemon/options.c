@@ -36,7 +36,8 @@ const struct sk_option sk_daemon_option_table[] = {
 	{"weights-from", 0, SK_OPTION_STRING, AT(weights_from), "PATH", NULL,
 	 .help = "Use the weights that are held there (see --hold-weights) instead of packing "
 		 "them. The model's files are read all the same for its shape and its "
-		 "vocabulary."},
+		 "vocabulary. Where the holder is of another version the daemon says so, and packs "
+		 "its own."},
 	{"activations", 0, SK_OPTION_CHOICE, AT(activations), NULL, "rounded",
 	 .choices = activations,
 	 .help = "How activations meet weights of 8 or 4 bits and bf16 where the machine has "

@@ -17,6 +17,7 @@ struct sk_daemon_options {
 	bool version, man, check_config, hold_weights;
 	struct sk_limits_table limits;  /* from the configuration alone */
 	struct sk_config_value *values; /* that strings of the configuration point into */
+	const char *config_path;        /* of that; NULL: there is none */
 };
 
 enum { SK_BACKEND_AUTO, SK_BACKEND_CUDA, SK_BACKEND_CPU };
@@ -34,6 +35,9 @@ extern const struct sk_command_help sk_daemon_help;
  * leave out. A later file's lines come before an earlier one's. -ENOENT where one cannot be read, -EINVAL and a sentence
  * with file and line; then the options are as they were. */
 int sk_daemon_read_config(struct sk_daemon_options *options, struct sk_diag *diag);
+/* "file:line" where the configuration said an option's value last, with so many values of any option after it; NULL: nowhere. */
+const char *sk_daemon_where(const struct sk_daemon_options *options, const char *name,
+			    unsigned *ret_n_after);
 /* The same, and then argv (without anything but options) over it; and whether all of it goes together. 0, or an exit code
  * and a sentence. */
 int sk_daemon_settle(struct sk_daemon_options *options, int argc, char **argv,

@@ -171,6 +171,8 @@ void sk_gpu_free_all(struct sk_gpu *gpu);
 
 /* shared.c */
 int sk_gpu_share_weights(struct sk_backend *backend, uint64_t n_bytes);
+/* gpu/kernels/launch.h; to be counted up with every change of it. The device follows. */
+#define SK_GPU_LAYOUT "cuda weights 1"
 int sk_gpu_export_weights(struct sk_backend *backend, struct sk_shared_weights *ret_shared);
 int sk_gpu_import_weights(struct sk_backend *backend, const struct sk_shared_weights *shared);
 int sk_gpu_check_weights(struct sk_backend *backend);

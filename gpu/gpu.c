@@ -210,4 +210,4 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 }
 
 const struct sk_backend_kind sk_gpu_backend = {
-	.name = "cuda", .is_present = gpu_is_present, .open = gpu_open};
+	.name = "cuda", .layout = SK_GPU_LAYOUT, .is_present = gpu_is_present, .open = gpu_open};

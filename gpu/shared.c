@@ -19,8 +19,7 @@ _Static_assert(sizeof(cudaIpcMemHandle_t) == SK_HANDLE_BYTES, "the handle is pas
 
 static void layout_of(const struct sk_gpu *gpu, char layout[SK_LAYOUT_BYTES])
 {
-	/* gpu/kernels/launch.h; to be counted up with every change of it. */
-	int n = snprintf(layout, SK_LAYOUT_BYTES, "cuda weights 1 ");
+	int n = snprintf(layout, SK_LAYOUT_BYTES, SK_GPU_LAYOUT " ");
 	for (size_t i = 0; i < sizeof gpu->uuid; i++)
 		n += snprintf(layout + n, SK_LAYOUT_BYTES - (size_t)n, "%02x", gpu->uuid[i]);
 }

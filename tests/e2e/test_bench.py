@@ -175,6 +175,16 @@ class Bench(Case):
                     length += int(row["prompt_tokens"]) + int(row["output_tokens"])
             self.assertTrue(any(row["turn"] == "2" for row in rows))
 
+    def test_conversations_that_fill_a_connection(self):
+        """A session that is to go counts towards a connection's 16 requests until it has."""
+        for arguments in (("--rate", "inf"), ("--per-connection", "16"), ("--rate", "inf", "--cancel-rate", "0.5")):
+            result, rows, _ = self.bench("-c", "2", "-n", "200", "--multi-turn", "3", "-p", "uniform:5-20", "-o", "uniform:2-10",
+                                         *arguments)
+            self.assert_idle()
+            self.assertEqual((result["refused"], result["failed"], self.said), (0, 0, ""))
+            self.assertEqual(result["successful"] + result["cancelled"], len(rows))
+            self.assertTrue(all(int(row["reused_tokens"]) == 0 for row in rows if row["turn"] == "0"))
+
     def test_sessions_while_it_runs(self):
         with self.daemon.start("bench", "-c", "2", "-n", "100000", "--multi-turn", "2", "-p", "10", "-o", "30", "--label",
                                "talk") as process:
@@ -223,11 +233,13 @@ class Bench(Case):
         self.assertIn(result["client_tokens"][0], range(256, 260))
 
     def test_refusals(self):
-        result, rows, moved = self.bench("-c", "2", "-n", "4", "--mode", "dense", "-p", "600", "-o", "2")
+        result, rows, moved = self.bench("-c", "2", "-n", "4", "--mode", "dense", "-p", "600", "-o", "2", code=75)
         self.assert_adds_up(result, rows, moved)
         self.assertEqual((result["refused"], result["successful"], result["ttft_ms_p50"]), (4, 0, None))
         self.assertIn("4 requests were refused, the first one since: ", self.said)
         self.assertIn("512", self.said)
+        result, _, _ = self.bench("-c", "2", "-n", "20", "--mode", "dense", "-p", "uniform:200-800", "-o", "2")
+        self.assertTrue(0 < result["refused"] < 20)  # some were answered
 
     def test_texts(self):
         text = self.path("text", "It was the best of times, it was the worst of times: naïve, 1234 – «so».\n" * 40)
@@ -323,6 +335,19 @@ class Bench(Case):
 
 
 class Ends(unittest.TestCase):
+    def test_a_session_that_stays(self):
+        """The daemon answers what it has, and takes nothing more."""
+        daemon = Daemon()
+        self.addCleanup(daemon.stop)
+        with daemon.start("bench", "--json", "-c", "1", "-n", "1", "--multi-turn", "2", "-p", "10", "-o", "2000") as process:
+            while not daemon.status()["running"]:
+                self.assertIsNone(process.poll())
+            daemon.process.send_signal(signal.SIGTERM)
+            out, said = process.communicate(timeout=DEADLINE)
+        self.assertEqual(json.loads(out)["successful"], 1)
+        self.assertIn(b"1 conversations' sessions could not be deleted, the first one since: the daemon ", said)
+        self.assertEqual(process.returncode, 75)
+
     def test_a_daemon_that_dies(self):
         daemon = Daemon()
         self.addCleanup(daemon.stop)

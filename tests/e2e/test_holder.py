@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -126,6 +127,53 @@ class Waiting(unittest.TestCase):
         _, err = process.communicate(timeout=DEADLINE)  # the holder has ended
         self.assertEqual(process.returncode, 69, err)
         self.assertIn(b"the holder of weights has ended", err)
+
+
+def field(number, value):
+    """Of a protobuf message: a number below 128, or bytes."""
+    if isinstance(value, int):
+        return bytes([number << 3, value])
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+class Upgrades(unittest.TestCase):
+    def served(self, held):
+        """The log of a daemon that is ready all the same, beside a holder that says `held`."""
+        folder = tempfile.mkdtemp(prefix="streamkv-e2e-")
+        self.addCleanup(shutil.rmtree, folder)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as holder:
+            holder.bind(os.path.join(folder, "w"))
+            holder.listen()
+            holder.settimeout(DEADLINE)
+
+            def serve():
+                connection, _ = holder.accept()
+                with connection:
+                    for body in (field(1, held), field(2, b"")):  # FromHolder: Held, and Claimed for its Claim
+                        connection.sendall(struct.pack("<I", len(body)) + body)
+                    while connection.recv(4096):
+                        pass
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            daemon = Daemon("--weights-from", os.path.join(folder, "w"), notifies=False)
+            text(daemon)
+            log = daemon.log()
+            self.assertEqual(daemon.stop(), 0)
+            thread.join()
+        return log
+
+    def test_a_holder_of_another_version(self):
+        log = self.served(field(1, 1) + field(2, b"streamkvd 0.0.9"))
+        self.assertIn("the holder is of another version (streamkvd 0.0.9, 1; wanted is 2): start it again, with this "
+                      "streamkvd; until then this one packs its own\n", log)
+
+    def test_a_holder_of_another_layout(self):
+        for layout in (b"cpu weights 0", b"cpu weights 10", b"cuda weights 0 00"):
+            log = self.served(field(1, 2) + field(2, b"streamkvd") + field(3, b"m") + field(4, bytes(16)) + field(6, layout) +
+                              field(7, 1) + field(9, bytes(64)))
+            self.assertIn("the weights held lie as '%s' wants them, which this streamkvd does not: start their holder again, "
+                          "with this one; until then this one packs its own\n" % layout.decode(), log)
 
 
 def text(daemon):

@@ -132,7 +132,7 @@ class Reload(Case):
         self.assertEqual(self.session("a"), 0)
         for text, words in [("[user %d]\nmax-sessions = 2\n[streamkvd]\nsnik = 1\n" % self.uid,
                              ":4: there is no option snik; did you mean sink?"),
-                            ("max-batch = 8\nstep-tokens = 4\n", "--step-tokens 4 is less than --max-batch 8")]:
+                            ("max-batch = 8\nstep-tokens = 4\n", ":2: step-tokens 4 is less than max-batch 8")]:
             self.write(text)
             self.reload()
             self.assertIn("the configuration stays as it was: ", self.daemon.log())

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 from streamkv_test import BIN, CLIENT, DEADLINE, MODELS, Daemon, Program, skip
@@ -72,6 +73,30 @@ class Service(unittest.TestCase):
         self.assert_says(run("--socket", "--config", "--model", self.path("none")), 66, "none")
         self.assert_says(run("--", "--config", good), 64, "options only")
 
+    def test_values_that_are_wrong_only_together(self):
+        """Or that only the machine tells to be so."""
+        for text, words in [
+            ("model = x\nsocket-mode = 689\n", ":2: socket-mode: '689' is not allowed; allowed are three octal digits"),
+            ("model = x\nstep-tokens = 4\n", ":2: step-tokens 4 is less than max-batch 64"),
+            ("max-batch = 9\nstep-tokens = 8\nmodel = x\n", ":2: step-tokens 8 is less than max-batch 9"),
+            ("step-tokens = 8\n[user *]\n[streamkvd]\nmax-batch = 9\n", ":4: max-batch 9 is more than step-tokens 8"),
+            ("sink = 8\n", ": no model is named; say model = DIR"),
+            ("", ": no model is named; say model = DIR"),
+            ("sink = 8\nmodel =\n", ":2: model: '' is not allowed"),
+            ("model = x\nbackend = cpu\ninstructions = nonsense\n", ":3: instructions: backend cpu: no instructions 'nonsense'"),
+            ("model = x\nsocket = /%s\n" % ("x" * 120), ":2: socket: /xx"),
+            ("model = x\nholder-socket =\n", ":2: holder-socket: '' is not allowed"),
+        ]:
+            bad = self.path("bad", text)
+            self.assert_says(run("--config", bad, "--check-config"), 78, bad + words)
+        # The command line's are its own fault, or mend the file's.
+        bad = self.path("bad", "model = %s\nsocket-mode = 689\nkv-memory = 64M\n[user *]\nkv-memory = 1G\n" % MODEL)
+        self.assertEqual(run("--config", bad, "--check-config", "--socket-mode", "600").returncode, 0)
+        self.assert_says(run("--config", bad, "--check-config", "--socket-mode", "689"), 64, "--socket-mode: '689'")
+        self.assert_says(run("--config", bad, "--socket-mode", "600", "--step-tokens", "4"), 64, "--step-tokens 4 is less than --max-")
+        self.assert_says(run("--model", "", "--check-config"), 64, "--model: '' is not allowed")
+        self.assert_says(run("--model", MODEL, "--backend", "cpu", "--instructions", "x"), 64, "--instructions: backend cpu: no ")
+
     def test_drop_ins(self):
         main = self.path("main", "model = %s\nmax-batch = 32\n[user 5]\nweight = 2\nmax-queued = 3\n" % MODEL)
         folder = main + ".d"
@@ -87,7 +112,7 @@ class Service(unittest.TestCase):
         self.assertEqual(run(*check).returncode, 0)
         # In the order of their names: each of these faults is one of two values together, and the last one counts.
         drop_in("a.conf", "max-batch = 48\n")
-        self.assert_says(run(*check), 64, "--step-tokens 32 is less than --max-batch 48")
+        self.assert_says(run(*check), 78, "main.d/b.conf:1: step-tokens 32 is less than max-batch 48")
         last = drop_in("c.conf", "step-tokens = 64\n")
         self.assertEqual(run(*check).returncode, 0)
         self.assertEqual(run(*check, "--step-tokens", "4", "--max-batch", "4").returncode, 0)  # argv comes before all
@@ -186,6 +211,46 @@ class Service(unittest.TestCase):
                 self.assertEqual(third.wait(DEADLINE), 0)
             two.kill()
 
+    def listener(self, backlog):
+        """Of a daemon that accepts nobody yet."""
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(self.path("s"))
+        listener.listen(backlog)
+        return listener
+
+    def asks(self, seconds):
+        return Program([CLIENT, "generate", "--socket", self.path("s"), "--retry", seconds, "-n", "2", "x"],
+                       stderr=subprocess.PIPE, text=True)
+
+    def test_one_client_takes_one_place_while_it_waits(self):
+        listener = self.listener(16)
+        client = self.asks("4.5")
+        begun = time.monotonic()
+        _, said = client.communicate(timeout=DEADLINE)
+        self.assertEqual((client.returncode, said), (75, "streamkv-client: the daemon has not answered in time\n"))
+        self.assertTrue(4.4 < time.monotonic() - begun < 7)
+        listener.setblocking(False)
+        listener.accept()[0].close()
+        self.assertRaises(BlockingIOError, listener.accept)
+
+    def test_waiting_for_a_place_has_an_end(self):
+        listener = self.listener(0)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(self.path("s"))  # and nobody else finds a place
+            given_up, served = self.asks("1"), self.asks("60")
+            _, said = given_up.communicate(timeout=DEADLINE)
+            self.assertEqual((given_up.returncode, said), (75, "streamkv-client: the daemon has not answered in time\n"))
+            self.assertIsNone(served.poll())
+            for _ in range(2):  # then one is free
+                connection, _ = listener.accept()
+                connection.close()
+            listener.settimeout(DEADLINE)
+            with listener.accept()[0] as connection:  # who lost its place, and asks again
+                self.assertTrue(connection.recv(1))
+            served.kill()
+            served.communicate()
+
     def test_few_descriptors_are_enough_for_few(self):
         few = Daemon(limit_descriptors=72)
         self.addCleanup(few.stop)
@@ -203,7 +268,10 @@ class Service(unittest.TestCase):
             self.assertEqual(file.read(), "precious")
 
     def test_a_path_too_long(self):
-        self.assert_says(run("--model", MODEL, "--socket", "/tmp/" + "x" * 120), 73, "bytes at most")
+        path = "/tmp/" + "x" * 120
+        self.assert_says(run("--model", MODEL, "--socket", path), 64, "--socket: %s: the path of a socket may have 102 bytes" % path)
+        done = subprocess.run([DAEMON, "--model", MODEL], capture_output=True, text=True, env=dict(os.environ, STREAMKV_SOCKET=path))
+        self.assert_says(done, 73, "bytes at most")
 
     def test_socket_activation_by_systemd(self):
         if not shutil.which("systemd-socket-activate"):
@@ -225,22 +293,28 @@ class Service(unittest.TestCase):
         self.assertTrue(os.path.exists(path))
 
     def test_socket_activation(self):
-        path = self.path("s")
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(path)
-            listener.listen(8)
-            # A client that comes before there is a daemon waits, and is served.
-            early = Program([CLIENT, "generate", "--socket", path, "-n", "5", "It was"], stdout=subprocess.PIPE)
-            program = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
-                       "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); os.execv(sys.argv[2], sys.argv[2:])")
-            daemon = Program([sys.executable, "-c", program, str(listener.fileno()), DAEMON, "--model", MODEL],
-                                      pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
-            out, _ = early.communicate(timeout=DEADLINE)
-            self.assertEqual(early.returncode, 0)
-            self.assertTrue(out)
-            daemon.send_signal(signal.SIGTERM)
-            self.assertEqual(daemon.wait(DEADLINE), 0)
-        self.assertTrue(os.path.exists(path))  # whoever made it takes it away
+        for name in ("", "streamkvd.socket", "streamkv-small.socket"):  # a second daemon's, beside what is parked
+            path = self.path("s" + name)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path)
+                listener.listen(8)
+                # A client that comes before there is a daemon waits, and is served.
+                early = Program([CLIENT, "generate", "--socket", path, "--retry", str(DEADLINE), "-n", "5", "It was"],
+                                stdout=subprocess.PIPE)
+                program = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
+                           "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=sys.argv[2]); "
+                           "os.execv(sys.argv[3], sys.argv[3:])")
+                daemon = Program([sys.executable, "-c", program, str(listener.fileno()), name, DAEMON, "--model", MODEL,
+                                  "--state-dir", "none", "--socket", self.path("another")], pass_fds=[listener.fileno()],
+                                 stderr=subprocess.PIPE, text=True)
+                self.assertIn("at the socket handed over", daemon.stderr.readline())
+                out, _ = early.communicate(timeout=DEADLINE)
+                self.assertEqual(early.returncode, 0)
+                self.assertTrue(out)
+                daemon.send_signal(signal.SIGTERM)
+                self.assertEqual(daemon.wait(DEADLINE), 0)
+                daemon.communicate()
+            self.assertTrue(os.path.exists(path))  # whoever made it takes it away
 
 
 if __name__ == "__main__":

@@ -264,6 +264,52 @@ class KeptSlow(Rig):
             self.assertEqual(process.wait(DEADLINE), 0, process.stderr.read())
         self.assertEqual("".join(line.get("text", "") for line in lines), text[:text.index(stop)])
 
+    def broken_by(self, how, n_before):
+        """How an answer went, and how long it took, whose daemon was replaced after n_before tokens of 30."""
+        begun = time.monotonic()
+        with self.daemon.start("generate", "--json", "--stats", "--retry", "60", "-n", "30", "--ignore-eos", "--seed", "7",
+                               "-W", "30", "-K", "1", "--session", self.session(), PROMPT) as process:
+            lines = [json.loads(process.stdout.readline()) for _ in range(n_before)]
+            self.daemon.process.send_signal(how)
+            self.daemon.process.wait()
+            self.daemon.launch()
+            lines += [json.loads(line) for line in process.stdout.read().splitlines()]
+            said = process.stderr.read().decode()
+            self.assertEqual(process.wait(DEADLINE), 0, said)
+        return lines[:-1], lines[-1], said, time.monotonic() - begun
+
+    def test_what_is_told_of_all_parts(self):
+        ask = ("-n", "30", "--ignore-eos", "-W", "30", "-K", "1", PROMPT)
+        _, whole = self.free.generate(*ask)
+        self.assertGreater(whole["evicted_tokens"], 5)
+        of_steps = ("evaluated_tokens", "reused_tokens", "evicted_tokens", "evictions", "live_min", "live_max")
+        for how in (signal.SIGKILL, signal.SIGTERM):
+            tokens, end, said, passed = self.broken_by(how, 26)
+            seconds = [token["seconds"] for token in tokens if "id" in token]
+            self.assertEqual(seconds, sorted(seconds))
+            self.assertGreater(seconds[-1], 0.5)
+            self.assertEqual((end["generated_tokens"], end["seed"]), (30, 7))
+            for key in ("prompt_tokens", "position"):
+                self.assertEqual(end[key], whole[key])
+            self.assertAlmostEqual(end["decode_ns"] * 1e-9, seconds[-1], delta=0.01)
+            self.assertLess((end["first_token_ns"] + end["decode_ns"]) * 1e-9, passed)
+            if how == signal.SIGTERM:  # it has told of its part
+                self.assertEqual({key: end[key] for key in of_steps}, {key: whole[key] for key in of_steps})
+                self.assertIn("evaluated in", said)
+            else:
+                self.assertEqual([key for key in (*of_steps, "queue_ns", "prefill_ns") if key in end], [])
+                self.assertNotRegex(said, "evaluated|evicted")
+            self.assertIn("generated  30 tokens, first after", said)
+
+    def test_the_time_of_an_answer_that_is_asked_for_again(self):
+        with self.daemon.start("generate", "--json", "--session", self.session(), "-n", "2", PROMPT * 3) as process:
+            self.until(lambda: self.daemon.status()["running"] == 1)  # and waits for its user's tokens
+            time.sleep(0.5)
+            self.die()
+            end = json.loads(process.stdout.read().splitlines()[-1])
+            self.assertEqual(process.wait(DEADLINE), 0, process.stderr.read())
+        self.assertGreater(end["first_token_ns"], end["queue_ns"] + end["prefill_ns"] + 5e8)  # of the last try
+
     def test_a_change_of_policy_before_its_first_step(self):
         for sinks in ((4, 50), (50, 4)):
             name = self.session()

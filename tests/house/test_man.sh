@@ -47,10 +47,20 @@ while read -r row; do
 done < <(grep -E '^[0-9a-f]{4}  ([0-9a-f]{2} )+ ' "$(dirname -- "$0")/../../doc/PROTOCOL.md")
 
 # Every option that --help shows is in the page.
-while read -r option; do
-	grep -qF -- "${option//-/\\-}" "$1/man/streamkvd.8" || fault "streamkvd.8 lacks $option"
-done < <("$1/bin/streamkvd" --help | grep -oE '^ +(-., )?--[a-z-]+' | grep -oE -- '--[a-z-]+' | grep -v -- --help
-	"$1/bin/streamkvd" --help | grep -oE '^  [a-z-]+ = ')
+lacks_none() # PAGE PROGRAM argument...
+{
+	local page=$1 option
+	shift
+	while read -r option; do
+		grep -qF -- "${option//-/\\-}" "$page" || fault "${page##*/} lacks $option"
+	done < <("$@" --help | grep -oE '^ +(-., )?--[a-z-]+' | grep -oE -- '--[a-z-]+'
+		"$@" --help | grep -oE '^  [a-z-]+ = ')
+}
+lacks_none "$1/man/streamkvd.8" "$1/bin/streamkvd"
+lacks_none "$1/man/streamkv-client.1" "$1/bin/streamkv-client"
+while read -r command _; do
+	lacks_none "$1/man/streamkv-client-$command.1" "$1/bin/streamkv-client" "$command"
+done < <("$1/bin/streamkv-client" --help | sed '1,/^commands:/d')
 # The file's page and the sample have every option that a file may hold, and none else: the daemon takes each of the sample's lines.
 while read -r option; do
 	case $option in

@@ -152,12 +152,17 @@ static inline struct sk_request *ask_text(const struct client *client, enum sk_r
 	return request;
 }
 
-/* The next event that is not progress, waited for. */
+static inline bool is_by_the_way(const struct sk_event *event)
+{
+	return event->kind == SK_EVENT_PROGRESS || event->kind == SK_EVENT_WARNING;
+}
+
+/* The next event that is neither progress nor a warning, waited for. */
 static inline struct sk_event *next_event(void)
 {
 	for (;;) {
 		struct sk_event *event = sk_engine_next_event(engine);
-		if (event && event->kind != SK_EVENT_PROGRESS)
+		if (event && !is_by_the_way(event))
 			return event;
 		sk_event_destroy(event);
 		if (event)
@@ -216,7 +221,7 @@ static inline struct sk_event *run(struct client *client, struct sk_request *req
 	sk_engine_submit(engine, request);
 	for (;;) {
 		struct sk_event *event = sk_engine_next_event(engine);
-		if (event && event->kind != SK_EVENT_PROGRESS) {
+		if (event && !is_by_the_way(event)) {
 			assert_int_equal(event->kind, SK_EVENT_FINISHED);
 			drain(client, answer);
 			return event;

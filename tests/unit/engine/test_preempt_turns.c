@@ -2,8 +2,7 @@
  * the turns of others lie, whatever limits they have, and whatever the store does.
  */
 #include <stddef.h>
-static unsigned long kv_bytes, stall_ns;
-#define ENGINE_KV_BYTES kv_bytes
+static unsigned long stall_ns;
 #define ENGINE_STALL_NS stall_ns
 #include "streams.h"
 
@@ -34,7 +33,7 @@ static double now_s(void)
 static size_t page_bytes(void)
 {
 	static size_t n;
-	kv_bytes = 64 << 20;
+	engine_kv_bytes = 64 << 20;
 	if (!n) {
 		assert_int_equal(open_engine(NULL), 0);
 		n = sk_backend_page_bytes(engine->backend);
@@ -51,7 +50,7 @@ static void open_pool(uint32_t n_pages, double timeout_s, uint32_t user_pages)
 	engine_store = NULL;
 	const size_t bytes = page_bytes();
 	open_store();
-	kv_bytes = (n_pages + N_BORROWED) * bytes;
+	engine_kv_bytes = (n_pages + N_BORROWED) * bytes;
 	engine_queue_timeout_ns = (uint64_t)(timeout_s * 1e9);
 	engine_limits.others =
 		(struct sk_user_limits){.tokens_per_second = 300, .kv_bytes = user_pages * bytes};

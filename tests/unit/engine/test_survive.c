@@ -246,7 +246,7 @@ static void test_no_step_writes_over_what_the_ledger_has(void **state)
 			}
 			(void)sk_ring_reader_wait(client.reader);
 			sk_engine_nudge(engine);
-			if (event && event->kind != SK_EVENT_PROGRESS)
+			if (event && !is_by_the_way(event))
 				n_wanted--;
 			if (!event)
 				usleep(200);
@@ -278,6 +278,8 @@ static void test_where_it_begins_is_known_before_it_runs(void **state)
 		atomic_store(&looked_at, client.reader);
 		sk_engine_submit(engine, request);
 		struct sk_event *event = next_event();
+		for (; event->connection != client.connection; event = next_event())
+			sk_event_destroy(event); /* what an earlier client had asked last */
 		assert_int_equal(first_slot.flags, SK_SLOT_BEGUN | SK_SLOT_NO_TOKEN);
 		assert_int_equal(first_slot.request, id);
 		assert_int_equal(first_slot.n_text_bytes, sizeof begun);

@@ -185,6 +185,13 @@ static cudaError_t launch_one(struct sk_gpu *gpu, const struct sk_gpu_note *note
 
 enum { NORM, QKV, APPEND, ATTEND, NORM2, OUT, UP, ACTIVATE, DOWN, N_LAYER };
 
+/* A launch reads both of its products in one format; a model may keep its matrices in several. */
+static bool is_one_format(const struct sk_gpu_note *a, const struct sk_gpu_note *b)
+{
+	return ((const struct sk_linear *)a->weights)->matrix.format ==
+	       ((const struct sk_linear *)b->weights)->matrix.format;
+}
+
 /* Whether these notes are such a layer, for few rows: then the MLP's first half does not wait for attention. */
 static bool is_parallel_layer(const struct sk_gpu *gpu, const struct sk_gpu_note *n,
 			      uint32_t n_notes)
@@ -201,7 +208,8 @@ static bool is_parallel_layer(const struct sk_gpu *gpu, const struct sk_gpu_note
 			return false;
 	const struct sk_buffer *x = n[NORM].in, *h = n[NORM].out;
 	return takes_units(gpu, &n[QKV]) && takes_units(gpu, &n[OUT]) && takes_units(gpu, &n[UP]) &&
-	       takes_units(gpu, &n[DOWN]) && n[NORM2].in == x && n[NORM2].out == h &&
+	       takes_units(gpu, &n[DOWN]) && is_one_format(&n[QKV], &n[UP]) &&
+	       is_one_format(&n[OUT], &n[DOWN]) && n[NORM2].in == x && n[NORM2].out == h &&
 	       n[NORM2].eps == n[NORM].eps && n[NORM2].number == n[NORM].number && n[QKV].in == h &&
 	       n[APPEND].in == n[QKV].out && n[ATTEND].in == n[APPEND].out &&
 	       n[OUT].in == n[ATTEND].out && n[OUT].out == x && n[UP].in == h &&

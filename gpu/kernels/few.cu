@@ -188,12 +188,14 @@ static uint32_t n_units(const struct sk_gpu_product *product)
 
 cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_products *products)
 {
-	const dim3 grid(n_units(&products->product[0]) + n_units(&products->product[1]));
-	if (products->n > 8)
+	const uint32_t n_second = n_units(&products->product[1]);
+	const dim3 grid(n_units(&products->product[0]) + n_second);
+	const enum sk_gpu_format format = products->product[0].matrix.format;
+	if (products->n > 8 || (n_second && products->product[1].matrix.format != format))
 		return cudaErrorInvalidValue;
-	if (products->product[0].matrix.format == SK_GPU_BF16)
+	if (format == SK_GPU_BF16)
 		return sk_launch(stream, few<SK_GPU_BF16>, grid, BLOCK, 0, *products);
-	if (products->product[0].matrix.format == SK_GPU_F16)
+	if (format == SK_GPU_F16)
 		return sk_launch(stream, few<SK_GPU_F16>, grid, BLOCK, 0, *products);
 	return cudaErrorInvalidValue;
 }

@@ -57,7 +57,7 @@ cudaError_t sk_gpu_sum(cudaStream_t stream, uint64_t *out, const void *data, uin
 cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
 			  uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t n,
 			  bool add);
-/* Products of a few vectors with F16 or BF16 matrices, one or two in a launch. */
+/* Products of a few vectors with F16 or BF16 matrices, one or two of one format in a launch. */
 #define SK_GPU_UNIT_THREADS  256
 #define SK_GPU_UNIT_CHUNKS   80 /* runs of 32 columns that a block takes, at most */
 #define SK_GPU_NO_ACTIVATION (-1)

@@ -112,6 +112,7 @@ kernel("few.cu", "S", "if (p.together && p.product[1].matrix.bias)", "if (false)
 kernel("few.cu", "S", "activated(y, product.activation)", "y")
 kernel("few.cu", "MS", "product.add ? *to + y", "false ? *to + y")
 kernel("few.cu", "MS", "(u.part + 1) * a_part)", "(u.part + 1) * a_part - 1)")
+kernel("few.cu", "I", "(n_second && products->product[1].matrix.format != format)", "false")
 kernel("few.cu", "M", "	if (row >= product.matrix.n_rows || v >= p.n)", "	if (row >= product.matrix.n_rows)")
 
 # --- The host ---
@@ -155,6 +156,8 @@ plant("launch.c", "M", "beta = add || m->bias ? 1 : 0", "beta = add ? 1 : 0")
 plant("launch.c", "M", "		in = gpu->rounded.data;\n", "")
 plant("launch.c", "S", "		p.product[1].in = gpu->second_norm.data;\n", "")
 plant("launch.c", "S", "		p.together = true;\n", "")
+plant("launch.c", "S", "is_one_format(&n[QKV], &n[UP]) &&", "")
+plant("launch.c", "S", "is_one_format(&n[OUT], &n[DOWN]) &&", "")
 plant("launch.c", "I", "status == CUBLAS_STATUS_SUCCESS        ? cudaSuccess", "true ? cudaSuccess")
 
 # --- Weights that processes share ---

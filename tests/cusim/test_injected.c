@@ -361,6 +361,19 @@ static void test_imports_are_of_this_device(void **state)
 	free(x);
 }
 
+/* Matrices of several formats are no launch of few vectors. */
+static void test_mixed_formats_are_refused(void **state)
+{
+	struct sk_gpu_products products = {.n = 1};
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		products.product[i].matrix = (struct sk_gpu_matrix){
+			.format = i ? SK_GPU_F16 : SK_GPU_BF16, .n_rows = 16, .n_cols = 32};
+		sk_gpu_product_cut(&products.product[i]);
+	}
+	assert_int_equal(sk_gpu_few(NULL, &products), cudaErrorInvalidValue);
+}
+
 /* --- Beside a step ------------------------------------------------------------------------------- */
 
 /* What the mover's thread does while the engine's captures a step (linked with --wrap). */
@@ -435,6 +448,7 @@ int main(void)
 		cmocka_unit_test(test_sum),
 		cmocka_unit_test(test_a_writer_is_seen),
 		cmocka_unit_test(test_imports_are_of_this_device),
+		cmocka_unit_test(test_mixed_formats_are_refused),
 		cmocka_unit_test(test_copies_beside_a_capture),
 	};
 	random_begin();

@@ -153,6 +153,14 @@ cudaError_t sk_gpu_append(cudaStream_t stream, const struct sk_gpu_cache *cache,
 #define SK_GPU_SEGMENT_PAGES                                                                       \
 	16 /* parts of so many pages are joined in order; a warp takes a page */
 
+/* Of n queries of one key head, those that a block takes at once: of the largest heads fewer, as every device gives a block
+ * 48 KB of shared memory, some not more. */
+static inline uint32_t sk_gpu_attend_heads(uint32_t n, uint32_t padded_dim)
+{
+	const uint32_t most = padded_dim > 128 ? 2 : SK_GPU_ATTEND_HEADS;
+	return n < most ? n : most;
+}
+
 /* How the work on a row and key head is shared out. The results are the same in any way. */
 struct sk_gpu_sharing {
 	uint32_t n_warps;    /* of a block: pages at once, at most SK_GPU_SEGMENT_PAGES */

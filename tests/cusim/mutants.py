@@ -137,6 +137,7 @@ plant("run.c", "SA", "graph->n_segments == gpu->sharing.n_segments &&", "",
       unfound="the key begins with that number: it takes two steps whose 64-bit hashes meet")
 plant("step.c", "S", "	sk_gpu_drop_graphs(gpu); /* which know the old place */\n", "")
 plant("step.c", "S", "			sk_gpu_drop_graphs(gpu); /* which know the old ones */\n", "")
+plant("step.c", "A", "return sk_gpu_attend_heads(n_shared(gpu), gpu->cache.padded_dim);", "return SK_GPU_ATTEND_HEADS;")
 plant("step.c", "A", "span->origin + row->n_sink + (row->entry", "span->origin + (row->entry")
 plant("step.c", "SA", "		memcpy(told_table(gpu), told_table(&old), old.n_table * sizeof(uint32_t));\n", "")
 plant("memory.c", "S", "	sk_gpu_drop_graphs(gpu); /* which know its address */\n", "")

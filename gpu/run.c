@@ -164,25 +164,34 @@ int sk_gpu_end_step(struct sk_backend *backend)
 	return r;
 }
 
+/* What a step wrote of a buffer, to pinned memory. What fails is told to who reads, and no step's: the next is of others. */
+static cudaError_t fetch(struct sk_gpu *gpu, struct sk_buffer *b, uint32_t n_rows)
+{
+	const size_t row_bytes = (size_t)b->stride * sizeof(float);
+	cudaError_t error = cudaSuccess;
+	if (!b->host)
+		error = cudaMallocHost((void **)&b->host, b->n_rows * row_bytes);
+	if (error == cudaSuccess)
+		error = cudaMemcpyAsync(b->host, b->block.data, n_rows * row_bytes,
+					cudaMemcpyDeviceToHost, gpu->stream);
+	if (error == cudaSuccess)
+		error = cudaStreamSynchronize(gpu->stream);
+	return error;
+}
+
 const float *sk_gpu_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row)
 {
 	struct sk_gpu *gpu = sk_gpu_from(backend);
 	struct sk_buffer *b =
 		(struct sk_buffer *)buffer; /* its copy is no part of what the caller sees */
-	const size_t row_bytes = (size_t)b->stride * sizeof(float);
-	if (!b->host &&
-	    !sk_gpu_check(gpu, cudaMallocHost((void **)&b->host, b->n_rows * row_bytes), "reading"))
-		return NULL;
 	if (b->host_step != gpu->step)
 		b->n_host = 0;
 	if (row >= b->n_host) { /* all that the step wrote at once */
 		const uint32_t n = row < b->n_written ? b->n_written : row + 1;
-		if (!sk_gpu_check(gpu,
-				  cudaMemcpyAsync(b->host, b->block.data, n * row_bytes,
-						  cudaMemcpyDeviceToHost, gpu->stream),
-				  "reading") ||
-		    !sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "reading"))
+		if (fetch(gpu, b, n) != cudaSuccess) {
+			cudaGetLastError(); /* it is told here, and must not be told again */
 			return NULL;
+		}
 		b->host_step = gpu->step;
 		b->n_host = n;
 	}

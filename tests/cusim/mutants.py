@@ -129,8 +129,9 @@ plant("run.c", "SA", "		{0, gpu->n_list * sizeof(uint32_t)},\n", "		{0, 0},\n")
 plant("run.c", "SI", "	gpu->n_graphs = 0;\n", "")
 plant("run.c", "SAM", '	sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "a step");\n}', "}")
 plant("run.c", "SI", "	gpu->error = 0;\n	return r;", "	return r;")
-plant("run.c", "SMA", ' ||\n		    !sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "reading"))', ")")
-plant("run.c", "I", '"reading"))\n			return NULL;', '"reading"))\n			return b->host;')
+plant("run.c", "SMA", "		error = cudaStreamSynchronize(gpu->stream);\n	return error;\n}\n\nconst float", "		;\n	return error;\n}\n\nconst float")
+plant("run.c", "I", "must not be told again */\n			return NULL;", "must not be told again */\n			return b->host;")
+plant("run.c", "I", "if (fetch(gpu, b, n) != cudaSuccess) {", 'if (!sk_gpu_check(gpu, fetch(gpu, b, n), "reading")) {')
 plant("run.c", "S", "memcmp(graph->notes, gpu->notes, gpu->n_notes * sizeof *gpu->notes) == 0", "true",
       unfound="the key is of the same bytes: it takes two steps whose 64-bit hashes meet")
 plant("run.c", "SA", "graph->n_segments == gpu->sharing.n_segments &&", "",

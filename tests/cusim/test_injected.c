@@ -361,6 +361,35 @@ static void test_imports_are_of_this_device(void **state)
 	free(x);
 }
 
+/* What fails between steps fails there: the next step has no part in it. */
+static void test_reading_fails_alone(void **state)
+{
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, false, &shape);
+	struct plain_batch plain;
+	float *x = random_floats(48, 1);
+	(void)state;
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	struct sk_linear *table = pack_floats(backend, x, 1, 48);
+	struct sk_buffer *outs[] = {buffer_of(backend, 1, 48), buffer_of(backend, 1, 48)};
+	for (long n = 1; n <= 3; n++) { /* pinned memory, the copy, waiting for it */
+		struct sk_buffer *fresh = buffer_of(backend, 1, 48);
+		begin_plain(backend, &plain, 1, 0);
+		sk_backend_embed(backend, fresh, table);
+		assert_int_equal(sk_backend_end_step(backend), 0);
+		cusim_fail_at(n);
+		assert_null(sk_backend_read(backend, fresh, 0));
+		cusim_fail_at(0);
+		begin_plain(backend, &plain, 1, 0);
+		sk_backend_embed(backend, outs[n % 2], table);
+		assert_int_equal(sk_backend_end_step(backend), 0);
+		assert_memory_equal(sk_backend_read(backend, outs[n % 2], 0), x, 48 * sizeof *x);
+		sk_backend_free(backend, fresh);
+	}
+	sk_backend_close(backend);
+	free(x);
+}
+
 /* Matrices of several formats are no launch of few vectors. */
 static void test_mixed_formats_are_refused(void **state)
 {
@@ -448,6 +477,7 @@ int main(void)
 		cmocka_unit_test(test_sum),
 		cmocka_unit_test(test_a_writer_is_seen),
 		cmocka_unit_test(test_imports_are_of_this_device),
+		cmocka_unit_test(test_reading_fails_alone),
 		cmocka_unit_test(test_mixed_formats_are_refused),
 		cmocka_unit_test(test_copies_beside_a_capture),
 	};

@@ -179,6 +179,7 @@ plant("shared.c", "H", "(n_bytes + step - 1) / step * step", "n_bytes / step * s
 plant("shared.c", "I", "	if (r < 0) {\n		driver->release(memory);\n		return r;\n	}", "	if (r < 0)\n		return r;")
 plant("shared.c", "I", "	if (r < 0)\n		close(fd);\n	else\n", "")
 plant("shared.c", "W", "size_bytes, CU_MEM_ACCESS_FLAGS_PROT_READ);", "size_bytes, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);")
+plant("shared.c", "V", "sk_gpu_driver_bytes(data) >= shared->n_bytes", "true")
 plant("shared.c", "H", "return r == -EIO ? -EBADMSG : r;", "return r;")
 plant("shared.c", "V", "n_bytes < LEAST_BYTES ? LEAST_BYTES : n_bytes", "n_bytes")
 plant("shared.c", "I", "sk_gpu_driver()->unmap((CUdeviceptr)shared->data, shared->size_bytes);\n", "")

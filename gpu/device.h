@@ -103,7 +103,8 @@ struct sk_gpu {
 	struct sk_gpu_shared shared;
 	struct sk_gpu_block
 		decoded; /* weights as the library multiplies them, where they are not */
-	struct sk_gpu_block rounded; /* activations for it */
+	struct sk_gpu_block rounded,
+		scales; /* activations for it; of their rows, where these are halves */
 
 	struct sk_gpu_cache cache;
 	struct sk_gpu_block pages, steps;

@@ -91,8 +91,17 @@ cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_products *produc
 /* out (n_rows, n_cols) in the format that a library multiplies: F32, F16 or BF16 */
 cudaError_t sk_gpu_decode(cudaStream_t stream, const struct sk_gpu_matrix *m, void *out,
 			  enum sk_gpu_format to);
+/* out (n, width) = in as BF16 */
 cudaError_t sk_gpu_round(cudaStream_t stream, void *out, const float *in, uint32_t width,
-			 uint32_t n, enum sk_gpu_format to);
+			 uint32_t n);
+/* halves (n, width) = in, each row times a power of two where its numbers are too large for halves, or too small: scales (n).
+ * So are rows of out (n, out_width), to which their products are to be added: bias (or NULL), or out + bias. Once they
+ * are there sk_gpu_unscale() undoes it. */
+cudaError_t sk_gpu_halve(cudaStream_t stream, void *halves, float *scales, const float *in,
+			 uint32_t width, float *out, uint32_t out_stride, const float *bias,
+			 uint32_t out_width, uint32_t n, bool add);
+cudaError_t sk_gpu_unscale(cudaStream_t stream, float *out, uint32_t stride, const float *scales,
+			   uint32_t width, uint32_t n);
 /* out = bias in every row, or out += it */
 cudaError_t sk_gpu_bias(cudaStream_t stream, float *out, uint32_t stride, const float *bias,
 			uint32_t width, uint32_t n, bool add);

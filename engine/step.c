@@ -241,6 +241,9 @@ bool sk_engine_step(struct sk_engine *engine)
 		const char *reason =
 			err == -EIO
 				? "the device failed in the middle of a step; the session is lost"
+			: err == -ENOMEM
+				? "not enough memory on the device for this step; the session is "
+				  "lost"
 				: "a fault of the daemon ended this step; the session is lost";
 		lose(engine, n_spans, reason);
 		if (err == -EIO)

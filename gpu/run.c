@@ -91,6 +91,7 @@ static cudaError_t capture(struct sk_gpu *gpu, cudaGraphExec_t *ret_exec)
 	if (error != cudaSuccess)
 		return error;
 	error = launch_all(gpu);
+	gpu->n_run = 0; /* noted by the stream, and not run */
 	cudaError_t ended = cudaStreamEndCapture(gpu->stream, &graph);
 	if (error == cudaSuccess)
 		error = ended;
@@ -101,36 +102,52 @@ static cudaError_t capture(struct sk_gpu *gpu, cudaGraphExec_t *ret_exec)
 	return error;
 }
 
-static cudaError_t launch_graph(struct sk_gpu *gpu)
+/* The graph of what was noted, captured now where it is new. NULL: it cannot be had, as a rule for want of memory. */
+static struct sk_gpu_graph *graph_of(struct sk_gpu *gpu)
 {
 	const uint64_t key = key_of(gpu);
 	uint32_t place;
 	struct sk_gpu_graph *graph = find_graph(gpu, key, &place);
-	if (!graph) {
-		if (gpu->n_graphs == SK_GPU_GRAPHS) {
-			sk_gpu_drop_graphs(gpu);
-			find_graph(gpu, key, &place); /* nothing is in its way any more */
-		}
-		struct sk_gpu_note *notes = malloc(gpu->n_notes * sizeof *notes);
-		if (!notes)
-			return cudaErrorMemoryAllocation;
-		memcpy(notes, gpu->notes, gpu->n_notes * sizeof *notes);
-		graph = &gpu->graphs[gpu->n_graphs];
-		*graph = (struct sk_gpu_graph){.key = key,
-					       .place = place,
-					       .n_segments = gpu->sharing.n_segments,
-					       .n_warps = gpu->sharing.n_warps,
-					       .n_notes = gpu->n_notes,
-					       .notes = notes};
-		cudaError_t error = capture(gpu, &graph->exec);
-		if (error != cudaSuccess) {
-			free(notes);
+	if (graph)
+		return graph;
+	if (gpu->n_graphs == SK_GPU_GRAPHS) {
+		sk_gpu_drop_graphs(gpu);
+		find_graph(gpu, key, &place); /* nothing is in its way any more */
+	}
+	struct sk_gpu_note *notes = malloc(gpu->n_notes * sizeof *notes);
+	if (!notes)
+		return NULL;
+	memcpy(notes, gpu->notes, gpu->n_notes * sizeof *notes);
+	graph = &gpu->graphs[gpu->n_graphs];
+	*graph = (struct sk_gpu_graph){.key = key,
+				       .place = place,
+				       .n_segments = gpu->sharing.n_segments,
+				       .n_warps = gpu->sharing.n_warps,
+				       .n_notes = gpu->n_notes,
+				       .notes = notes};
+	if (capture(gpu, &graph->exec) != cudaSuccess) {
+		free(notes);
+		return NULL;
+	}
+	gpu->graph_at[place] = (uint16_t)gpu->n_graphs++;
+	return graph;
+}
+
+/* As a graph where that can be: a step that only wants one less is no step that failed. What is wrong with the device, or
+ * with the operations, is told by launching them. */
+static cudaError_t launch(struct sk_gpu *gpu)
+{
+	struct sk_gpu_graph *graph = is_for_graphs(gpu) ? graph_of(gpu) : NULL;
+	if (graph) {
+		cudaError_t error = cudaGraphLaunch(graph->exec, gpu->stream);
+		if (error != cudaErrorMemoryAllocation) {
+			gpu->n_run = gpu->n_notes;
 			return error;
 		}
-		gpu->graph_at[place] = (uint16_t)gpu->n_graphs++;
+		sk_gpu_drop_graphs(gpu); /* for the memory that they have */
 	}
-	gpu->n_run = gpu->n_notes;
-	return cudaGraphLaunch(graph->exec, gpu->stream);
+	cudaGetLastError(); /* of a graph that could not be had */
+	return launch_all(gpu);
 }
 
 /* --- The step -------------------------------------------------------------------------------------- */
@@ -140,8 +157,7 @@ static void flush(struct sk_gpu *gpu)
 {
 	if (gpu->error == 0 && gpu->n_run < gpu->n_notes &&
 	    sk_gpu_check(gpu, tell(gpu), "telling of a step"))
-		sk_gpu_check(gpu, is_for_graphs(gpu) ? launch_graph(gpu) : launch_all(gpu),
-			     "a step");
+		sk_gpu_check(gpu, launch(gpu), "a step");
 	sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "a step");
 }
 

@@ -200,7 +200,8 @@ static int n_descriptors(void)
 	return n;
 }
 
-/* n_untold: what the driver is asked before memory is shared; where it does not answer, memory with a handle serves. */
+/* n_untold: what the driver is asked before memory is shared; where it does not answer, memory with a handle serves. And what
+ * captures a step, which else is launched plainly. */
 static void fail_each_call(int (*run)(void), long n_least, unsigned n_untold)
 {
 	const long n_before = cusim_n_calls();
@@ -229,13 +230,13 @@ static void fail_each_call(int (*run)(void), long n_least, unsigned n_untold)
 static void test_every_call_fails_once(void **state)
 {
 	(void)state;
-	fail_each_call(load_and_step, 50, 0);
+	fail_each_call(load_and_step, 50, 6);
 }
 
 static void test_pages_and_draws_fail_once(void **state)
 {
 	(void)state;
-	fail_each_call(carry_and_draw, 50, 0);
+	fail_each_call(carry_and_draw, 50, 4);
 }
 
 /* Where the driver's calls fail at first, memory with a handle does instead. */
@@ -403,6 +404,60 @@ static void test_mixed_formats_are_refused(void **state)
 	assert_int_equal(sk_gpu_few(NULL, &products), cudaErrorInvalidValue);
 }
 
+static cudaError_t launch_fails; /* with that, once (linked with --wrap) */
+cudaError_t __real_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t __wrap_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+
+cudaError_t __wrap_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+	const cudaError_t error = launch_fails;
+	launch_fails = cudaSuccess;
+	return error == cudaSuccess ? __real_cudaGraphLaunch(exec, stream) : error;
+}
+
+/* A step that cannot be captured, or whose graph has no room on the device, is launched plainly: nobody is told. The next is
+ * captured. */
+static void test_steps_without_graphs(void **state)
+{
+	enum { N_CALLS = 7, N_PLAIN = 4 }; /* two copies, the launch of the graph, waiting */
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, false, &shape);
+	const struct sk_gpu *gpu = sk_gpu_from(backend);
+	struct plain_batch plain;
+	float *x = random_floats(48, 1);
+	int n_told = 0;
+	(void)state;
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	struct sk_linear *table = pack_floats(backend, x, 1, 48);
+	for (long n = 0; n <= N_CALLS + 1;
+	     n++) { /* at first nothing fails, at last room for the graph */
+		struct sk_buffer *out = buffer_of(backend, 1, 48);
+		begin_plain(backend, &plain, 1, 0);
+		sk_backend_embed(backend, out, table);
+		const long n_before = cusim_n_calls();
+		cusim_fail_at(n <= N_CALLS ? n : 0);
+		launch_fails = n <= N_CALLS ? cudaSuccess : cudaErrorMemoryAllocation;
+		const int r = sk_backend_end_step(backend);
+		cusim_fail_at(0);
+		n_told += r < 0;
+		if (n == 0) {
+			assert_int_equal(cusim_n_calls() - n_before, N_CALLS);
+			assert_int_equal(gpu->n_graphs, 1);
+		}
+		if (r == 0)
+			assert_memory_equal(sk_backend_read(backend, out, 0), x, 48 * sizeof *x);
+		begin_plain(backend, &plain, 1, 0);
+		sk_backend_embed(backend, out, table);
+		assert_int_equal(sk_backend_end_step(backend), 0);
+		assert_int_equal(gpu->n_graphs, 1);
+		assert_memory_equal(sk_backend_read(backend, out, 0), x, 48 * sizeof *x);
+		sk_backend_free(backend, out); /* and what was captured for it */
+	}
+	assert_int_equal(n_told, N_PLAIN);
+	sk_backend_close(backend);
+	free(x);
+}
+
 /* --- Beside a step ------------------------------------------------------------------------------- */
 
 /* What the mover's thread does while the engine's captures a step (linked with --wrap). */
@@ -479,6 +534,7 @@ int main(void)
 		cmocka_unit_test(test_imports_are_of_this_device),
 		cmocka_unit_test(test_reading_fails_alone),
 		cmocka_unit_test(test_mixed_formats_are_refused),
+		cmocka_unit_test(test_steps_without_graphs),
 		cmocka_unit_test(test_copies_beside_a_capture),
 	};
 	random_begin();

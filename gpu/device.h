@@ -132,8 +132,8 @@ struct sk_gpu {
 	uint32_t n_graphs;
 	bool without_graphs; /* to compare */
 
-	int error; /* the first of the step, -errno */
-	char why[160];
+	int error;     /* the first of the step, -errno */
+	char why[160]; /* of the last step that the device failed in */
 };
 
 extern const struct sk_backend_ops sk_gpu_ops;

@@ -53,6 +53,11 @@ static const char *gpu_name(const struct sk_backend *backend)
 	return sk_gpu_from(backend)->name;
 }
 
+static const char *gpu_why(const struct sk_backend *backend)
+{
+	return sk_gpu_from(backend)->why;
+}
+
 static uint64_t gpu_weight_bytes(const struct sk_backend *backend)
 {
 	return sk_gpu_from(backend)->weight_bytes;
@@ -99,6 +104,7 @@ const struct sk_backend_ops sk_gpu_ops = {
 	.draw = sk_gpu_draw_op,
 	.wait = sk_gpu_wait,
 	.read = sk_gpu_read,
+	.why = gpu_why,
 };
 
 /* Turns a position, in units of 2^-64: base^(-2i / n_rot) / 2 pi. */

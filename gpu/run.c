@@ -177,6 +177,8 @@ int sk_gpu_end_step(struct sk_backend *backend)
 	gpu->batch = NULL;
 	int r = gpu->error;
 	gpu->error = 0;
+	if (r == 0)
+		gpu->why[0] = '\0';
 	return r;
 }
 

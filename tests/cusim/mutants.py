@@ -141,7 +141,7 @@ plant("run.c", "SA", "{gpu->told_table, gpu->n_table * sizeof(uint32_t)}", "{gpu
 plant("run.c", "SA", "		{0, gpu->n_list * sizeof(uint32_t)},\n", "		{0, 0},\n")
 plant("run.c", "SI", "	gpu->n_graphs = 0;\n", "")
 plant("run.c", "SAM", '	sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "a step");\n}', "}")
-plant("run.c", "SI", "	gpu->error = 0;\n	return r;", "	return r;")
+plant("run.c", "SI", "	gpu->error = 0;\n	if (r == 0)", "	if (r == 0)")
 plant("run.c", "SMA", "		error = cudaStreamSynchronize(gpu->stream);\n	return error;\n}\n\nconst float", "		error = cudaSuccess;\n	return error;\n}\n\nconst float")
 plant("run.c", "I", "	gpu->n_run = 0; /* noted by the stream, and not run */\n", "")
 plant("run.c", "I", "	cudaGetLastError(); /* of a graph that could not be had */\n", "", equivalent="launches return their errors themselves")

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define MAX_HEAD_DIM 256
+#define MAX_ROWS     65535 /* a grid's blocks in two of its directions; also --step-tokens' most */
 
 int sk_gpu_errno(cudaError_t error)
 {
@@ -191,6 +192,9 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 		return sk_diag_fail(diag, ENOTSUP,
 				    "backend cuda: heads of %u dimensions; at most %d are known",
 				    shape->head_dim, MAX_HEAD_DIM);
+	if (shape->max_rows > MAX_ROWS)
+		return sk_diag_fail(diag, ENOTSUP, "backend cuda: steps of %u rows; at most %d",
+				    shape->max_rows, MAX_ROWS);
 	struct sk_gpu *gpu = calloc(1, sizeof *gpu);
 	if (!gpu)
 		return sk_diag_fail(diag, ENOMEM, "backend cuda: out of memory");

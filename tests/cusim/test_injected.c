@@ -391,6 +391,20 @@ static void test_reading_fails_alone(void **state)
 	free(x);
 }
 
+/* A grid has so many blocks in two of its directions, where a row is one. */
+static void test_most_rows(void **state)
+{
+	struct sk_backend_options options = {0};
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = NULL;
+	struct sk_diag diag = {""};
+	(void)state;
+	shape.max_rows = 65536;
+	assert_int_equal(sk_backend_open(&sk_gpu_backend, &options, &shape, &backend, &diag),
+			 -ENOTSUP);
+	assert_non_null(strstr(diag.text, "65535"));
+}
+
 /* Matrices of several formats are no launch of few vectors. */
 static void test_mixed_formats_are_refused(void **state)
 {
@@ -533,6 +547,7 @@ int main(void)
 		cmocka_unit_test(test_a_writer_is_seen),
 		cmocka_unit_test(test_imports_are_of_this_device),
 		cmocka_unit_test(test_reading_fails_alone),
+		cmocka_unit_test(test_most_rows),
 		cmocka_unit_test(test_mixed_formats_are_refused),
 		cmocka_unit_test(test_steps_without_graphs),
 		cmocka_unit_test(test_copies_beside_a_capture),

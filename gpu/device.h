@@ -16,6 +16,7 @@
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
+#include <stdatomic.h>
 
 /* Memory of the device. */
 struct sk_gpu_block {
@@ -108,7 +109,9 @@ struct sk_gpu {
 
 	struct sk_gpu_cache cache;
 	struct sk_gpu_block pages, steps;
-	cudaEvent_t pages_done; /* what the engine thread did to pages */
+	cudaEvent_t pages_done;     /* what the engine thread did to pages */
+	char *stage;                /* pinned: a page on its way to the host or from it */
+	atomic_flag stage_is_taken; /* by one of the two threads that may copy */
 
 	/* The step. What kernels must know of it lies in one piece, here and on the device: rows, then the table
 	 * of pages; before both, lists of rows and ids. */

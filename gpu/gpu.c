@@ -206,6 +206,7 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 	sk_list_init(&gpu->linears);
 	sk_list_init(&gpu->norms);
 	gpu->shared.fd = -1;
+	atomic_flag_clear(&gpu->stage_is_taken);
 	sk_gpu_pages_init(gpu);
 	int r = gpu_init(gpu);
 	if (r < 0) {

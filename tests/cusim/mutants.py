@@ -131,6 +131,9 @@ kernel("few.cu", "M", "	if (row >= product.matrix.n_rows || v >= p.n)", "	if (ro
 # --- The host ---
 plant("pages.c", "S", "error = cudaStreamWaitEvent(gpu->copies, gpu->pages_done, 0);", "error = cudaSuccess;")
 plant("pages.c", "I", "	return -EIO;", "	return 0;")
+plant("pages.c", "I", "		memcpy(bytes, gpu->stage, gpu->cache.page_bytes);\n", "		memset(bytes, 0, 1);\n")
+plant("pages.c", "I", "	cudaFreeHost(gpu->stage);\n", "")
+plant("pages.c", "I", "copy(gpu, page_at(gpu, page), gpu->stage, cudaMemcpyHostToDevice);\n", "copy(gpu, page_at(gpu, page), bytes, cudaMemcpyHostToDevice);\n")
 plant("pages.c", "K", '"cuda bf16 words"', '"cuda f16 words"')
 plant("pages.c", "SI", "		error = cudaStreamSynchronize(gpu->copies);", "		error = cudaSuccess;")
 plant("pages.c", "SA", "page_at(gpu, pages[i]), 0,", "page_at(gpu, pages[0]), 0,")

@@ -472,6 +472,45 @@ static void test_steps_without_graphs(void **state)
 	free(x);
 }
 
+static const void *host_of_copy; /* of the last that was asked for (linked with --wrap) */
+cudaError_t __real_cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
+				   cudaStream_t stream);
+cudaError_t __wrap_cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
+				   cudaStream_t stream);
+
+cudaError_t __wrap_cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
+				   cudaStream_t stream)
+{
+	host_of_copy = kind == cudaMemcpyDeviceToHost ? to : from;
+	return __real_cudaMemcpyAsync(to, from, n, kind, stream);
+}
+
+/* The device copies pages to pinned memory, and from it; where another thread has it, straight. */
+static void test_pages_through_pinned_memory(void **state)
+{
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, false, &shape);
+	struct sk_gpu *gpu = sk_gpu_from(backend);
+	const size_t n = sk_backend_page_bytes(backend);
+	char *sent = malloc(n), *got = malloc(n);
+	(void)state;
+	assert_true(sent && got);
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	for (int i = 0; i < 2; i++) {
+		const bool is_taken = i && atomic_flag_test_and_set(&gpu->stage_is_taken);
+		assert_false(is_taken);
+		memset(sent, 1 + i, n);
+		assert_int_equal(sk_backend_write_page(backend, 1, sent), 0);
+		assert_ptr_equal(host_of_copy, i ? sent : gpu->stage);
+		assert_int_equal(sk_backend_read_page(backend, 1, got), 0);
+		assert_ptr_equal(host_of_copy, i ? got : gpu->stage);
+		assert_memory_equal(got, sent, n);
+	}
+	sk_backend_close(backend);
+	free(sent);
+	free(got);
+}
+
 /* --- Beside a step ------------------------------------------------------------------------------- */
 
 /* What the mover's thread does while the engine's captures a step (linked with --wrap). */
@@ -548,6 +587,7 @@ int main(void)
 		cmocka_unit_test(test_imports_are_of_this_device),
 		cmocka_unit_test(test_reading_fails_alone),
 		cmocka_unit_test(test_most_rows),
+		cmocka_unit_test(test_pages_through_pinned_memory),
 		cmocka_unit_test(test_mixed_formats_are_refused),
 		cmocka_unit_test(test_steps_without_graphs),
 		cmocka_unit_test(test_copies_beside_a_capture),

@@ -186,7 +186,8 @@ template <int F> __global__ void __launch_bounds__(BLOCK, 4) few(const sk_gpu_pr
 				break;
 			float4 a = {}, b = {};
 			if (group < p.n) {
-				const float *x = in + (chunk0 + i * WARPS) * CHUNK;
+				const uint32_t col = (chunk0 + i * WARPS) * CHUNK;
+				const float *x = in + col;
 				a = sk_load_floats(x), b = sk_load_floats(x + 4);
 			}
 			add_chunk<F>(sums, words[i], a, b);

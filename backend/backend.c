@@ -357,3 +357,8 @@ const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer 
 {
 	return backend->ops->read(backend, buffer, row);
 }
+
+const char *sk_backend_why(const struct sk_backend *backend)
+{
+	return backend->ops->why ? backend->ops->why(backend) : "";
+}

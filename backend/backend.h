@@ -281,6 +281,9 @@ struct sk_drawn sk_backend_drawn(struct sk_backend *backend, const struct sk_buf
 const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer,
 			     uint32_t row);
 
+/* What failed, in a few words, where the last step that did not end well ended with -EIO; "" where nobody knows. */
+const char *sk_backend_why(const struct sk_backend *backend);
+
 /* --- Where the time goes --- */
 
 enum sk_op {

@@ -78,6 +78,8 @@ struct sk_backend_ops {
 	void (*wait)(struct sk_backend *backend);
 	const float *(*read)(struct sk_backend *backend, const struct sk_buffer *buffer,
 			     uint32_t row);
+	/* NULL: there is never more to say than the error. */
+	const char *(*why)(const struct sk_backend *backend);
 };
 
 struct sk_backend_kind {

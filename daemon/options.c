@@ -61,7 +61,7 @@ const struct sk_option sk_daemon_option_table[] = {
 		 "it."},
 	{"max-batch", 0, SK_OPTION_UINT, AT(max_batch), "N", "64", .min = 1, .max = 4096,
 	 .help = "Sessions that take part in one step at most."},
-	{"step-tokens", 0, SK_OPTION_UINT, AT(step_tokens), "N", "256", .min = 1, .max = 65536,
+	{"step-tokens", 0, SK_OPTION_UINT, AT(step_tokens), "N", "256", .min = 1, .max = 65535,
 	 .help = "Tokens in one step at most, prompts included; at least max-batch."},
 	{"prompt-share", 0, SK_OPTION_FLOAT, AT(prompt_share), "PART", "0.4", .fmin = 0.01,
 	 .fmax = 1,

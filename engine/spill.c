@@ -415,11 +415,13 @@ bool sk_engine_keep_one(struct sk_engine *engine)
 	return session && keep(engine, session, false, &diag);
 }
 
+/* A device that failed may still give what lies in its memory; one that has not given a session gives no other. */
 void sk_engine_keep_all(struct sk_engine *engine)
 {
 	uint32_t n_total = 0, n_done = 0;
+	bool is_gone = false;
 
-	if (!engine->options.store || engine->is_dead)
+	if (!engine->options.store)
 		return;
 	sk_list_for_each (node, &engine->sessions)
 		n_total += is_to_keep(sk_container_of(node, struct sk_session, node));
@@ -430,9 +432,12 @@ void sk_engine_keep_all(struct sk_engine *engine)
 		if (engine->options.keeping)
 			engine->options.keeping(n_done++, n_total);
 		struct sk_diag diag = {""};
-		if (keep(engine, session, true, &diag))
+		if (!is_gone && keep(engine, session, true, &diag)) {
 			engine->kept.n_kept++;
-		else if (!engine->kept.n_lost++)
+			continue;
+		}
+		is_gone |= engine->is_dead;
+		if (!engine->kept.n_lost++)
 			snprintf(engine->kept.reason, sizeof engine->kept.reason, "%.500s",
 				 diag.text);
 	}

@@ -17,6 +17,14 @@ static void dead(struct sk_engine *engine, const char *reason)
 		snprintf(engine->dead->reason, sizeof engine->dead->reason, "%s", reason);
 }
 
+/* That the device failed, with what failed where the backend knows; and what follows. */
+static void say_failed(const struct sk_engine *engine, char *text, size_t n_bytes, const char *more)
+{
+	const char *why = sk_backend_why(engine->backend);
+	snprintf(text, n_bytes, "the device failed in the middle of a step%s%s%s%s",
+		 why[0] ? " (" : "", why, why[0] ? ")" : "", more);
+}
+
 /* Which of a generation's n rows, from batch row `row0` on, score what. Returns how many do. */
 static uint32_t want_scores(struct sk_score *scores, const struct sk_generation *g, uint32_t row0,
 			    uint32_t n)
@@ -240,13 +248,18 @@ bool sk_engine_step(struct sk_engine *engine)
 			engine->stats.profile.ns[op] += profile.ns[op];
 	}
 	if (err < 0) {
-		const char *reason =
-			err == -EIO
-				? "the device failed in the middle of a step; the session is lost"
-				: "a fault of the daemon ended this step; the session is lost";
-		lose(engine, n_spans, reason);
+		char reason[400];
 		if (err == -EIO)
-			dead(engine, "the device failed in the middle of a step");
+			say_failed(engine, reason, sizeof reason, "; the session is lost");
+		else
+			snprintf(reason, sizeof reason, "%s; the session is lost",
+				 err == -ENOMEM ? "not enough memory on the device for this step"
+						: "a fault of the daemon ended this step");
+		lose(engine, n_spans, reason);
+		if (err == -EIO) {
+			say_failed(engine, reason, sizeof reason, "");
+			dead(engine, reason);
+		}
 		return true;
 	}
 	for (uint32_t i = 0; i < n_scores; i++)

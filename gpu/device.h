@@ -16,6 +16,7 @@
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
+#include <stdatomic.h>
 
 /* Memory of the device. */
 struct sk_gpu_block {
@@ -103,11 +104,14 @@ struct sk_gpu {
 	struct sk_gpu_shared shared;
 	struct sk_gpu_block
 		decoded; /* weights as the library multiplies them, where they are not */
-	struct sk_gpu_block rounded; /* activations for it */
+	struct sk_gpu_block rounded,
+		scales; /* activations for it; of their rows, where these are halves */
 
 	struct sk_gpu_cache cache;
 	struct sk_gpu_block pages, steps;
-	cudaEvent_t pages_done; /* what the engine thread did to pages */
+	cudaEvent_t pages_done;     /* what the engine thread did to pages */
+	char *stage;                /* pinned: a page on its way to the host or from it */
+	atomic_flag stage_is_taken; /* by one of the two threads that may copy */
 
 	/* The step. What kernels must know of it lies in one piece, here and on the device: rows, then the table
 	 * of pages; before both, lists of rows and ids. */
@@ -131,8 +135,8 @@ struct sk_gpu {
 	uint32_t n_graphs;
 	bool without_graphs; /* to compare */
 
-	int error; /* the first of the step, -errno */
-	char why[160];
+	int error;     /* the first of the step, -errno */
+	char why[160]; /* of the last step that the device failed in */
 };
 
 extern const struct sk_backend_ops sk_gpu_ops;

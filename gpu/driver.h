@@ -22,3 +22,6 @@ struct sk_gpu_driver {
 
 /* NULL where the driver has not all of it. One thread. */
 const struct sk_gpu_driver *sk_gpu_driver(void);
+
+/* The bytes from `data` to the end of the device's memory that it lies in; 0: the driver knows of none there. One thread. */
+size_t sk_gpu_driver_bytes(const void *data);

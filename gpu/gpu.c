@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define MAX_HEAD_DIM 256
+#define MAX_ROWS     65535 /* a grid's blocks in two of its directions; also --step-tokens' most */
 
 int sk_gpu_errno(cudaError_t error)
 {
@@ -51,6 +52,11 @@ static void gpu_close(struct sk_backend *backend)
 static const char *gpu_name(const struct sk_backend *backend)
 {
 	return sk_gpu_from(backend)->name;
+}
+
+static const char *gpu_why(const struct sk_backend *backend)
+{
+	return sk_gpu_from(backend)->why;
 }
 
 static uint64_t gpu_weight_bytes(const struct sk_backend *backend)
@@ -99,6 +105,7 @@ const struct sk_backend_ops sk_gpu_ops = {
 	.draw = sk_gpu_draw_op,
 	.wait = sk_gpu_wait,
 	.read = sk_gpu_read,
+	.why = gpu_why,
 };
 
 /* Turns a position, in units of 2^-64: base^(-2i / n_rot) / 2 pi. */
@@ -185,6 +192,9 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 		return sk_diag_fail(diag, ENOTSUP,
 				    "backend cuda: heads of %u dimensions; at most %d are known",
 				    shape->head_dim, MAX_HEAD_DIM);
+	if (shape->max_rows > MAX_ROWS)
+		return sk_diag_fail(diag, ENOTSUP, "backend cuda: steps of %u rows; at most %d",
+				    shape->max_rows, MAX_ROWS);
 	struct sk_gpu *gpu = calloc(1, sizeof *gpu);
 	if (!gpu)
 		return sk_diag_fail(diag, ENOMEM, "backend cuda: out of memory");
@@ -196,6 +206,7 @@ static int gpu_open(const struct sk_backend_options *options, const struct sk_ba
 	sk_list_init(&gpu->linears);
 	sk_list_init(&gpu->norms);
 	gpu->shared.fd = -1;
+	atomic_flag_clear(&gpu->stage_is_taken);
 	sk_gpu_pages_init(gpu);
 	int r = gpu_init(gpu);
 	if (r < 0) {

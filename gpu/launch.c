@@ -37,23 +37,43 @@ static enum sk_gpu_format format_for(const struct sk_gpu *gpu, const struct sk_g
 						     : SK_GPU_F16;
 }
 
-/* The library's part: many rows. Row-major matrices are its transposed ones. */
-static cudaError_t multiply_many(struct sk_gpu *gpu, const struct sk_gpu_note *note, const void *in,
-				 bool add)
+/* What the library is to read of many rows, and what it is to add to: bias, where there is one. */
+static cudaError_t prepare_many(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add,
+				const void **ret_in)
 {
-	const struct sk_linear *linear = note->weights;
-	const struct sk_gpu_matrix *m = &linear->matrix;
+	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
 	const enum sk_gpu_format format = format_for(gpu, m);
-	const void *weights = m->codes;
+	const struct sk_buffer *in = note->in, *out = note->out;
+	cudaError_t error = cudaSuccess;
+
+	*ret_in = format == SK_GPU_F32 ? in->block.data : gpu->rounded.data;
+	if (format == SK_GPU_F16)
+		return sk_gpu_halve(gpu->stream, gpu->rounded.data, gpu->scales.data, floats(in),
+				    in->stride, floats(out), out->stride, m->bias, m->n_rows,
+				    note->n_rows, add);
+	if (format == SK_GPU_BF16)
+		error = sk_gpu_round(gpu->stream, gpu->rounded.data, floats(in), in->stride,
+				     note->n_rows);
+	if (error == cudaSuccess && m->bias)
+		error = sk_gpu_bias(gpu->stream, floats(out), out->stride, m->bias, m->n_rows,
+				    note->n_rows, add);
+	return error;
+}
+
+/* The library's part: many rows. Row-major matrices are its transposed ones. */
+static cudaError_t multiply_many(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add)
+{
+	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
+	const enum sk_gpu_format format = format_for(gpu, m);
+	const void *weights = m->codes, *in;
 	cudaError_t error = cudaSuccess;
 
 	if (format != m->format) {
 		weights = gpu->decoded.data;
 		error = sk_gpu_decode(gpu->stream, m, gpu->decoded.data, format);
 	}
-	if (error == cudaSuccess && m->bias)
-		error = sk_gpu_bias(gpu->stream, floats(note->out), note->out->stride, m->bias,
-				    m->n_rows, note->n_rows, add);
+	if (error == cudaSuccess)
+		error = prepare_many(gpu, note, add, &in);
 	if (error != cudaSuccess)
 		return error;
 	const float one = 1, beta = add || m->bias ? 1 : 0;
@@ -62,9 +82,13 @@ static cudaError_t multiply_many(struct sk_gpu *gpu, const struct sk_gpu_note *n
 		(int)m->n_cols, &one, weights, type_of(format), (int)m->n_cols, in, type_of(format),
 		(int)note->in->stride, &beta, floats(note->out), CUDA_R_32F, (int)note->out->stride,
 		CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
-	return status == CUBLAS_STATUS_SUCCESS        ? cudaSuccess
-	       : status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation
-						      : cudaErrorUnknown;
+	if (status != CUBLAS_STATUS_SUCCESS)
+		return status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation
+							    : cudaErrorUnknown;
+	return format == SK_GPU_F16
+		       ? sk_gpu_unscale(gpu->stream, floats(note->out), note->out->stride,
+					gpu->scales.data, m->n_rows, note->n_rows)
+		       : cudaSuccess;
 }
 
 /* Whether our own kernel for few vectors takes a product. */
@@ -99,7 +123,6 @@ static struct sk_gpu_products products_of(const struct sk_gpu *gpu, uint32_t n)
 static cudaError_t multiply(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add)
 {
 	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
-	const void *in = floats(note->in);
 	const uint32_t n = note->n_rows;
 
 	if (n <= SK_GPU_MATVEC_ROWS && takes_units(gpu, note)) {
@@ -108,16 +131,9 @@ static cudaError_t multiply(struct sk_gpu *gpu, const struct sk_gpu_note *note, 
 		return sk_gpu_few(gpu->stream, &p);
 	}
 	if (n <= SK_GPU_MATVEC_ROWS)
-		return sk_gpu_matvec(gpu->stream, m, floats(note->out), note->out->stride, in,
-				     note->in->stride, n, add);
-	if (format_for(gpu, m) != SK_GPU_F32) {
-		cudaError_t error = sk_gpu_round(gpu->stream, gpu->rounded.data, in,
-						 note->in->stride, n, format_for(gpu, m));
-		if (error != cudaSuccess)
-			return error;
-		in = gpu->rounded.data;
-	}
-	return multiply_many(gpu, note, in, add);
+		return sk_gpu_matvec(gpu->stream, m, floats(note->out), note->out->stride,
+				     floats(note->in), note->in->stride, n, add);
+	return multiply_many(gpu, note, add);
 }
 
 /* One norm, or with it another of the same rows, to a place of its own. */
@@ -185,6 +201,13 @@ static cudaError_t launch_one(struct sk_gpu *gpu, const struct sk_gpu_note *note
 
 enum { NORM, QKV, APPEND, ATTEND, NORM2, OUT, UP, ACTIVATE, DOWN, N_LAYER };
 
+/* A launch reads both of its products in one format; a model may keep its matrices in several. */
+static bool is_one_format(const struct sk_gpu_note *a, const struct sk_gpu_note *b)
+{
+	return ((const struct sk_linear *)a->weights)->matrix.format ==
+	       ((const struct sk_linear *)b->weights)->matrix.format;
+}
+
 /* Whether these notes are such a layer, for few rows: then the MLP's first half does not wait for attention. */
 static bool is_parallel_layer(const struct sk_gpu *gpu, const struct sk_gpu_note *n,
 			      uint32_t n_notes)
@@ -201,7 +224,8 @@ static bool is_parallel_layer(const struct sk_gpu *gpu, const struct sk_gpu_note
 			return false;
 	const struct sk_buffer *x = n[NORM].in, *h = n[NORM].out;
 	return takes_units(gpu, &n[QKV]) && takes_units(gpu, &n[OUT]) && takes_units(gpu, &n[UP]) &&
-	       takes_units(gpu, &n[DOWN]) && n[NORM2].in == x && n[NORM2].out == h &&
+	       takes_units(gpu, &n[DOWN]) && is_one_format(&n[QKV], &n[UP]) &&
+	       is_one_format(&n[OUT], &n[DOWN]) && n[NORM2].in == x && n[NORM2].out == h &&
 	       n[NORM2].eps == n[NORM].eps && n[NORM2].number == n[NORM].number && n[QKV].in == h &&
 	       n[APPEND].in == n[QKV].out && n[ATTEND].in == n[APPEND].out &&
 	       n[OUT].in == n[ATTEND].out && n[OUT].out == x && n[UP].in == h &&

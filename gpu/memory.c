@@ -134,10 +134,12 @@ static int reserve_scratch(struct sk_gpu *gpu, const struct sk_gpu_matrix *matri
 	struct {
 		struct sk_gpu_block *block;
 		size_t bytes;
-	} wanted[] = {{&gpu->decoded, decoded}, {&gpu->rounded, rounded}};
+	} wanted[] = {{&gpu->decoded, decoded},
+		      {&gpu->rounded, rounded},
+		      {&gpu->scales, gpu->base.shape.max_rows * sizeof(float)}};
 	if (gpu->base.shape.max_rows <= SK_GPU_MATVEC_ROWS)
 		return 0;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		int r = at_least(gpu, wanted[i].block, wanted[i].bytes);
 		if (r < 0)
 			return r;
@@ -244,4 +246,5 @@ void sk_gpu_free_all(struct sk_gpu *gpu)
 	sk_pieces_finish(&gpu->pieces);
 	sk_gpu_block_finish(&gpu->decoded);
 	sk_gpu_block_finish(&gpu->rounded);
+	sk_gpu_block_finish(&gpu->scales);
 }

@@ -3,6 +3,7 @@
 #include "gpu/device.h"
 
 #include <errno.h>
+#include <string.h>
 
 static const struct {
 	enum sk_gpu_format format;
@@ -44,9 +45,16 @@ int sk_gpu_reserve_pages(struct sk_backend *backend, uint32_t n_pages)
 	if (n_pages > SIZE_MAX / 2 / gpu->cache.page_bytes)
 		return -ENOMEM;
 	int r = sk_gpu_block_init(gpu, &gpu->pages, n_pages * gpu->cache.page_bytes);
-	if (r == 0)
-		gpu->cache.pages = gpu->pages.data;
-	return r;
+	if (r < 0)
+		return r;
+	cudaError_t error = cudaMallocHost((void **)&gpu->stage, gpu->cache.page_bytes);
+	if (error != cudaSuccess) {
+		cudaGetLastError(); /* it is told here, and must not be told again */
+		sk_gpu_block_finish(&gpu->pages);
+		return sk_gpu_errno(error);
+	}
+	gpu->cache.pages = gpu->pages.data;
+	return 0;
 }
 
 static char *page_at(const struct sk_gpu *gpu, uint32_t page)
@@ -95,19 +103,37 @@ static int copy(struct sk_gpu *gpu, void *to, const void *from, enum cudaMemcpyK
 	return -EIO;
 }
 
+/* By way of pinned memory, to which the device copies by itself; to other memory the driver does, piece by piece. Straight
+ * where the other thread has it. */
 int sk_gpu_read_page(struct sk_backend *backend, uint32_t page, void *bytes)
 {
 	struct sk_gpu *gpu = sk_gpu_from(backend);
-	return gpu ? copy(gpu, bytes, page_at(gpu, page), cudaMemcpyDeviceToHost) : -EINVAL;
+	if (!gpu)
+		return -EINVAL;
+	if (atomic_flag_test_and_set(&gpu->stage_is_taken))
+		return copy(gpu, bytes, page_at(gpu, page), cudaMemcpyDeviceToHost);
+	int r = copy(gpu, gpu->stage, page_at(gpu, page), cudaMemcpyDeviceToHost);
+	if (r == 0)
+		memcpy(bytes, gpu->stage, gpu->cache.page_bytes);
+	atomic_flag_clear(&gpu->stage_is_taken);
+	return r;
 }
 
 int sk_gpu_write_page(struct sk_backend *backend, uint32_t page, const void *bytes)
 {
 	struct sk_gpu *gpu = sk_gpu_from(backend);
-	return gpu ? copy(gpu, page_at(gpu, page), bytes, cudaMemcpyHostToDevice) : -EINVAL;
+	if (!gpu)
+		return -EINVAL;
+	if (atomic_flag_test_and_set(&gpu->stage_is_taken))
+		return copy(gpu, page_at(gpu, page), bytes, cudaMemcpyHostToDevice);
+	memcpy(gpu->stage, bytes, gpu->cache.page_bytes);
+	int r = copy(gpu, page_at(gpu, page), gpu->stage, cudaMemcpyHostToDevice);
+	atomic_flag_clear(&gpu->stage_is_taken);
+	return r;
 }
 
 void sk_gpu_pages_finish(struct sk_gpu *gpu)
 {
+	cudaFreeHost(gpu->stage);
 	sk_gpu_block_finish(&gpu->pages);
 }

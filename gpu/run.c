@@ -91,6 +91,7 @@ static cudaError_t capture(struct sk_gpu *gpu, cudaGraphExec_t *ret_exec)
 	if (error != cudaSuccess)
 		return error;
 	error = launch_all(gpu);
+	gpu->n_run = 0; /* noted by the stream, and not run */
 	cudaError_t ended = cudaStreamEndCapture(gpu->stream, &graph);
 	if (error == cudaSuccess)
 		error = ended;
@@ -101,36 +102,52 @@ static cudaError_t capture(struct sk_gpu *gpu, cudaGraphExec_t *ret_exec)
 	return error;
 }
 
-static cudaError_t launch_graph(struct sk_gpu *gpu)
+/* The graph of what was noted, captured now where it is new. NULL: it cannot be had, as a rule for want of memory. */
+static struct sk_gpu_graph *graph_of(struct sk_gpu *gpu)
 {
 	const uint64_t key = key_of(gpu);
 	uint32_t place;
 	struct sk_gpu_graph *graph = find_graph(gpu, key, &place);
-	if (!graph) {
-		if (gpu->n_graphs == SK_GPU_GRAPHS) {
-			sk_gpu_drop_graphs(gpu);
-			find_graph(gpu, key, &place); /* nothing is in its way any more */
-		}
-		struct sk_gpu_note *notes = malloc(gpu->n_notes * sizeof *notes);
-		if (!notes)
-			return cudaErrorMemoryAllocation;
-		memcpy(notes, gpu->notes, gpu->n_notes * sizeof *notes);
-		graph = &gpu->graphs[gpu->n_graphs];
-		*graph = (struct sk_gpu_graph){.key = key,
-					       .place = place,
-					       .n_segments = gpu->sharing.n_segments,
-					       .n_warps = gpu->sharing.n_warps,
-					       .n_notes = gpu->n_notes,
-					       .notes = notes};
-		cudaError_t error = capture(gpu, &graph->exec);
-		if (error != cudaSuccess) {
-			free(notes);
+	if (graph)
+		return graph;
+	if (gpu->n_graphs == SK_GPU_GRAPHS) {
+		sk_gpu_drop_graphs(gpu);
+		find_graph(gpu, key, &place); /* nothing is in its way any more */
+	}
+	struct sk_gpu_note *notes = malloc(gpu->n_notes * sizeof *notes);
+	if (!notes)
+		return NULL;
+	memcpy(notes, gpu->notes, gpu->n_notes * sizeof *notes);
+	graph = &gpu->graphs[gpu->n_graphs];
+	*graph = (struct sk_gpu_graph){.key = key,
+				       .place = place,
+				       .n_segments = gpu->sharing.n_segments,
+				       .n_warps = gpu->sharing.n_warps,
+				       .n_notes = gpu->n_notes,
+				       .notes = notes};
+	if (capture(gpu, &graph->exec) != cudaSuccess) {
+		free(notes);
+		return NULL;
+	}
+	gpu->graph_at[place] = (uint16_t)gpu->n_graphs++;
+	return graph;
+}
+
+/* As a graph where that can be: a step that only wants one less is no step that failed. What is wrong with the device, or
+ * with the operations, is told by launching them. */
+static cudaError_t launch(struct sk_gpu *gpu)
+{
+	struct sk_gpu_graph *graph = is_for_graphs(gpu) ? graph_of(gpu) : NULL;
+	if (graph) {
+		cudaError_t error = cudaGraphLaunch(graph->exec, gpu->stream);
+		if (error != cudaErrorMemoryAllocation) {
+			gpu->n_run = gpu->n_notes;
 			return error;
 		}
-		gpu->graph_at[place] = (uint16_t)gpu->n_graphs++;
+		sk_gpu_drop_graphs(gpu); /* for the memory that they have */
 	}
-	gpu->n_run = gpu->n_notes;
-	return cudaGraphLaunch(graph->exec, gpu->stream);
+	cudaGetLastError(); /* of a graph that could not be had */
+	return launch_all(gpu);
 }
 
 /* --- The step -------------------------------------------------------------------------------------- */
@@ -140,8 +157,7 @@ static void flush(struct sk_gpu *gpu)
 {
 	if (gpu->error == 0 && gpu->n_run < gpu->n_notes &&
 	    sk_gpu_check(gpu, tell(gpu), "telling of a step"))
-		sk_gpu_check(gpu, is_for_graphs(gpu) ? launch_graph(gpu) : launch_all(gpu),
-			     "a step");
+		sk_gpu_check(gpu, launch(gpu), "a step");
 	sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "a step");
 }
 
@@ -161,7 +177,24 @@ int sk_gpu_end_step(struct sk_backend *backend)
 	gpu->batch = NULL;
 	int r = gpu->error;
 	gpu->error = 0;
+	if (r == 0)
+		gpu->why[0] = '\0';
 	return r;
+}
+
+/* What a step wrote of a buffer, to pinned memory. What fails is told to who reads, and no step's: the next is of others. */
+static cudaError_t fetch(struct sk_gpu *gpu, struct sk_buffer *b, uint32_t n_rows)
+{
+	const size_t row_bytes = (size_t)b->stride * sizeof(float);
+	cudaError_t error = cudaSuccess;
+	if (!b->host)
+		error = cudaMallocHost((void **)&b->host, b->n_rows * row_bytes);
+	if (error == cudaSuccess)
+		error = cudaMemcpyAsync(b->host, b->block.data, n_rows * row_bytes,
+					cudaMemcpyDeviceToHost, gpu->stream);
+	if (error == cudaSuccess)
+		error = cudaStreamSynchronize(gpu->stream);
+	return error;
 }
 
 const float *sk_gpu_read(struct sk_backend *backend, const struct sk_buffer *buffer, uint32_t row)
@@ -169,20 +202,14 @@ const float *sk_gpu_read(struct sk_backend *backend, const struct sk_buffer *buf
 	struct sk_gpu *gpu = sk_gpu_from(backend);
 	struct sk_buffer *b =
 		(struct sk_buffer *)buffer; /* its copy is no part of what the caller sees */
-	const size_t row_bytes = (size_t)b->stride * sizeof(float);
-	if (!b->host &&
-	    !sk_gpu_check(gpu, cudaMallocHost((void **)&b->host, b->n_rows * row_bytes), "reading"))
-		return NULL;
 	if (b->host_step != gpu->step)
 		b->n_host = 0;
 	if (row >= b->n_host) { /* all that the step wrote at once */
 		const uint32_t n = row < b->n_written ? b->n_written : row + 1;
-		if (!sk_gpu_check(gpu,
-				  cudaMemcpyAsync(b->host, b->block.data, n * row_bytes,
-						  cudaMemcpyDeviceToHost, gpu->stream),
-				  "reading") ||
-		    !sk_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "reading"))
+		if (fetch(gpu, b, n) != cudaSuccess) {
+			cudaGetLastError(); /* it is told here, and must not be told again */
 			return NULL;
+		}
 		b->host_step = gpu->step;
 		b->n_host = n;
 	}

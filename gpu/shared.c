@@ -172,7 +172,10 @@ static int import_handle(struct sk_gpu *gpu, const struct sk_shared_weights *sha
 	}
 	gpu->shared = (struct sk_gpu_shared){
 		.data = data, .size_bytes = shared->n_bytes, .fd = -1, .kind = SK_GPU_OPENED};
-	return 0;
+	if (sk_gpu_driver_bytes(data) >= shared->n_bytes)
+		return 0;
+	sk_gpu_shared_finish(&gpu->shared); /* the other side says more than there is */
+	return -EBADMSG;
 }
 
 void sk_gpu_shared_finish(struct sk_gpu_shared *shared)

@@ -64,12 +64,22 @@ static int reserve_told(struct sk_gpu *gpu, size_t n_list, size_t n_table)
 	return 0;
 }
 
+/* Queries of one key head, and those that a block of attention takes. */
+static uint32_t n_shared(const struct sk_gpu *gpu)
+{
+	return gpu->cache.n_heads / gpu->cache.n_kv_heads;
+}
+
+static uint32_t heads_a_block(const struct sk_gpu *gpu)
+{
+	return sk_gpu_attend_heads(n_shared(gpu), gpu->cache.padded_dim);
+}
+
 /* Blocks of attention for one row: a key head takes several where many queries share it. */
 static uint32_t blocks_a_row(const struct sk_gpu *gpu)
 {
-	const uint32_t shared = gpu->base.shape.n_heads / gpu->base.shape.n_kv_heads;
-	return gpu->base.shape.n_kv_heads *
-	       ((shared + SK_GPU_ATTEND_HEADS - 1) / SK_GPU_ATTEND_HEADS);
+	const uint32_t heads = heads_a_block(gpu);
+	return gpu->cache.n_kv_heads * ((n_shared(gpu) + heads - 1) / heads);
 }
 
 int sk_gpu_step_init(struct sk_gpu *gpu)
@@ -157,7 +167,7 @@ static int share_pages(struct sk_gpu *gpu, uint32_t n_rows)
 		sharing->n_segments = 1;
 	sharing->counters = gpu->counters.data;
 	if (sharing->n_segments > 1) {
-		const size_t bytes = (size_t)blocks * sharing->n_segments * SK_GPU_ATTEND_HEADS *
+		const size_t bytes = (size_t)blocks * sharing->n_segments * heads_a_block(gpu) *
 				     (gpu->cache.padded_dim + 2) * sizeof(float);
 		if (bytes > gpu->parts.size_bytes) {
 			struct sk_gpu_block parts;

@@ -364,9 +364,7 @@ static cudaError_t run_heads(cudaStream_t stream, const struct sk_gpu_cache *c, 
 			     const float *q, uint32_t q_stride, const struct sk_gpu_row *rows,
 			     const uint32_t *table, uint32_t layer, uint32_t n, const struct sk_gpu_sharing *sharing)
 {
-	/* of the largest heads fewer at once: every device gives a block 48 KB of shared memory, some not more */
-	const uint32_t shared = c->n_heads / c->n_kv_heads, most = c->padded_dim > 128 ? 2 : SK_GPU_ATTEND_HEADS;
-	switch (shared < most ? shared : most) {
+	switch (sk_gpu_attend_heads(c->n_heads / c->n_kv_heads, c->padded_dim)) {
 	case 1:
 		return run<F, 1>(stream, c, out, out_stride, q, q_stride, rows, table, layer, n, sharing);
 	case 2:

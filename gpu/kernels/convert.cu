@@ -55,7 +55,7 @@ cudaError_t sk_gpu_decode(cudaStream_t stream, const struct sk_gpu_matrix *m, vo
 	});
 }
 
-template <class T> __global__ void __launch_bounds__(BLOCK) round_rows(T *out, const float *in, uint32_t width)
+__global__ void __launch_bounds__(BLOCK) round_rows(__nv_bfloat16 *out, const float *in, uint32_t width)
 {
 	sk_begin();
 	const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;
@@ -63,13 +63,95 @@ template <class T> __global__ void __launch_bounds__(BLOCK) round_rows(T *out, c
 		put(out + (size_t)blockIdx.y * width + i, in[(size_t)blockIdx.y * width + i]);
 }
 
-cudaError_t sk_gpu_round(cudaStream_t stream, void *out, const float *in, uint32_t width, uint32_t n,
-			 enum sk_gpu_format to)
+cudaError_t sk_gpu_round(cudaStream_t stream, void *out, const float *in, uint32_t width, uint32_t n)
 {
-	const dim3 grid((width + BLOCK - 1) / BLOCK, n);
-	if (to == SK_GPU_F16)
-		return sk_launch(stream, round_rows<__half>, grid, BLOCK, 0, (__half *)out, in, width);
-	return sk_launch(stream, round_rows<__nv_bfloat16>, grid, BLOCK, 0, (__nv_bfloat16 *)out, in, width);
+	return sk_launch(stream, round_rows, dim3((width + BLOCK - 1) / BLOCK, n), BLOCK, 0, (__nv_bfloat16 *)out, in,
+			 width);
+}
+
+/* --- Halves ---
+ *
+ * They end at 65504, and below 2^-14 have fewer and fewer bits. So a row whose greatest number is far from their middle is
+ * scaled by a power of two, which loses nothing; most are not.
+ */
+#define WIDE 1024
+
+/* Exponents of floats as they lie in memory. A row whose greatest number has one of these is as it should be. */
+#define LEAST_EXPONENT (127u - 3)
+#define MOST_EXPONENT  (127u + 14)
+#define MOST_SHIFT     80u /* so much larger at most: there must be room for what the products are added to */
+
+SK_DEVICE float scale_for(float most)
+{
+	const uint32_t exponent = __float_as_uint(most) >> 23;
+	if (most == 0 || (exponent >= LEAST_EXPONENT && exponent <= MOST_EXPONENT))
+		return 1;
+	return __uint_as_float((127 + MOST_EXPONENT - max(exponent, MOST_EXPONENT - MOST_SHIFT)) << 23);
+}
+
+/* A block a row, also of what its products are added to. */
+__global__ void __launch_bounds__(WIDE)
+	halve_rows(__half *halves, float *scales, const float *in, uint32_t width, float *out, uint32_t out_stride,
+		   const float *bias, uint32_t out_width, bool add)
+{
+	sk_begin();
+	__shared__ float shared[WIDE / SK_WARP];
+	const size_t row = blockIdx.x;
+	in += row * width;
+	halves += row * width;
+	float most = 0;
+	for (uint32_t i = threadIdx.x * 4; i < width; i += WIDE * 4) {
+		const float4 x = sk_load_floats(in + i);
+		most = fmaxf(most, fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w))));
+	}
+	most = sk_warp_max(most);
+	if (threadIdx.x % SK_WARP == 0)
+		shared[threadIdx.x / SK_WARP] = most;
+	__syncthreads();
+	for (int i = 0; i < WIDE / SK_WARP; i++)
+		most = fmaxf(most, shared[i]);
+	const float scale = scale_for(most);
+	if (threadIdx.x == 0)
+		scales[row] = scale;
+	for (uint32_t i = threadIdx.x * 4; i < width; i += WIDE * 4) {
+		const float4 x = sk_load_floats(in + i);
+		const __half2 a = __floats2half2_rn(x.x * scale, x.y * scale),
+			      b = __floats2half2_rn(x.z * scale, x.w * scale);
+		*(uint2 *)(halves + i) = {*(const unsigned *)&a, *(const unsigned *)&b};
+	}
+	if (!bias && (!add || scale == 1))
+		return;
+	out += row * out_stride;
+	for (uint32_t i = threadIdx.x; i < out_width; i += WIDE) {
+		const float before = (add ? out[i] : 0) + (bias ? bias[i] : 0);
+		out[i] = before * scale;
+	}
+}
+
+cudaError_t sk_gpu_halve(cudaStream_t stream, void *halves, float *scales, const float *in, uint32_t width,
+			 float *out, uint32_t out_stride, const float *bias, uint32_t out_width, uint32_t n, bool add)
+{
+	return sk_launch(stream, halve_rows, dim3(n), WIDE, 0, (__half *)halves, scales, in, width, out, out_stride,
+			 bias, out_width, add);
+}
+
+__global__ void __launch_bounds__(BLOCK)
+	unscale_rows(float *out, uint32_t stride, const float *scales, uint32_t width)
+{
+	sk_begin();
+	const float scale = scales[blockIdx.y];
+	if (scale == 1)
+		return;
+	const float back = 1 / scale; /* a power of two as well */
+	for (uint32_t i = blockIdx.x * BLOCK + threadIdx.x; i < width; i += gridDim.x * BLOCK)
+		out[(size_t)blockIdx.y * stride + i] *= back;
+}
+
+cudaError_t sk_gpu_unscale(cudaStream_t stream, float *out, uint32_t stride, const float *scales, uint32_t width,
+			   uint32_t n)
+{
+	const uint32_t blocks = (width + BLOCK - 1) / BLOCK; /* few: seldom is there something to do */
+	return sk_launch(stream, unscale_rows, dim3(blocks < 8 ? blocks : 8, n), BLOCK, 0, out, stride, scales, width);
 }
 
 __global__ void __launch_bounds__(BLOCK)

@@ -8,7 +8,9 @@
  *
  * In mma.m16n8k16 the order of the 16 products is free as long as both sides have the same. So a lane's word of a
  * row (8 columns) serves two of them as it lies: elements 0 to 3 in the first, 4 to 7 in the second. Activations are
- * split in two 16-bit numbers, whose products are both summed: nothing is lost that floats would keep.
+ * split in two 16-bit numbers, whose products are both summed. Two halves hold what a float does, where they are neither
+ * too large nor too small: 32 numbers of a vector at a time are scaled by a power of two, which is undone in their sum. Two
+ * BF16 have 16 bits of a float's 24, and its range.
  */
 #include "gpu/kernels/format.h"
 
@@ -16,6 +18,11 @@
 #define WARPS (BLOCK / SK_WARP)
 #define CHUNK 32 /* columns */
 #define DEEP  4  /* chunks in flight */
+
+/* Exponents of floats as they lie in memory: the greatest of a chunk's numbers gets the one, to which the other is the least
+ * that a power of two can bring. */
+#define FULL_EXPONENT  (127u + 14)
+#define LEAST_EXPONENT (FULL_EXPONENT - 126)
 
 template <int F> SK_DEVICE unsigned pack2(float a, float b);
 
@@ -40,6 +47,25 @@ template <int F> SK_DEVICE void split(float a, float b, unsigned *ret_high, unsi
 				    : pack2<F>(a - sk_low_half(high), b - sk_high_half(high));
 }
 
+/* A lane's eight numbers of a vector, so split. */
+template <int F> SK_DEVICE void split8(const float4 &a, const float4 &b, uint4 *ret_high, uint4 *ret_low)
+{
+	split<F>(a.x, a.y, &ret_high->x, &ret_low->x);
+	split<F>(a.z, a.w, &ret_high->y, &ret_low->y);
+	split<F>(b.x, b.y, &ret_high->z, &ret_low->z);
+	split<F>(b.z, b.w, &ret_high->w, &ret_low->w);
+}
+
+SK_DEVICE float most_of(const float4 &v)
+{
+	return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+}
+
+SK_DEVICE float4 times(const float4 &v, float by)
+{
+	return {v.x * by, v.y * by, v.z * by, v.w * by};
+}
+
 template <int F> SK_DEVICE void mma(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
 {
 	const unsigned a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
@@ -54,6 +80,40 @@ template <int F> SK_DEVICE void mma_chunk(float (&d)[4], const uint4 (&w)[2], ui
 {
 	mma<F>(d, w[0].x, w[1].x, w[0].y, w[1].y, x.x, x.y);
 	mma<F>(d, w[0].z, w[1].z, w[0].w, w[1].w, x.z, x.w);
+}
+
+/* The same times a lane's eight numbers of a vector, of which nothing is lost. */
+template <int F> SK_DEVICE void add_chunk(float (&sums)[4], const uint4 (&w)[2], float4 a, float4 b)
+{
+	float most = fmaxf(most_of(a), most_of(b));
+	uint32_t exponent = 0;
+	if (F == SK_GPU_F16) {
+		for (int by = 1; by < 4; by *= 2) /* the four lanes of a vector */
+			most = fmaxf(most, __shfl_xor_sync(SK_ALL, most, by));
+		exponent = max(__float_as_uint(most) >> 23, LEAST_EXPONENT);
+		const float scale = __uint_as_float((FULL_EXPONENT + 127 - exponent) << 23);
+		a = times(a, scale), b = times(b, scale);
+	}
+	uint4 high, low;
+	split8<F>(a, b, &high, &low);
+	if (most == INFINITY) /* the rest of it would be none */
+		low = {};
+	if (F == SK_GPU_BF16) {
+		mma_chunk<F>(sums, w, high);
+		mma_chunk<F>(sums, w, low);
+		return;
+	}
+	float products[4] = {};
+	mma_chunk<F>(products, w, high);
+	mma_chunk<F>(products, w, low);
+	const uint32_t first = threadIdx.x % 4 * 8; /* lanes of the two vectors whose products are here */
+#pragma unroll
+	for (int v = 0; v < 2; v++) {
+		const uint32_t its = __shfl_sync(SK_ALL, exponent, (int)first + 4 * v);
+		const float scale = __uint_as_float((its + 127 - FULL_EXPONENT) << 23);
+		sums[v] = fmaf(products[v], scale, sums[v]);
+		sums[2 + v] = fmaf(products[2 + v], scale, sums[2 + v]);
+	}
 }
 
 /* What a block works at. */
@@ -124,18 +184,13 @@ template <int F> __global__ void __launch_bounds__(BLOCK, 4) few(const sk_gpu_pr
 		for (int i = 0; i < DEEP; i++) {
 			if (chunk0 + i * WARPS >= to)
 				break;
-			uint4 high = {}, low = {};
+			float4 a = {}, b = {};
 			if (group < p.n) {
 				const uint32_t col = (chunk0 + i * WARPS) * CHUNK;
 				const float *x = in + col;
-				const float4 a = sk_load_floats(x), b = sk_load_floats(x + 4);
-				split<F>(a.x, a.y, &high.x, &low.x);
-				split<F>(a.z, a.w, &high.y, &low.y);
-				split<F>(b.x, b.y, &high.z, &low.z);
-				split<F>(b.z, b.w, &high.w, &low.w);
+				a = sk_load_floats(x), b = sk_load_floats(x + 4);
 			}
-			mma_chunk<F>(sums, words[i], high);
-			mma_chunk<F>(sums, words[i], low);
+			add_chunk<F>(sums, words[i], a, b);
 		}
 	}
 	if (!begun)
@@ -188,12 +243,14 @@ static uint32_t n_units(const struct sk_gpu_product *product)
 
 cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_products *products)
 {
-	const dim3 grid(n_units(&products->product[0]) + n_units(&products->product[1]));
-	if (products->n > 8)
+	const uint32_t n_second = n_units(&products->product[1]);
+	const dim3 grid(n_units(&products->product[0]) + n_second);
+	const enum sk_gpu_format format = products->product[0].matrix.format;
+	if (products->n > 8 || (n_second && products->product[1].matrix.format != format))
 		return cudaErrorInvalidValue;
-	if (products->product[0].matrix.format == SK_GPU_BF16)
+	if (format == SK_GPU_BF16)
 		return sk_launch(stream, few<SK_GPU_BF16>, grid, BLOCK, 0, *products);
-	if (products->product[0].matrix.format == SK_GPU_F16)
+	if (format == SK_GPU_F16)
 		return sk_launch(stream, few<SK_GPU_F16>, grid, BLOCK, 0, *products);
 	return cudaErrorInvalidValue;
 }

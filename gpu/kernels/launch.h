@@ -57,7 +57,7 @@ cudaError_t sk_gpu_sum(cudaStream_t stream, uint64_t *out, const void *data, uin
 cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
 			  uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t n,
 			  bool add);
-/* Products of a few vectors with F16 or BF16 matrices, one or two in a launch. */
+/* Products of a few vectors with F16 or BF16 matrices, one or two of one format in a launch. */
 #define SK_GPU_UNIT_THREADS  256
 #define SK_GPU_UNIT_CHUNKS   80 /* runs of 32 columns that a block takes, at most */
 #define SK_GPU_NO_ACTIVATION (-1)
@@ -91,8 +91,17 @@ cudaError_t sk_gpu_few(cudaStream_t stream, const struct sk_gpu_products *produc
 /* out (n_rows, n_cols) in the format that a library multiplies: F32, F16 or BF16 */
 cudaError_t sk_gpu_decode(cudaStream_t stream, const struct sk_gpu_matrix *m, void *out,
 			  enum sk_gpu_format to);
+/* out (n, width) = in as BF16 */
 cudaError_t sk_gpu_round(cudaStream_t stream, void *out, const float *in, uint32_t width,
-			 uint32_t n, enum sk_gpu_format to);
+			 uint32_t n);
+/* halves (n, width) = in, each row times a power of two where its numbers are too large for halves, or too small: scales (n).
+ * So are rows of out (n, out_width), to which their products are to be added: bias (or NULL), or out + bias. Once they
+ * are there sk_gpu_unscale() undoes it. */
+cudaError_t sk_gpu_halve(cudaStream_t stream, void *halves, float *scales, const float *in,
+			 uint32_t width, float *out, uint32_t out_stride, const float *bias,
+			 uint32_t out_width, uint32_t n, bool add);
+cudaError_t sk_gpu_unscale(cudaStream_t stream, float *out, uint32_t stride, const float *scales,
+			   uint32_t width, uint32_t n);
 /* out = bias in every row, or out += it */
 cudaError_t sk_gpu_bias(cudaStream_t stream, float *out, uint32_t stride, const float *bias,
 			uint32_t width, uint32_t n, bool add);
@@ -152,6 +161,14 @@ cudaError_t sk_gpu_append(cudaStream_t stream, const struct sk_gpu_cache *cache,
 #define SK_GPU_ATTEND_HEADS 4 /* queries of one key head that a block takes at once, at most */
 #define SK_GPU_SEGMENT_PAGES                                                                       \
 	16 /* parts of so many pages are joined in order; a warp takes a page */
+
+/* Of n queries of one key head, those that a block takes at once: of the largest heads fewer, as every device gives a block
+ * 48 KB of shared memory, some not more. */
+static inline uint32_t sk_gpu_attend_heads(uint32_t n, uint32_t padded_dim)
+{
+	const uint32_t most = padded_dim > 128 ? 2 : SK_GPU_ATTEND_HEADS;
+	return n < most ? n : most;
+}
 
 /* How the work on a row and key head is shared out. The results are the same in any way. */
 struct sk_gpu_sharing {

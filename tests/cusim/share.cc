@@ -248,6 +248,17 @@ CUresult cuMemSetAccess(CUdeviceptr at, size_t n, const CUmemAccessDesc *access,
 	return CUDA_SUCCESS;
 }
 
+CUresult cuMemGetAddressRange(CUdeviceptr *ret_begin, size_t *ret_n, CUdeviceptr at)
+{
+	DRIVER_CALL(CUDA_ERROR_INVALID_VALUE);
+	const Allocation *allocation = find_device((void *)at);
+	if (!allocation || !allocation->live)
+		return refused(CUDA_ERROR_NOT_FOUND);
+	*ret_begin = (CUdeviceptr)allocation->data;
+	*ret_n = allocation->size_bytes;
+	return CUDA_SUCCESS;
+}
+
 cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *ret, void *data)
 {
 	CUSIM_CALL(cudaErrorInvalidValue);
@@ -341,6 +352,7 @@ void *__wrap_dlsym(void *handle, const char *name)
 		FUNCTION(cuMemUnmap),
 		FUNCTION(cuMemSetAccess),
 #undef FUNCTION
+		{"cuMemGetAddressRange_v2", (void *)cuMemGetAddressRange},
 	};
 	if (handle != &library)
 		return __real_dlsym(handle, name);

@@ -200,7 +200,8 @@ static int n_descriptors(void)
 	return n;
 }
 
-/* n_untold: what the driver is asked before memory is shared; where it does not answer, memory with a handle serves. */
+/* n_untold: what the driver is asked before memory is shared; where it does not answer, memory with a handle serves. And what
+ * captures a step, which else is launched plainly. */
 static void fail_each_call(int (*run)(void), long n_least, unsigned n_untold)
 {
 	const long n_before = cusim_n_calls();
@@ -229,13 +230,13 @@ static void fail_each_call(int (*run)(void), long n_least, unsigned n_untold)
 static void test_every_call_fails_once(void **state)
 {
 	(void)state;
-	fail_each_call(load_and_step, 50, 0);
+	fail_each_call(load_and_step, 50, 6);
 }
 
 static void test_pages_and_draws_fail_once(void **state)
 {
 	(void)state;
-	fail_each_call(carry_and_draw, 50, 0);
+	fail_each_call(carry_and_draw, 50, 4);
 }
 
 /* Where the driver's calls fail at first, memory with a handle does instead. */
@@ -361,6 +362,155 @@ static void test_imports_are_of_this_device(void **state)
 	free(x);
 }
 
+/* What fails between steps fails there: the next step has no part in it. */
+static void test_reading_fails_alone(void **state)
+{
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, false, &shape);
+	struct plain_batch plain;
+	float *x = random_floats(48, 1);
+	(void)state;
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	struct sk_linear *table = pack_floats(backend, x, 1, 48);
+	struct sk_buffer *outs[] = {buffer_of(backend, 1, 48), buffer_of(backend, 1, 48)};
+	for (long n = 1; n <= 3; n++) { /* pinned memory, the copy, waiting for it */
+		struct sk_buffer *fresh = buffer_of(backend, 1, 48);
+		begin_plain(backend, &plain, 1, 0);
+		sk_backend_embed(backend, fresh, table);
+		assert_int_equal(sk_backend_end_step(backend), 0);
+		cusim_fail_at(n);
+		assert_null(sk_backend_read(backend, fresh, 0));
+		cusim_fail_at(0);
+		begin_plain(backend, &plain, 1, 0);
+		sk_backend_embed(backend, outs[n % 2], table);
+		assert_int_equal(sk_backend_end_step(backend), 0);
+		assert_memory_equal(sk_backend_read(backend, outs[n % 2], 0), x, 48 * sizeof *x);
+		sk_backend_free(backend, fresh);
+	}
+	sk_backend_close(backend);
+	free(x);
+}
+
+/* A grid has so many blocks in two of its directions, where a row is one. */
+static void test_most_rows(void **state)
+{
+	struct sk_backend_options options = {0};
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = NULL;
+	struct sk_diag diag = {""};
+	(void)state;
+	shape.max_rows = 65536;
+	assert_int_equal(sk_backend_open(&sk_gpu_backend, &options, &shape, &backend, &diag),
+			 -ENOTSUP);
+	assert_non_null(strstr(diag.text, "65535"));
+}
+
+/* Matrices of several formats are no launch of few vectors. */
+static void test_mixed_formats_are_refused(void **state)
+{
+	struct sk_gpu_products products = {.n = 1};
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		products.product[i].matrix = (struct sk_gpu_matrix){
+			.format = i ? SK_GPU_F16 : SK_GPU_BF16, .n_rows = 16, .n_cols = 32};
+		sk_gpu_product_cut(&products.product[i]);
+	}
+	assert_int_equal(sk_gpu_few(NULL, &products), cudaErrorInvalidValue);
+}
+
+static cudaError_t launch_fails; /* with that, once (linked with --wrap) */
+cudaError_t __real_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t __wrap_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+
+cudaError_t __wrap_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+	const cudaError_t error = launch_fails;
+	launch_fails = cudaSuccess;
+	return error == cudaSuccess ? __real_cudaGraphLaunch(exec, stream) : error;
+}
+
+/* A step that cannot be captured, or whose graph has no room on the device, is launched plainly: nobody is told. The next is
+ * captured. */
+static void test_steps_without_graphs(void **state)
+{
+	enum { N_CALLS = 7, N_PLAIN = 4 }; /* two copies, the launch of the graph, waiting */
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, false, &shape);
+	const struct sk_gpu *gpu = sk_gpu_from(backend);
+	struct plain_batch plain;
+	float *x = random_floats(48, 1);
+	int n_told = 0;
+	(void)state;
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	struct sk_linear *table = pack_floats(backend, x, 1, 48);
+	for (long n = 0; n <= N_CALLS + 1;
+	     n++) { /* at first nothing fails, at last room for the graph */
+		struct sk_buffer *out = buffer_of(backend, 1, 48);
+		begin_plain(backend, &plain, 1, 0);
+		sk_backend_embed(backend, out, table);
+		const long n_before = cusim_n_calls();
+		cusim_fail_at(n <= N_CALLS ? n : 0);
+		launch_fails = n <= N_CALLS ? cudaSuccess : cudaErrorMemoryAllocation;
+		const int r = sk_backend_end_step(backend);
+		cusim_fail_at(0);
+		n_told += r < 0;
+		if (n == 0) {
+			assert_int_equal(cusim_n_calls() - n_before, N_CALLS);
+			assert_int_equal(gpu->n_graphs, 1);
+		}
+		if (r == 0)
+			assert_memory_equal(sk_backend_read(backend, out, 0), x, 48 * sizeof *x);
+		begin_plain(backend, &plain, 1, 0);
+		sk_backend_embed(backend, out, table);
+		assert_int_equal(sk_backend_end_step(backend), 0);
+		assert_int_equal(gpu->n_graphs, 1);
+		assert_memory_equal(sk_backend_read(backend, out, 0), x, 48 * sizeof *x);
+		sk_backend_free(backend, out); /* and what was captured for it */
+	}
+	assert_int_equal(n_told, N_PLAIN);
+	sk_backend_close(backend);
+	free(x);
+}
+
+static const void *host_of_copy; /* of the last that was asked for (linked with --wrap) */
+cudaError_t __real_cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
+				   cudaStream_t stream);
+cudaError_t __wrap_cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
+				   cudaStream_t stream);
+
+cudaError_t __wrap_cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
+				   cudaStream_t stream)
+{
+	host_of_copy = kind == cudaMemcpyDeviceToHost ? to : from;
+	return __real_cudaMemcpyAsync(to, from, n, kind, stream);
+}
+
+/* The device copies pages to pinned memory, and from it; where another thread has it, straight. */
+static void test_pages_through_pinned_memory(void **state)
+{
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, false, &shape);
+	struct sk_gpu *gpu = sk_gpu_from(backend);
+	const size_t n = sk_backend_page_bytes(backend);
+	char *sent = malloc(n), *got = malloc(n);
+	(void)state;
+	assert_true(sent && got);
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	for (int i = 0; i < 2; i++) {
+		const bool is_taken = i && atomic_flag_test_and_set(&gpu->stage_is_taken);
+		assert_false(is_taken);
+		memset(sent, 1 + i, n);
+		assert_int_equal(sk_backend_write_page(backend, 1, sent), 0);
+		assert_ptr_equal(host_of_copy, i ? sent : gpu->stage);
+		assert_int_equal(sk_backend_read_page(backend, 1, got), 0);
+		assert_ptr_equal(host_of_copy, i ? got : gpu->stage);
+		assert_memory_equal(got, sent, n);
+	}
+	sk_backend_close(backend);
+	free(sent);
+	free(got);
+}
+
 /* --- Beside a step ------------------------------------------------------------------------------- */
 
 /* What the mover's thread does while the engine's captures a step (linked with --wrap). */
@@ -435,6 +585,11 @@ int main(void)
 		cmocka_unit_test(test_sum),
 		cmocka_unit_test(test_a_writer_is_seen),
 		cmocka_unit_test(test_imports_are_of_this_device),
+		cmocka_unit_test(test_reading_fails_alone),
+		cmocka_unit_test(test_most_rows),
+		cmocka_unit_test(test_pages_through_pinned_memory),
+		cmocka_unit_test(test_mixed_formats_are_refused),
+		cmocka_unit_test(test_steps_without_graphs),
 		cmocka_unit_test(test_copies_beside_a_capture),
 	};
 	random_begin();

@@ -143,6 +143,7 @@ class Service(unittest.TestCase):
         for arguments, words in [([], "no model is named"), (["--modle", "x"], "did you mean --model?"),
                                  (["--model", MODEL, "extra"], "options only"),
                                  (["--model", MODEL, "--socket-mode", "689"], "octal"),
+                                 (["--model", MODEL, "--step-tokens", "65536"], "65535"),
                                  (["--model", MODEL, "--step-tokens", "2"], "less than --max-batch")]:
             self.assert_says(run(*arguments), 64, words)
         self.assert_says(run("--model", MODEL, "--window", "5000", "--socket", self.path("s")), 64, "trained on 512")

@@ -222,8 +222,8 @@ static float *run_all(const char *instructions, uint32_t n_threads, struct setup
 							     : 1 + random_below(max_chunk);
 			if (n > session->n_tokens - fed[s])
 				n = session->n_tokens - fed[s];
-			if (n > MAX_ROWS - batch.n_rows)
-				n = MAX_ROWS - batch.n_rows;
+			if (n > shape->max_rows - batch.n_rows)
+				n = shape->max_rows - batch.n_rows;
 			if (n == 0)
 				continue;
 			uint64_t first = session->rows[fed[s]].first;
@@ -416,11 +416,44 @@ static void test_long(void **state)
 	}
 }
 
+/* Heads of more than 128 dims, several queries a key head, in segments; and steps of as many rows as a backend takes: what it
+ * has set aside for them is just enough. */
+static void test_large_heads(void **state)
+{
+	static const struct {
+		uint32_t n_heads, head_dim, max_rows;
+		enum sk_kv_format format;
+	} cases[] = {{3, 136, 1, SK_KV_F16},
+		     {4, 256, 1, SK_KV_BF16},
+		     {5, 256, 1, SK_KV_F32},
+		     {4, 136, 3, SK_KV_F32}};
+	need(*state);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct setup *setup = calloc(1, sizeof *setup);
+		assert_non_null(setup);
+		setup->shape = (struct sk_backend_shape){.n_layers = 1,
+							 .n_heads = cases[i].n_heads,
+							 .n_kv_heads = 1,
+							 .head_dim = cases[i].head_dim,
+							 .n_rot = cases[i].head_dim / 2,
+							 .rope_base = 10000,
+							 .kv_format = cases[i].format,
+							 .max_rows = cases[i].max_rows};
+		setup->n_sessions = 1;
+		setup->n_ahead = 530;
+		setup->sessions[0] =
+			(struct session){.n_sink = 4, .window = 525, .slack = 9, .n_tokens = 536};
+		check(*state, setup);
+		free(setup);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_sinks), KERNEL_TEST(test_origins), KERNEL_TEST(test_shapes),
-		KERNEL_TEST(test_f16),   KERNEL_TEST(test_bf16),    KERNEL_TEST(test_long),
+		KERNEL_TEST(test_sinks),       KERNEL_TEST(test_origins), KERNEL_TEST(test_shapes),
+		KERNEL_TEST(test_f16),         KERNEL_TEST(test_bf16),    KERNEL_TEST(test_long),
+		KERNEL_TEST(test_large_heads),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

@@ -232,6 +232,147 @@ static void test_planes_of_four_bits(void **state)
 	check_planes(*state, SK_WEIGHTS_Q4);
 }
 
+/* --- Activations of any size (CUDA, whose halves end at 65504) --- */
+
+enum { RANGE_ROWS = 17, RANGE_COLS = 200, RANGE_OUT = 40 };
+
+/* Rows of very different sizes, in no order that a batch could rely on. Every seventh has all sizes itself. */
+static float *rows_of_all_sizes(void)
+{
+	static const float sizes[] = {1, 7e4f, 1e-4f, 1e20f, 1e-7f, 1e6f, 0, 1e-20f, 1e30f, 3e-3f};
+	float *x = random_floats((size_t)RANGE_ROWS * RANGE_COLS, 1);
+	for (uint32_t r = 0; r < RANGE_ROWS; r++)
+		for (uint32_t c = 0; c < RANGE_COLS; c++) {
+			const float size = sizes[r % (sizeof sizes / sizeof *sizes)];
+			x[r * RANGE_COLS + c] *= size != 0 ? size : powf(100, c / 32 - 3.f);
+		}
+	return x;
+}
+
+/* How far a product may be off, of the norms of both sides. */
+static double room_of_range(const struct kind *kind, uint32_t n_rows)
+{
+	const enum rounding rounding = rounding_of(kind, "cuda", false);
+	if (n_rows <= 8)
+		return rounding == BFLOATS ? 5e-6 : 2e-6;
+	return rounding == BFLOATS ? 2.5e-3 : rounding == HALVES ? 5e-4 : 2e-6;
+}
+
+static void check_range(const struct kind *kind)
+{
+	static const uint32_t counts[] = {1, 3, 8, 9, RANGE_ROWS};
+	enum { COLS = 256 }; /* whole blocks */
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, false, &shape);
+	struct source source;
+	struct sk_linear *plain, *biased;
+	float *narrow = rows_of_all_sizes(), *x = calloc((size_t)RANGE_ROWS * COLS, sizeof *x),
+	      *bias = random_floats(RANGE_OUT, 1),
+	      *start = random_floats((size_t)RANGE_ROWS * RANGE_OUT, 1), *alone[RANGE_ROWS];
+	assert_non_null(x);
+	for (uint32_t r = 0; r < RANGE_ROWS; r++)
+		memcpy(x + r * COLS, narrow + r * RANGE_COLS, RANGE_COLS * sizeof *x);
+	source_init(&source, kind, RANGE_OUT, COLS);
+	const struct sk_tensor bias_tensor = float_tensor(bias, RANGE_OUT, 1);
+	const struct sk_matrix bias_matrix = matrix_of(&bias_tensor);
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	assert_int_equal(
+		sk_backend_pack_linear(backend, &source.matrix, NULL, kind->format, &plain), 0);
+	assert_int_equal(sk_backend_pack_linear(backend, &source.matrix, &bias_matrix, kind->format,
+						&biased),
+			 0);
+	float *w = decode(backend, plain, RANGE_OUT, COLS);
+	struct sk_linear *input = pack_floats(backend, x, RANGE_ROWS, COLS),
+			 *begin = pack_floats(backend, start, RANGE_ROWS, RANGE_OUT);
+	struct expected e = expect(w, x, RANGE_ROWS, COLS, RANGE_OUT, FLOATS);
+	for (uint32_t r = 0; r < RANGE_ROWS; r++)
+		alone[r] = multiply(backend, plain, input, NULL, r, 1, COLS, RANGE_OUT);
+	for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+		for (int how = 0; how < 4; how++) { /* with a bias, added to what is there */
+			const uint32_t n = counts[i], row0 = random_below(RANGE_ROWS - n + 1);
+			const bool has_bias = how & 1, add = how & 2;
+			float *got = multiply(backend, has_bias ? biased : plain, input,
+					      add ? begin : NULL, row0, n, COLS, RANGE_OUT);
+			for (uint32_t at = 0; at < n * RANGE_OUT; at++) {
+				const uint32_t r = row0 + at / RANGE_OUT, o = at % RANGE_OUT;
+				const double b = has_bias ? bias[o] : 0,
+					     s = add ? start[r * RANGE_OUT + o] : 0,
+					     sum = e.sums[r * RANGE_OUT + o] + b + s,
+					     room = room_of_range(kind, n) *
+							    norm_of(w + o * COLS, COLS) *
+							    norm_of(x + r * COLS, COLS) +
+						    4e-7 * (fabs(b) + fabs(s));
+				if (!(fabs(got[at] - sum) <= room))
+					fail_msg("%s, %u rows, row %u output %u: %g instead of %g",
+						 source.tensors[0].name, n, r, o, (double)got[at],
+						 sum);
+			}
+			for (uint32_t k = 0; n <= 8 && how == 0 && k < n; k++)
+				assert_memory_equal(got + k * RANGE_OUT, alone[row0 + k],
+						    RANGE_OUT * sizeof *got);
+			free(got);
+		}
+	for (uint32_t r = 0; r < RANGE_ROWS; r++)
+		free(alone[r]);
+	expected_finish(&e);
+	free(w);
+	free(x);
+	free(narrow);
+	free(bias);
+	free(start);
+	source_finish(&source);
+	sk_backend_close(backend);
+}
+
+/* An activation that is infinite makes its row's products infinite, beside numbers of any size, and no other row's. */
+static void check_infinite(const struct kind *kind, uint32_t n_rows, float infinite)
+{
+	enum { COLS = 256, ROW = 4, AT = 77 };
+	const uint32_t row = n_rows > ROW ? ROW : 0;
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, false, &shape);
+	struct source source;
+	struct sk_linear *linear;
+	float *x = random_floats((size_t)RANGE_ROWS * COLS, 1);
+	for (uint32_t c = 0; c < COLS; c++)
+		x[row * COLS + c] *= c == AT ? infinite : powf(10, c % 32 - 16.f);
+	x[row * COLS + AT] = infinite;
+	source_init(&source, kind, RANGE_OUT, COLS);
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	assert_int_equal(
+		sk_backend_pack_linear(backend, &source.matrix, NULL, kind->format, &linear), 0);
+	float *w = decode(backend, linear, RANGE_OUT, COLS);
+	float *got = multiply(backend, linear, pack_floats(backend, x, n_rows, COLS), NULL, 0,
+			      n_rows, COLS, RANGE_OUT);
+	for (uint32_t r = 0; r < n_rows; r++)
+		for (uint32_t o = 0; o < RANGE_OUT; o++) {
+			const float y = got[r * RANGE_OUT + o], weight = w[o * COLS + AT];
+			if (r != row)
+				assert_true(isfinite(y));
+			else if (fabsf(weight) > 1e-6f)
+				assert_true(y == (weight > 0 ? infinite : -infinite));
+		}
+	free(got);
+	free(w);
+	free(x);
+	source_finish(&source);
+	sk_backend_close(backend);
+}
+
+static void test_ranges(void **state)
+{
+	static const struct kind wanted[] = {
+		{{SK_DTYPE_F16}, SK_WEIGHTS_AUTO, 0}, {{SK_DTYPE_BF16}, SK_WEIGHTS_AUTO, 0},
+		{{SK_DTYPE_F32}, SK_WEIGHTS_AUTO, 0}, {{SK_DTYPE_F32}, SK_WEIGHTS_Q8, 0},
+		{{SK_DTYPE_F32}, SK_WEIGHTS_Q4, 0},   {{SK_DTYPE_Q4_1}, SK_WEIGHTS_AUTO, 0}};
+	need(*state);
+	for (size_t k = 0; k < sizeof wanted / sizeof *wanted; k++) {
+		check_range(&wanted[k]);
+		for (int i = 0; i < 4; i++)
+			check_infinite(&wanted[k], i < 2 ? 1 : 9, i % 2 ? INFINITY : -INFINITY);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -239,6 +380,7 @@ int main(void)
 		KERNEL_TEST(test_agreement),
 		KERNEL_TEST(test_planes),
 		KERNEL_TEST(test_planes_of_four_bits),
+		{"test_ranges cuda", test_ranges, NULL, NULL, "cuda"},
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

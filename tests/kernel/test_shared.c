@@ -362,6 +362,15 @@ static void test_refusals(void **state)
 			close(bad.fd);
 		free(pieces);
 	}
+	if (shared.fd < 0) { /* there is less than is said: only another process can see it */
+		struct sk_shared_weights more = shared;
+		int socket, r = 0;
+		more.n_bytes += (uint64_t)64 << 20;
+		const pid_t pid = start_child(instructions, &more, &socket);
+		assert_true(hear(socket, &r, sizeof r));
+		assert_int_equal(r, -EBADMSG);
+		end_child(pid, socket);
+	}
 	if (shared.fd >= 0) { /* another model */
 		struct sk_backend *backend = open_plain(instructions);
 		assert_int_equal(sk_backend_import_weights(backend, &shared), 0);

@@ -393,16 +393,24 @@ struct layer {
 	struct sk_buffer *x, *h, *q, *both, *att, *wide, *act, *other;
 };
 
-static struct sk_linear *pack_halves(struct sk_backend *backend, uint32_t n_rows, uint32_t n_cols)
+/* dtype: F16 or BF16, in which it stays. */
+static struct sk_linear *pack_halves(struct sk_backend *backend, enum sk_dtype dtype,
+				     uint32_t n_rows, uint32_t n_cols)
 {
-	float *w = random_floats((size_t)n_rows * n_cols, 1 / sqrtf((float)n_cols)),
-	      *b = random_floats(n_rows, 1);
-	struct sk_tensor tensor = float_tensor(w, n_rows, n_cols),
+	const size_t n = (size_t)n_rows * n_cols;
+	float *w = random_floats(n, 1 / sqrtf((float)n_cols)), *b = random_floats(n_rows, 1);
+	uint16_t *halves = malloc(n * sizeof *halves);
+	assert_non_null(halves);
+	for (size_t i = 0; i < n; i++)
+		halves[i] =
+			dtype == SK_DTYPE_F16 ? sk_half_from_float(w[i]) : sk_bf16_from_float(w[i]);
+	struct sk_tensor tensor = {"halves", dtype, n_rows, n_cols, halves},
 			 bias_tensor = float_tensor(b, n_rows, 1);
 	struct sk_matrix matrix = matrix_of(&tensor), bias = matrix_of(&bias_tensor);
 	struct sk_linear *linear = NULL;
-	assert_int_equal(sk_backend_pack_linear(backend, &matrix, &bias, SK_WEIGHTS_BF16, &linear),
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, &bias, SK_WEIGHTS_AUTO, &linear),
 			 0);
+	free(halves);
 	free(w);
 	free(b);
 	return linear;
@@ -436,21 +444,21 @@ static void run_layer(struct sk_backend *backend, const struct layer *l, uint32_
 		       WIDTH * sizeof(float));
 }
 
-/* A device may make a whole layer of these operations: the results are those of the operations. */
-static void test_parallel_layer(void **state)
+/* dtypes: of QKV, of attention's output, of the MLP's first matrix, of its second. */
+static void check_layer(const char *instructions, const enum sk_dtype dtypes[4])
 {
 	struct sk_backend_shape shape = default_shape();
 	shape.n_heads = shape.n_kv_heads = HEADS;
-	struct sk_backend *backend = open_or_skip(*state, 2, false, &shape);
+	struct sk_backend *backend = open_or_skip(instructions, 2, false, &shape);
 	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
 	float *x = random_floats(LAYER_ROWS * WIDTH, 1), *w = random_floats(WIDTH, 1);
 	struct sk_tensor tensor = float_tensor(w, WIDTH, 1);
 	struct sk_matrix vector = matrix_of(&tensor);
 	struct layer l = {
-		.qkv = pack_halves(backend, 3 * HEADS * HEAD, WIDTH),
-		.out = pack_halves(backend, WIDTH, HEADS * HEAD),
-		.up = pack_halves(backend, INNER, WIDTH),
-		.down = pack_halves(backend, WIDTH, INNER),
+		.qkv = pack_halves(backend, dtypes[0], 3 * HEADS * HEAD, WIDTH),
+		.out = pack_halves(backend, dtypes[1], WIDTH, HEADS * HEAD),
+		.up = pack_halves(backend, dtypes[2], INNER, WIDTH),
+		.down = pack_halves(backend, dtypes[3], WIDTH, INNER),
 		.input = pack_floats(backend, x, LAYER_ROWS, WIDTH),
 		.x = buffer_of(backend, LAYER_ROWS, WIDTH),
 		.h = buffer_of(backend, LAYER_ROWS, WIDTH),
@@ -475,6 +483,20 @@ static void test_parallel_layer(void **state)
 	free(x);
 	free(w);
 	sk_backend_close(backend);
+}
+
+/* A device may make a whole layer of these operations: the results are those of the operations, also where a model keeps its
+ * matrices in formats of their own. */
+static void test_parallel_layer(void **state)
+{
+#define H SK_DTYPE_F16
+#define B SK_DTYPE_BF16
+	static const enum sk_dtype dtypes[][4] = {{B, B, B, B}, {H, H, H, H}, {H, H, B, B},
+						  {B, B, H, H}, {B, H, B, B}, {H, H, B, H}};
+#undef H
+#undef B
+	for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+		check_layer(*state, dtypes[i]);
 }
 
 int main(void)

@@ -200,7 +200,8 @@ static void test_a_reader_that_does_not_read(void **state)
 	open_pool(N_PAGES, 2, 0);
 	begin(0, 1000, 0);
 	streams[0].is_deaf = true;
-	for (double end_s = now_s() + LONG_S; !stats().n_paused; read_for(0.05)) /* its ring is full */
+	for (double end_s = now_s() + LONG_S; !stats().n_paused;
+	     read_for(0.05)) /* its ring is full */
 		assert_true(now_s() < end_s);
 	begin(1, 1001, 0);
 	assert_more(1, 20, LONG_S);

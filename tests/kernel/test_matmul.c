@@ -93,6 +93,18 @@ static void test_products(void **state)
 	}
 }
 
+/* Little of everything, for many orders of a simulated device. */
+static void test_small(void **state)
+{
+	static const enum sk_dtype dtypes[] = {SK_DTYPE_F16, SK_DTYPE_BF16, SK_DTYPE_Q8_0,
+					       SK_DTYPE_Q4_1};
+	for (size_t k = 0; k < N_KINDS; k++)
+		for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+			if (kinds[k].format == SK_WEIGHTS_AUTO && kinds[k].dtypes[0] == dtypes[i] &&
+			    kinds[k].dtypes[1] == SK_DTYPE_F32)
+				check_kind(*state, &kinds[k], i == 0, 19, 96);
+}
+
 /* CUDA's products of a few rows with 16-bit weights round nothing, though they need not be exact. */
 static void check_few(const struct kind *kind, const struct source *source, const float *x,
 		      const float *expected, uint32_t n_cols, uint32_t n_out)
@@ -242,6 +254,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		KERNEL_TEST(test_products),
+		KERNEL_TEST(test_small),
 		KERNEL_TEST(test_agreement),
 		KERNEL_TEST(test_planes),
 		KERNEL_TEST(test_planes_of_four_bits),

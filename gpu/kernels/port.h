@@ -119,7 +119,9 @@ SK_DEVICE uint4 sk_load16(const void *p)
 
 SK_DEVICE uint4 sk_load16_once(const void *p)
 {
-	return sk_load16(p);
+	const uint4 v = sk_load16(p);
+	cusim::check_constant(p, 16);
+	return v;
 }
 
 SK_DEVICE float4 sk_load_floats(const float *p)
@@ -152,9 +154,9 @@ SK_DEVICE void sk_let_next_begin(void)
 {
 }
 
-SK_DEVICE void sk_sync_some(int) /* barriers count threads that are left */
+SK_DEVICE void sk_sync_some(int n, CUSIM_HERE)
 {
-	__syncthreads();
+	cusim::barrier(file, line, -line, 0, n);
 }
 
 SK_DEVICE void sk_copy16(void *shared, const void *global)

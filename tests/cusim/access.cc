@@ -34,7 +34,7 @@ struct Access {
 struct Cell {
 	Access write, read, read2;
 	uint32_t write_launch, read_launch;
-	bool write_is_atomic, read_is_atomic;
+	bool write_is_atomic, read_is_constant; /* constant: past all that keeps caches right (ld.global.nc) */
 };
 
 static Cell *device_cells, *shared_cells;
@@ -84,6 +84,7 @@ void access_init()
 {
 	look_at_thread();
 	const size_t n_shared = shared_to - shared_from;
+	look_at_symbols(program_from, n_shared);
 	device_cells = (Cell *)reserve(ARENA_BYTES / 2 * sizeof(Cell));
 	device_written = (uint8_t *)reserve(ARENA_BYTES);
 	shared_cells = (Cell *)reserve((n_shared / 2 + 1) * sizeof(Cell));
@@ -155,6 +156,16 @@ void mark_written(const void *p, size_t n, bool written)
 {
 	if (device_written && (uintptr_t)p - (uintptr_t)arena < ARENA_BYTES)
 		memset(device_written + ((const char *)p - arena), written, n);
+}
+
+void copy_written(const void *to, const void *from, size_t n)
+{
+	memmove(device_written + ((const char *)to - arena), device_written + ((const char *)from - arena), n);
+}
+
+bool is_written(const void *p, size_t n)
+{
+	return !is_checked || !memchr(device_written + ((const char *)p - arena), 0, n);
 }
 
 /* --- What happened before what ---------------------------------------------------------------- */
@@ -254,6 +265,11 @@ static bool find_shadow(uintptr_t a, unsigned n, bool write, uintptr_t pc, Cell 
 			       word(write), n, (ssize_t)(a - from), running->shared_bytes, where(pc).c_str(), current->thread);
 			return false;
 		}
+		if ((a + n <= from || a >= from + SHARED_BYTES) && !is_in_shared(a - shared_from, n, running->function)) {
+			report("shared-bounds", "%s of %u bytes in none of the kernel's shared variables, %s @@ thread %d",
+			       word(write), n, where(pc).c_str(), current->thread);
+			return false;
+		}
 		*ret_cells = shared_cells + (a - shared_from) / 2;
 		*ret_written = shared_written + (a - shared_from);
 		return *ret_shared = true;
@@ -292,6 +308,19 @@ static void tell_race(const char *sort, const Access &mine, const Access &other,
 	       mine.thread / n_threads, other.thread / n_threads);
 }
 
+/* Of another launch, which was to be over. */
+static void check_other(uint32_t launch, bool both_atomic, const char *does, const Access &mine)
+{
+	if (launch == launch_number || !launch || both_atomic)
+		return;
+	if (launch >= early_from && launch < unwaited_to)
+		report("unwaited", "access to what an earlier kernel %s, with one in between that waits for none, %s", does,
+		       where(mine.place).c_str());
+	if (launch >= apart_from && is_apart(launch))
+		report("streams", "access to what a kernel on another stream %s, and no event between them, %s", does,
+		       where(mine.place).c_str());
+}
+
 static void check_cell(Cell *c, const Access &mine, bool write, bool atomic, bool shared)
 {
 	/* Of kernels that may still be at work, before griddepcontrol.wait: */
@@ -303,9 +332,16 @@ static void check_cell(Cell *c, const Access &mine, bool write, bool atomic, boo
 			report("early", "write of what an earlier kernel reads, before it was waited for, %s",
 			       where(mine.place).c_str());
 	}
+	if (!shared) {
+		check_other(c->write_launch, c->write_is_atomic && atomic, "writes", mine);
+		if (write)
+			check_other(c->read_launch, false, "reads", mine);
+	}
 	if (c->write_launch == launch_number && !(atomic && c->write_is_atomic) && !is_ordered(c->write))
 		tell_race(write ? "write after write" : "read after write", mine, c->write, shared);
-	if (write && c->read_launch == launch_number && !(atomic && c->read_is_atomic)) {
+	if (write && c->read_launch == launch_number) {
+		if (c->read_is_constant)
+			tell_race("write of what is read as constant", mine, c->read, shared);
 		if (!is_ordered(c->read))
 			tell_race("write after read", mine, c->read, shared);
 		else if (c->read2.thread != c->read.thread && !is_ordered(c->read2))
@@ -317,14 +353,17 @@ static void check_cell(Cell *c, const Access &mine, bool write, bool atomic, boo
 		c->write_is_atomic = atomic;
 		return;
 	}
-	if (c->read_launch != launch_number)
+	if (atomic)
+		return; /* what it writes is noted, and stands for it */
+	if (c->read_launch != launch_number) {
 		c->read = c->read2 = mine;
-	else if (c->read.thread == mine.thread)
+		c->read_is_constant = false;
+	}
+	if (c->read.thread == mine.thread)
 		c->read = mine;
 	else
 		c->read2 = mine;
 	c->read_launch = launch_number;
-	c->read_is_atomic = atomic;
 }
 
 std::string file_of(const void *function)
@@ -341,6 +380,23 @@ void check_alignment(const void *p, unsigned n, bool is_streamed)
 	if (current && (uintptr_t)p % n)
 		report("alignment", "access of %u bytes, %s @@ %p", n,
 		       where((uintptr_t)__builtin_return_address(0) - program_from).c_str(), p);
+}
+
+void check_constant(const void *p, unsigned n)
+{
+	const uintptr_t a = (uintptr_t)p, pc = (uintptr_t)__builtin_return_address(0);
+	if (!current || !is_checked || a - (uintptr_t)arena >= ARENA_BYTES)
+		return;
+	Cell *cells = device_cells + (a - (uintptr_t)arena) / 2;
+	for (unsigned i = 0; i < n; i += 2) {
+		Cell *c = cells + i / 2;
+		if (c->write_launch == launch_number)
+			tell_race("read as constant of what the kernel writes",
+				  {(uint32_t)(current->block->number * n_threads + current->thread), 0, 0,
+				   (uint32_t)(pc - program_from)},
+				  c->write, false);
+		c->read_is_constant = c->read_launch == launch_number;
+	}
 }
 
 void access(const void *p, unsigned n, bool write, bool atomic, uintptr_t pc)
@@ -377,6 +433,19 @@ void access(const void *p, unsigned n, bool write, bool atomic, uintptr_t pc)
 }
 
 /* --- What the compiler calls ---------------------------------------------------------------------- */
+
+/* An index that is not the array's, as far as the compiler knows one: __shared__, a structure's, a thread's own. */
+struct Place { /* the compiler's */
+	const char *file;
+	uint32_t line, column;
+};
+
+extern "C" void __ubsan_handle_out_of_bounds(const Place *place, uintptr_t index)
+{
+	const char *slash = strrchr(place->file, '/');
+	cusim::report("array-bounds", "an index that the array does not have, %s:%u @@ %zu", slash ? slash + 1 : place->file,
+		      place->line, (size_t)index);
+}
 
 #define PC ((uintptr_t)__builtin_return_address(0))
 #define ACCESS(prefix, n)                                                                                        \

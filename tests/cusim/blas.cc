@@ -37,6 +37,15 @@ static bool is_there(const void *p, size_t columns, size_t n, size_t stride, cud
 	return a && a->live && (const char *)p + bytes <= a->data + a->size_bytes && (uintptr_t)p % 16 == 0;
 }
 
+static void check_written(const void *p, size_t columns, size_t n, size_t stride, cudaDataType type)
+{
+	for (size_t i = 0; i < columns; i++)
+		if (!is_written((const char *)p + i * stride * size_of(type), n * size_of(type))) {
+			report("uninitialised", "global memory that was never written is multiplied by cuBLAS");
+			return;
+		}
+}
+
 }
 
 using namespace cusim;
@@ -92,6 +101,10 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cubla
 			report("cublas-bounds", "a %d by %d by %d product outside its matrices, or not aligned", m, n, k);
 			return;
 		}
+		check_written(a, ta ? m : k, ta ? k : m, lda, type_a);
+		check_written(b, tb ? k : n, tb ? n : k, ldb, type_b);
+		if (y != 0)
+			check_written(c, n, m, ldc, type_c);
 		float *out = (float *)c;
 		for (int col = 0; col < n; col++) {
 			for (int row = 0; row < m; row++) {

@@ -12,8 +12,8 @@ namespace cusim
 
 typedef void WarpFunction(void **io, unsigned active);
 
-int barrier(const char *file, int line, int place,
-	    int predicate); /* how many predicates were true */
+int barrier(const char *file, int line, int place, int predicate,
+	    int n_wanted = 0); /* how many predicates were true; n_wanted: 0: all */
 void warp(const char *operation, unsigned mask, void *io, WarpFunction *function, bool is_fence,
 	  const char *file, int line);
 void nothing(void **io, unsigned active);
@@ -31,6 +31,7 @@ void begin_atomic(void *p, unsigned n, int order, void *pc); /* after it, *p may
 void fence();
 void check_alignment(const void *p, unsigned n,
 		     bool is_streamed = false); /* of what is one instruction */
+void check_constant(const void *p, unsigned n); /* which was read so that nothing may write it */
 void yield();
 void wait_for_previous();
 void copy_later(void *to, const void *from); /* 16 bytes */

@@ -24,6 +24,22 @@ enum fault {
 	FAULT_EARLY_READ,       /* before griddepcontrol.wait */
 	FAULT_HOST_MEMORY,      /* a pointer to the host's own memory */
 	FAULT_COPY_UNWAITED,    /* cp.async, read before it has landed */
+	FAULT_STATIC_BOUNDS,    /* of a static shared array, by an index */
+	FAULT_STATIC_PAST,      /* of all of a kernel's static shared arrays, by a pointer */
+	FAULT_LAUNCH_BOUNDS,    /* more threads than the kernel was compiled for */
+	FAULT_BARRIER_FEW,      /* bar.sync for fewer threads than come */
+	FAULT_BARRIER_MANY,     /* and for more */
+	FAULT_NEVER_WAITS,    /* no griddepcontrol.wait in a kernel between a writer and a reader */
+	FAULT_STATIC_DYNAMIC, /* shared memory above 48 KB together */
+	FAULT_CONSTANT_WRITTEN, /* ld.global.nc of what the kernel has written */
+	FAULT_WRITES_CONSTANT,  /* and the other way round */
+	FAULT_PLAIN_ATOMIC,     /* a plain read, then another block's relaxed atomic */
+	FAULT_HOST_UNWRITTEN,   /* the host reads what was never written */
+	FAULT_COPY_UNWRITTEN,   /* a copy of it is read */
+	FAULT_BLAS_UNWRITTEN,   /* it is multiplied */
+	FAULT_BLAS_ADDS,        /* cuBLAS adds to it */
+	FAULT_TWO_STREAMS,      /* add to the same memory, without an event */
+	FAULT_PINNED_BOUNDS,    /* of pinned memory, by a copy */
 	N_FAULTS,
 };
 
@@ -31,7 +47,8 @@ enum fault {
 struct fault_memory {
 	float *in, *out;
 	unsigned *counter;
-	float *host;
+	float *host, *pinned; /* for 1024 and 32 floats */
+	cudaStream_t other;
 };
 
 cudaError_t run_fault(cudaStream_t stream, enum fault fault, bool planted,

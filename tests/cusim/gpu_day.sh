@@ -22,9 +22,10 @@ fi
 printf '#!/bin/sh\nexec python3 -IS "$@"\n' >"$folder/bin/bare-python" # which has no PyTorch
 chmod +x "$folder/bin/bare-python"
 
+want=--no-sanitizer
 run() { # ARGUMENTS...
 	PATH=$folder/bin:$PATH PYTHON=${python-$folder/bin/bare-python} MODEL=${model-tests/models/tiny-neox-serial} \
-		tools/gpu-day --programs "$folder/programs" --out "$folder/out" --no-sanitizer --try "$@"
+		tools/gpu-day --programs "$folder/programs" --out "$folder/out" $want --try "$@"
 }
 fail() { # MESSAGE
 	echo "gpu_day.sh: $1" >&2
@@ -75,6 +76,26 @@ grep -q 'no test here is called none' "$folder/log" || fail 'it does not say tha
 stub programs/kernel_matmul 'echo "SKIP test_x cuda: for a reason"'
 ends_with 77 --only matmul
 expect verdicts.txt '^kernel_matmul +skipped: test_x cuda: for a reason'
+
+# Nor where nothing has such a name, or compute-sanitizer is not there, or not wanted; each says so.
+ends_with 77 --only kernel_that_is_not
+expect verdicts.txt '^skipped: nothing here is called kernel_that_is_not$'
+ends_with 77 --only 'check kernel_draw'
+expect verdicts.txt '^memcheck kernel_draw +skipped: .*--no-sanitizer' '^racecheck kernel_draw +skipped: '
+want=''
+if ! [ -x /usr/local/cuda/bin/compute-sanitizer ] && ! command -v compute-sanitizer >"$folder/log"; then
+	ends_with 77 --only 'check kernel_(matmul|shared)'
+	expect verdicts.txt '^initcheck kernel_shared +skipped: compute-sanitizer is neither on PATH nor in '
+fi
+# Where it is, each tool runs, and what it finds fails. The stub is called with --tool TOOL --error-exitcode 1 PROGRAM.
+ln -s "$programs/cusim_draw" "$folder/programs/kernel_draw"
+# shellcheck disable=SC2016
+stub bin/compute-sanitizer '[ "$2" != racecheck ] || exit "$4"' 'shift 4' 'exec "$@"'
+ends_with 1 --only 'check kernel_(draw|shared)'
+expect verdicts.txt '^memcheck kernel_draw +passed' '^racecheck kernel_draw +FAILED' '^initcheck kernel_shared +passed' \
+	'^synccheck kernel_draw +passed'
+rm "$folder/bin/compute-sanitizer"
+want=--no-sanitizer
 
 run --only 'step|shared|bench|transformers' >"$folder/log" 2>&1 || fail 'a test failed'
 expect verdicts.txt '^kernel_step +passed' '^kernel_shared +passed' '^descriptor: .*writes +passed \(refused' \

@@ -72,7 +72,7 @@ struct Fiber {
 	int thread; /* in its block */
 	Block *block;
 	const char *file, *operation; /* where it waits */
-	int line, place, predicate, result;
+	int line, place, predicate, n_wanted, result;
 	unsigned mask;
 	void *io;
 	WarpFunction *function;
@@ -107,6 +107,12 @@ extern Fiber *current; /* NULL: the host runs */
 extern const Launch *running;
 extern int n_threads;                      /* of a block */
 extern uint32_t launch_number, early_from; /* since which launches may still be at work */
+extern uint32_t
+	unwaited_to; /* before which, of those, even after griddepcontrol.wait: a kernel in between never waited */
+extern bool waited;         /* a thread of the kernel, for what was before it */
+extern uint32_t apart_from; /* the first launch that may be at work on another stream (stream.cc) */
+bool is_apart(uint32_t launch);
+void order_launch();
 
 void yield();         /* to another fiber */
 void wait_for_turn(); /* the current one's state says for what */
@@ -131,11 +137,21 @@ void load_shared(const SharedState &state);
 void forget_locations(); /* at a launch */
 void mark_written(const void *p, size_t n,
 		  bool written); /* device memory, by the host and by copies */
+void copy_written(const void *to, const void *from, size_t n);
+bool is_written(const void *p, size_t n); /* device memory; or the kernels are not checked */
 void mark_shared(const void *p, size_t n, bool written);
 void access(const void *p, unsigned n, bool write, bool atomic, uintptr_t pc);
 void release_at(const void *p);
 void acquire_at(const void *p, bool at_once);
 bool is_stack(uintptr_t a); /* kernel.cc: of any fiber */
+
+/* --- What the program's symbols say (symbols.cc) --- */
+
+void look_at_symbols(uintptr_t program_from, size_t n_shared); /* once */
+unsigned most_threads_of(const void *function);                /* its __launch_bounds__; 0: none */
+size_t static_shared_of(const void *function);                 /* bytes */
+/* Whether bytes of the program's thread-local storage are of one variable, and not another kernel's. */
+bool is_in_shared(size_t at, unsigned n, const void *function);
 
 /* --- Traffic (traffic.cc) --- */
 

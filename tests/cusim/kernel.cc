@@ -43,7 +43,8 @@ constexpr size_t GUARD_BYTES = 4096;
 Fiber *current;
 const Launch *running;
 int n_threads;
-uint32_t launch_number, early_from;
+uint32_t launch_number, early_from, unwaited_to;
+bool waited;
 static void *scheduler;
 static bool is_abandoned;
 static char *stacks;
@@ -102,6 +103,9 @@ void meet_at_barrier(Block *block)
 		if (f.state != AT_BARRIER)
 			continue;
 		count += f.predicate;
+		if (f.n_wanted && f.n_wanted != block->n_waiting) /* less: they go on too early; more: they never do */
+			report("barrier-count", "a barrier for %d threads where %d are left, %s:%d", f.n_wanted, block->n_waiting,
+			       base_name(f.file), f.line);
 		fenced &= f.fenced;
 		if (!first)
 			first = &f;
@@ -274,8 +278,12 @@ void run_kernel(const Launch &launch)
 	gridDim = launch.grid;
 	n_threads = launch.block.x * launch.block.y * launch.block.z;
 	launch_number++;
+	order_launch();
 	if (!launch.early)
-		early_from = launch_number;
+		early_from = unwaited_to = launch_number;
+	else if (!waited)
+		unwaited_to = launch_number - 1; /* waiting for the last one tells nothing of those before it */
+	waited = !launch.early;
 	forget_locations();
 	const int n_blocks = launch.grid.x * launch.grid.y * launch.grid.z;
 	const int at_once = launch.cooperative ? n_blocks : std::min(n_blocks, 1 + (int)(random_bits() % 4));

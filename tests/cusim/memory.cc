@@ -115,6 +115,8 @@ static void copy(void *to, const void *from, size_t n)
 {
 	for (const void *p : {(const void *)to, from}) {
 		const Allocation *a = find_device(p);
+		if (!a)
+			a = find_pinned(p);
 		if (a && !holds(a, p, n)) {
 			report("copy-bounds", "%zu bytes of an allocation of %zu%s", n, a->size_bytes,
 			       a->live ? "" : " that was freed");
@@ -127,7 +129,14 @@ static void copy(void *to, const void *from, size_t n)
 		}
 	}
 	memmove(to, from, n);
-	mark_written(to, n, true);
+	if (find_device(from) && find_device(to))
+		copy_written(to, from, n);
+	else
+		mark_written(to, n, true);
+	if (find_device(from) && !find_device(to) && !is_written(from, n)) {
+		report("uninitialised", "global memory that was never written is copied to the host");
+		mark_written(from, n, true);
+	}
 }
 
 static bool is_device(const void *p)

@@ -3,7 +3,7 @@
 #
 #   SEEDS      how many
 #   ORDERINGS  of work on streams: lazy (when somebody waits for it), eager (at once), random; one or more, by commas
-#   PROGRAMS   of cusim's tests, by commas
+#   PROGRAMS   of cusim's tests, by commas; NAME:TEST for one of a program's
 set -uo pipefail
 
 bin=$1 seeds=$2
@@ -16,10 +16,11 @@ failed=0
 for ((seed = 1; seed <= seeds; seed++)); do
 	for ordering in "${orderings[@]}"; do
 		for program in "${programs[@]}"; do
-			if ! CUSIM_SEED=$seed CUSIM_ASYNC=$ordering STREAMKV_SEED=$seed STREAMKV_TEST_FILTER='*cuda' \
-				"$bin/cusim_$program" >"$log" 2>&1; then
+			test=${program#"${program%%:*}"}
+			if ! CUSIM_SEED=$seed CUSIM_ASYNC=$ordering STREAMKV_SEED=$seed STREAMKV_TEST_FILTER="${test#:}*cuda" \
+				"$bin/cusim_${program%%:*}" >"$log" 2>&1; then
 				cat -- "$log"
-				echo "CUSIM_SEED=$seed CUSIM_ASYNC=$ordering STREAMKV_SEED=$seed cusim_$program: failed"
+				echo "CUSIM_SEED=$seed CUSIM_ASYNC=$ordering STREAMKV_SEED=$seed cusim_${program%%:*} ${test#:}: failed"
 				failed=1
 			fi
 		done

@@ -17,6 +17,9 @@ struct Work {
 	std::function<void()> run;
 	std::vector<std::shared_ptr<Work>> after;
 	bool done = false;
+	int stream = 0;
+	uint32_t number = 0;         /* of what was queued on that stream */
+	std::vector<uint32_t> after_number; /* by stream: this comes after all its work up to there */
 };
 typedef std::shared_ptr<Work> Item;
 
@@ -36,6 +39,9 @@ struct CUgraphExec_st {
 
 struct CUstream_st {
 	Item last;
+	int id = 0;
+	uint32_t n_queued = 0;
+	std::vector<uint32_t> after_number; /* as its last work's */
 	bool blocking = true; /* waits for the legacy stream, and it for this one */
 	CUgraph_st *capture = nullptr;
 };
@@ -56,6 +62,63 @@ static std::set<void *> others; /* events, graphs */
 static CUstream_st *stream_of(cudaStream_t stream)
 {
 	return stream && stream != cudaStreamLegacy ? stream : &legacy;
+}
+
+/* --- Which launches are ordered by streams, events and the host's waiting --- */
+
+static std::vector<uint32_t> host_after; /* what the host has waited for comes before all that it queues */
+static const Work *at_work;
+static std::vector<std::pair<int, uint32_t>> launches = {{}};                          /* stream, number */
+static std::map<int, std::vector<std::pair<uint32_t, uint32_t>>> launches_of_stream; /* number, launch */
+uint32_t apart_from;
+
+static void join(std::vector<uint32_t> *to, const std::vector<uint32_t> &from)
+{
+	to->resize(std::max(to->size(), from.size()));
+	for (size_t i = 0; i < from.size(); i++)
+		(*to)[i] = std::max((*to)[i], from[i]);
+}
+
+static void order(CUstream_st *stream, Work *work)
+{
+	join(&stream->after_number, host_after);
+	for (const Item &before : work->after)
+		join(&stream->after_number, before->after_number);
+	stream->after_number.resize(std::max<size_t>(stream->after_number.size(), stream->id + 1));
+	stream->after_number[stream->id] = ++stream->n_queued;
+	work->stream = stream->id;
+	work->number = stream->n_queued;
+	work->after_number = stream->after_number;
+}
+
+static uint32_t up_to(int stream)
+{
+	return (size_t)stream < at_work->after_number.size() ? at_work->after_number[stream] : 0;
+}
+
+bool is_apart(uint32_t launch)
+{
+	return launches[launch].second > up_to(launches[launch].first);
+}
+
+/* The kernels of a graph are as one: their order among themselves is the capture's. */
+void order_launch()
+{
+	launches.resize(launch_number);
+	launches.push_back({at_work->stream, at_work->number});
+	apart_from = UINT32_MAX;
+	for (auto &[stream, all] : launches_of_stream) {
+		auto at = std::upper_bound(all.begin(), all.end(), std::pair(up_to(stream), UINT32_MAX));
+		if (at != all.end())
+			apart_from = std::min(apart_from, at->second);
+	}
+	launches_of_stream[at_work->stream].push_back({at_work->number, launch_number});
+}
+
+static void host_waited(const Item &item)
+{
+	if (item)
+		join(&host_after, item->after_number);
 }
 
 /* Runs an item, and before it all that it needs. */
@@ -82,7 +145,10 @@ static void run(const Item &wanted)
 		item->after.clear();
 		if (item->run && context_error() == cudaSuccess) {
 			Reach reach;
+			const Work *outer = at_work; /* a graph's launch */
+			at_work = outer ? outer : item.get();
 			item->run();
+			at_work = outer;
 		}
 	}
 }
@@ -120,6 +186,7 @@ static void queue_after(CUstream_st *stream, std::function<void()> work, std::ve
 	} else if (stream->blocking && legacy.last) {
 		item->after.push_back(legacy.last);
 	}
+	order(stream, item.get());
 	if (mode() == 'e')
 		run(item);
 	else if (mode() == 'r' && random_bits() % 3 == 0)
@@ -153,6 +220,7 @@ cudaError_t wait_for(cudaStream_t stream)
 		return fail(cudaErrorStreamCaptureUnsupported);
 	}
 	run(s->last);
+	host_waited(s->last);
 	return context_error();
 }
 
@@ -166,6 +234,7 @@ cudaError_t wait_for_all()
 	for (size_t i = all.size(); i-- > 0;) {
 		std::swap(all[i], all[random_bits() % (i + 1)]);
 		run(all[i]->last);
+		host_waited(all[i]->last);
 	}
 	return context_error();
 }
@@ -178,7 +247,7 @@ long n_host_objects()
 struct Kernel {
 	void (*call)(const void *, void **);
 	std::vector<size_t> sizes;
-	int most_shared = 48 << 10;
+	int most_shared = -1; /* dynamic; less than 0: as much as is left of 48 KB */
 };
 static std::map<const void *, Kernel> kernels;
 
@@ -197,6 +266,23 @@ static bool is_possible(const cudaLaunchConfig_t *c)
 	       c->gridDim.y <= 65535 && c->gridDim.z <= 65535;
 }
 
+/* With the threads and the shared memory that the kernel can have. */
+static bool fits(const cudaLaunchConfig_t *c, const void *function, int most_shared)
+{
+	const unsigned n = c->blockDim.x * c->blockDim.y * c->blockDim.z, most = most_threads_of(function);
+	if (most && n > most) {
+		report("launch-bounds", "%u threads where __launch_bounds__ says %u", n, most);
+		return false;
+	}
+	const size_t fixed = static_shared_of(function), all = fixed + c->dynamicSmemBytes;
+	if (most_shared < 0 ? all > 48 << 10 : c->dynamicSmemBytes > (size_t)most_shared || all > SHARED_BYTES) {
+		report("launch-shared", "%zu bytes of dynamic shared memory and %zu of static are more than the kernel may have",
+		       c->dynamicSmemBytes, fixed);
+		return false;
+	}
+	return true;
+}
+
 }
 
 extern "C" {
@@ -211,8 +297,8 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *fu
 		return fail(cudaErrorInvalidDeviceFunction);
 	if (!is_possible(config))
 		return fail(cudaErrorInvalidConfiguration);
-	if (config->dynamicSmemBytes > (size_t)at->second.most_shared)
-		return fail(cudaErrorInvalidValue);
+	if (!fits(config, function, at->second.most_shared))
+		return fail(cudaErrorLaunchOutOfResources);
 	Launch launch = {function, at->second.call, nullptr, config->gridDim, config->blockDim, config->dynamicSmemBytes,
 			 false, false};
 	for (unsigned i = 0; i < config->numAttrs; i++) {
@@ -241,7 +327,7 @@ cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribu
 	CUSIM_CALL(cudaErrorUnknown);
 	if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
 		return cudaSuccess;
-	if (value > (int)SHARED_BYTES)
+	if (value + static_shared_of(function) > SHARED_BYTES)
 		return fail(cudaErrorInvalidValue);
 	kernels[function].most_shared = value;
 	return cudaSuccess;
@@ -253,6 +339,8 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret_stream, unsigned flags)
 {
 	CUSIM_CALL(cudaErrorMemoryAllocation);
 	auto *stream = new CUstream_st;
+	static int n_streams;
+	stream->id = ++n_streams;
 	stream->blocking = !(flags & cudaStreamNonBlocking);
 	streams.insert(stream);
 	*ret_stream = stream;
@@ -313,6 +401,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 	if (event->capture)
 		return fail(cudaErrorCapturedEvent);
 	run(event->at);
+	host_waited(event->at);
 	return context_error();
 }
 

@@ -23,9 +23,25 @@ static const struct {
 	[FAULT_EARLY_READ] = {"early read", "early"},
 	[FAULT_HOST_MEMORY] = {"host memory", "address"},
 	[FAULT_COPY_UNWAITED] = {"copy unwaited", "uninitialised: shared"},
+	[FAULT_STATIC_BOUNDS] = {"static bounds", "array-bounds"},
+	[FAULT_STATIC_PAST] = {"static past", "shared-bounds"},
+	[FAULT_LAUNCH_BOUNDS] = {"launch bounds", "launch-bounds"},
+	[FAULT_BARRIER_FEW] = {"barrier few", "barrier-count"},
+	[FAULT_BARRIER_MANY] = {"barrier many", "barrier-count"},
+	[FAULT_NEVER_WAITS] = {"never waits", "unwaited"},
+	[FAULT_STATIC_DYNAMIC] = {"static and dynamic", "launch-shared"},
+	[FAULT_CONSTANT_WRITTEN] = {"constant written", "race: read as constant"},
+	[FAULT_WRITES_CONSTANT] = {"writes constant", "race: write of what is read as constant"},
+	[FAULT_PLAIN_ATOMIC] = {"plain and atomic", "race: write after read"},
+	[FAULT_HOST_UNWRITTEN] = {"host unwritten", "copied to the host"},
+	[FAULT_COPY_UNWRITTEN] = {"copy unwritten", "uninitialised: global"},
+	[FAULT_BLAS_UNWRITTEN] = {"blas unwritten", "multiplied by cuBLAS"},
+	[FAULT_BLAS_ADDS] = {"blas adds", "multiplied by cuBLAS"},
+	[FAULT_TWO_STREAMS] = {"two streams", "streams"},
+	[FAULT_PINNED_BOUNDS] = {"pinned bounds", "copy-bounds"},
 };
 
-static cudaStream_t stream;
+static cudaStream_t stream, other;
 
 /* Whether the fault is told as it should be in one of some runs, whose order of threads differs; a sound kernel never. */
 static bool is_told(enum fault fault, bool planted)
@@ -35,15 +51,20 @@ static bool is_told(enum fault fault, bool planted)
 	assert_non_null(floats);
 	bool told = false;
 	for (int times = 0; times < 10 && !told; times++) {
-		struct fault_memory m = {.host = floats};
+		struct fault_memory m = {.host = floats, .other = other};
+		assert_int_equal(cudaMallocHost((void **)&m.pinned, 32 * sizeof *floats),
+				 cudaSuccess);
 		assert_int_equal(cudaMalloc((void **)&m.in, bytes), cudaSuccess);
 		assert_int_equal(cudaMalloc((void **)&m.out, bytes), cudaSuccess);
 		assert_int_equal(cudaMalloc((void **)&m.counter, sizeof *m.counter), cudaSuccess);
 		assert_int_equal(cudaMemsetAsync(m.in, 0, bytes / 2, stream), cudaSuccess);
 		assert_int_equal(cudaMemsetAsync(m.counter, 0, sizeof *m.counter, stream),
 				 cudaSuccess);
+		assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
 		cusim_forget_errors();
-		assert_int_equal(run_fault(stream, fault, planted, &m), cudaSuccess);
+		const cudaError_t error = run_fault(stream, fault, planted, &m);
+		if (!planted) /* such a launch may be refused */
+			assert_int_equal(error, cudaSuccess);
 		assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
 		told = cusim_saw(faults[fault].told);
 		if (cusim_n_errors() && !planted)
@@ -52,6 +73,7 @@ static bool is_told(enum fault fault, bool planted)
 		cudaFree(m.in);
 		cudaFree(m.out);
 		cudaFree(m.counter);
+		cudaFreeHost(m.pinned);
 	}
 	free(floats);
 	return told;
@@ -136,13 +158,18 @@ static void test_failures(void **state)
 static int begin(void **state)
 {
 	(void)state;
-	return cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess ? 0 : -1;
+	return cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess &&
+			       cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking) ==
+				       cudaSuccess
+		       ? 0
+		       : -1;
 }
 
 static int end(void **state)
 {
 	(void)state;
 	cudaStreamDestroy(stream);
+	cudaStreamDestroy(other);
 	return cusim_n_held() ? -1 : 0;
 }
 

@@ -1,4 +1,5 @@
-/* Steps are captured once: each of up to 256 rows stays, and when there are too many all begin anew. */
+/* Steps are captured once: each of up to 256 rows stays, and when there are too many all begin anew. Also where all have the
+ * same hash (cusim_graphs_one_key), so that what else tells them apart has to. */
 #include "kernel.h"
 
 #include "gpu/device.h"
@@ -50,8 +51,39 @@ static void test_many(void **state)
 	free(data);
 }
 
+/* The same operations over more pages, which more blocks share, are another step. */
+static void test_segments(void **state)
+{
+	(void)state;
+	static const uint32_t n_pages[] = {40, 20, 40, 20}, n_graphs[] = {1, 2, 2, 2};
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, true, &shape);
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	sk_backend_clear_pages(backend, (uint32_t[]){0, 1}, 2);
+	float *data = random_floats(48, 1);
+	struct sk_linear *table = pack_floats(backend, data, 1, 48);
+	struct sk_buffer *qkv = buffer_of(backend, 1, 48), *q = buffer_of(backend, 1, 32),
+			 *out = buffer_of(backend, 1, 16);
+	for (int i = 0; i < 4; i++) {
+		uint32_t pages[40] = {0};
+		pages[n_pages[i] - 1] = 1;
+		struct sk_row row = {.entry = (uint64_t)(n_pages[i] - 1) * SK_PAGE_TOKENS};
+		struct sk_span span = {.n_rows = 1, .pages = pages, .n_pages = n_pages[i]};
+		const struct sk_batch batch = {1, 1, &row, &span};
+		assert_int_equal(sk_backend_begin_step(backend, &batch), 0);
+		sk_backend_embed(backend, qkv, table);
+		sk_backend_append(backend, q, qkv, 0);
+		sk_backend_attend(backend, out, q, 0);
+		assert_int_equal(sk_backend_end_step(backend), 0);
+		assert_int_equal(sk_gpu_from(backend)->n_graphs, n_graphs[i]);
+	}
+	sk_backend_close(backend);
+	free(data);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_many)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_many),
+					   cmocka_unit_test(test_segments)};
 	return sk_test_run(tests, NULL, NULL);
 }

@@ -141,13 +141,14 @@ void tell_inactive(int lane, int source)
 	       current->operation, current->line, lane, source);
 }
 
-int barrier(const char *file, int line, int place, int predicate)
+int barrier(const char *file, int line, int place, int predicate, int n_wanted)
 {
 	Fiber *f = current;
 	f->file = file;
 	f->line = line;
 	f->place = place;
 	f->predicate = predicate;
+	f->n_wanted = n_wanted;
 	f->state = AT_BARRIER;
 	f->block->n_waiting++;
 	meet_at_barrier(f->block);
@@ -211,6 +212,7 @@ void begin_atomic(void *p, unsigned n, int order, void *pc)
 void wait_for_previous()
 {
 	current->before_wait = false;
+	waited = true;
 }
 
 void copy_later(void *to, const void *from)

@@ -24,6 +24,16 @@ ln -s -- "$build/bin" "$clone/build/release/bin"
 printf 'build streamkvd: phony\nbuild streamkv-client: phony\n' >"$clone/build/release/build.ninja"
 cp -r -- "$tree/tests/models/pythia-books" "$scratch/a model"
 
+# Whatever this machine has: a driver and nvcc as the test wants them.
+mkdir -- "$scratch/path"
+PATH=$scratch/path:$PATH
+stub() # PROGRAM LINE
+{
+	printf '#!/bin/sh\n%s\n' "$2" >"$scratch/path/$1"
+	chmod +x -- "$scratch/path/$1"
+}
+stub nvidia-smi 'exit 9'
+
 unset STREAMKV_SOCKET XDG_RUNTIME_DIR
 export XDG_CACHE_HOME="$scratch/a cache"
 socket="$XDG_CACHE_HOME/streamkv/run/streamkv.sock"
@@ -87,6 +97,22 @@ grep -q 'the daemon ended at once: .*broken' "$scratch/said" || fault "it is not
 [ ! -e "/proc/$pid" ] || fault "the daemon of the first model still runs"
 
 quickstart --model "$scratch/a model" --tokens 1 "Once" >/dev/null || fault "it does not start again: $(cat "$scratch/said")"
+! grep -q GPU "$scratch/said" || fault "it uses a GPU where there is no driver"
+quickstart --stop >/dev/null || fault "--stop ends with $?"
+
+# A driver, and an nvcc that is too old; and one that is not.
+stub nvidia-smi 'exit 0'
+stub nvcc 'echo "Cuda compilation tools, release 12.3, V12.3.1"'
+quickstart --model "$scratch/a model" --tokens 1 "Once" >/dev/null || fault "it does not start: $(cat "$scratch/said")"
+! grep -q GPU "$scratch/said" || fault "it uses a GPU for which it cannot build"
+quickstart --stop >/dev/null || fault "--stop ends with $?"
+stub nvcc 'echo "Cuda compilation tools, release 12.4, V12.4.1"'
+mkdir -- "$clone/build/cuda"
+ln -s -- "$build/bin" "$clone/build/cuda/bin"
+mv -- "$clone/build/release/build.ninja" "$clone/build/cuda/"
+quickstart --model "$scratch/a model" --tokens 1 "Once" >/dev/null || fault "it does not start: $(cat "$scratch/said")"
+grep -q 'Using the GPU' "$scratch/said" || fault "it does not use the GPU: $(cat "$scratch/said")"
+grep -q "clone/build/cuda/bin:" "$scratch/said" || fault "it does not take the build for it: $(cat "$scratch/said")"
 quickstart --stop >/dev/null || fault "--stop ends with $?"
 [ ! -e "$socket.pid" ] || fault "--stop leaves $socket.pid"
 exit $status

@@ -448,12 +448,36 @@ static void test_large_heads(void **state)
 	}
 }
 
+/* Little of everything, for many orders of a simulated device: every format, heads that share keys, several pages. */
+static void test_small(void **state)
+{
+	need(*state);
+	for (int format = SK_KV_F32; format <= SK_KV_BF16; format++) {
+		struct setup *setup = calloc(1, sizeof *setup);
+		assert_non_null(setup);
+		setup->shape = (struct sk_backend_shape){.n_layers = 2,
+							 .n_heads = 3,
+							 .n_kv_heads = 1,
+							 .head_dim = 8,
+							 .n_rot = 4,
+							 .rope_base = 10000,
+							 .kv_format = format,
+							 .max_rows = MAX_ROWS};
+		setup->n_sessions = 2;
+		setup->sessions[0] = (struct session){
+			.n_sink = 4, .window = 32, .slack = 2, .origin = 100, .n_tokens = 42};
+		setup->sessions[1] = (struct session){.window = 9, .n_tokens = 14};
+		check(*state, setup);
+		free(setup);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		KERNEL_TEST(test_sinks),       KERNEL_TEST(test_origins), KERNEL_TEST(test_shapes),
 		KERNEL_TEST(test_f16),         KERNEL_TEST(test_bf16),    KERNEL_TEST(test_long),
-		KERNEL_TEST(test_large_heads),
+		KERNEL_TEST(test_large_heads), KERNEL_TEST(test_small),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

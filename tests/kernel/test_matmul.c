@@ -2,9 +2,10 @@
  * row's result is the same bits in any batch, on any number of threads. */
 #include "matrix.h"
 
-static const uint32_t shapes[][2] = {{16, 32},   {7, 256},  {40, 576},  {33, 1024},
-				     {19, 1280}, {61, 100}, {17, 1037}, {3, 1}};
+static const uint32_t shapes[][2] = {{16, 32}, {40, 576}, {33, 1024}, {19, 1280}, {61, 100},
+				     {40, 96}, {7, 256},  {17, 1037}, {3, 1}};
 #define N_SHAPES (sizeof shapes / sizeof *shapes)
+#define N_SHORT  4 /* the last, among which every format of blocks finds one */
 #define N_RANDOM 2 /* besides, for every kind */
 static const uint32_t row_counts[] = {1, 2, 3, 5, 8, 17, 64};
 
@@ -73,18 +74,35 @@ static void test_products(void **state)
 {
 	for (size_t k = 0; k < N_KINDS; k++) {
 		const uint32_t block = sk_dtype_info(kinds[k].dtypes[0])->block_elements;
-		for (size_t s = sk_test_some(0, N_SHAPES - 2);
+		unsigned n_checked = 0;
+		for (size_t s = sk_test_some(0, N_SHAPES - N_SHORT);
 		     s < N_SHAPES + sk_test_some(N_RANDOM, 0); s++) {
 			uint32_t n_out = s < N_SHAPES ? shapes[s][0] : 1 + random_below(MAX_ROWS),
 				 n_cols = s < N_SHAPES ? shapes[s][1] : 1 + random_below(1500);
+			if (kinds[k].dtypes[1] != SK_DTYPE_F32 && n_out < 2)
+				n_out = 2; /* a row of each format: they are rounded as both need it */
 			if (s >= N_SHAPES && block > 1)
 				n_cols = (n_cols / block + 1) * block;
 			if (!has_rows_of(&kinds[k], n_cols))
 				continue;
+			n_checked++;
 			for (int exact = 0; exact < 2; exact++)
 				check_kind(*state, &kinds[k], exact, n_out, n_cols);
 		}
+		assert_int_not_equal(n_checked, 0);
 	}
+}
+
+/* Little of everything, for many orders of a simulated device. */
+static void test_small(void **state)
+{
+	static const enum sk_dtype dtypes[] = {SK_DTYPE_F16, SK_DTYPE_BF16, SK_DTYPE_Q8_0,
+					       SK_DTYPE_Q4_1};
+	for (size_t k = 0; k < N_KINDS; k++)
+		for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+			if (kinds[k].format == SK_WEIGHTS_AUTO && kinds[k].dtypes[0] == dtypes[i] &&
+			    kinds[k].dtypes[1] == SK_DTYPE_F32)
+				check_kind(*state, &kinds[k], i == 0, 19, 96);
 }
 
 /* CUDA's products of a few rows with 16-bit weights round nothing, though they need not be exact. */
@@ -377,6 +395,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		KERNEL_TEST(test_products),
+		KERNEL_TEST(test_small),
 		KERNEL_TEST(test_agreement),
 		KERNEL_TEST(test_planes),
 		KERNEL_TEST(test_planes_of_four_bits),

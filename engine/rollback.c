@@ -18,8 +18,10 @@ bool sk_generation_is_even(const struct sk_generation *g)
 
 void sk_generation_make_even(struct sk_generation *g)
 {
-	if (g->marks && !sk_generation_waits(g))
-		sk_marks_read(g->marks, UINT64_MAX);
+	if (!g->marks || sk_generation_waits(g))
+		return;
+	sk_marks_read(g->marks, UINT64_MAX);
+	g->session->keep_from = g->marks->given.window.first;
 }
 
 void sk_generation_look(struct sk_generation *g)

@@ -58,7 +58,7 @@ static void end_all(void)
 		end(i);
 }
 
-/* Others come, and are served long before these are through. */
+/* Others come, and are served though these hold all pages. */
 static void assert_gives_way(void)
 {
 	while (stats().n_running < 2)
@@ -69,8 +69,6 @@ static void assert_gives_way(void)
 		finish(i);
 		assert_told(i, 200);
 	}
-	assert_false(streams[0].is_finished);
-	assert_false(streams[1].is_finished);
 	assert_true(streams[0].n_told + streams[1].n_told > 0);
 }
 
@@ -180,7 +178,8 @@ static void test_readers_that_take_their_time(void **state)
 	static struct answer told[2];
 	for (unsigned i = 0; i < 2; i++)
 		begin(i, 1000 + 2 * i, "slow", prompts[i], 400);
-	while (streams[0].answer.n_ids < 10 || streams[1].answer.n_ids < 10)
+	while (streams[0].answer.n_ids < 150 ||
+	       streams[1].answer.n_ids < 150) /* their windows move on */
 		read_all();
 	streams[0].is_deaf = streams[1].is_deaf = true;
 	while (stats().n_paused < 2)

@@ -21,7 +21,7 @@ static void deliver_waiting(struct sk_engine *engine)
 		sk_generation_look(g);
 		if (g->yields_ns)
 			sk_engine_yield(engine, g);
-		bool is_waiting = sk_generation_is_ahead(g);
+		bool is_waiting = sk_generation_is_ahead(g) || sk_generation_is_unread(g);
 		if (sk_generation_waits(g)) {
 			is_waiting = !sk_generation_deliver(g, now_ns);
 			has_put = true;
@@ -123,9 +123,10 @@ static int sleep_ms(struct sk_engine *engine)
 		if (g->yields_ns && !g->is_out && yields_at > now_ns &&
 		    yields_at - now_ns < least_ns)
 			least_ns = yields_at - now_ns;
-		if (!sk_generation_waits(g) && !sk_generation_is_ahead(g))
+		const bool is_stuck = sk_generation_waits(g) || sk_generation_is_ahead(g);
+		if (!is_stuck && !sk_generation_is_unread(g))
 			continue;
-		if (sk_generation_wait(g))
+		if (is_stuck && sk_generation_wait(g))
 			return 0;
 		if (!engine->options.stall_timeout_ns)
 			continue;

@@ -44,7 +44,9 @@ struct sk_generation {
 	uint8_t text[SK_STOPS_MOST_OUT + SK_STOP_MOST_BYTES +
 		     4]; /* a token's, and what the end of the stream frees */
 	size_t n_text_bytes;
-	uint64_t paused_ns;     /* since when the ring has no room; 0: it has */
+	uint64_t
+		paused_ns; /* since when its reader has not read what it waits for; 0: it does not wait */
+	uint64_t n_read;        /* slots of the ring that its reader had taken then */
 	struct sk_marks *marks; /* of a named session; or NULL */
 	struct sk_mark drawn;   /* of `slot`, where it is a token's */
 	/* Its turn with its pages (preempt.c): */
@@ -98,6 +100,8 @@ bool sk_generation_wait(struct sk_generation *generation);
 
 /* Whether its session stands where its client is: nothing that is kept for going back is needed. */
 bool sk_generation_is_even(const struct sk_generation *generation);
+/* Whether it was taken to be so, and its reader still is behind. */
+bool sk_generation_is_unread(const struct sk_generation *generation);
 /* As if it had, unless something waits for room in the ring. */
 void sk_generation_make_even(struct sk_generation *generation);
 /* Whether anything waits for room in the ring. */

@@ -24,7 +24,7 @@ static bool can_wait(const struct sk_generation *g)
 {
 	const struct sk_session *session = g->session;
 	return !g->is_ending && !g->yields_ns && !session->is_stored && !session->is_moving &&
-	       !g->scoring.block &&
+	       !g->scoring.block && g->result.steps &&        /* before, it is as its file says */
 	       session->keep_sinks <= session->window.n_sink; /* or it could not go back */
 }
 
@@ -149,7 +149,8 @@ void sk_engine_yield(struct sk_engine *engine, struct sk_generation *g)
 		sk_generation_make_even(g);
 	if (!sk_generation_is_even(g))
 		return;
-	sk_session_trim(session); /* what was kept for going back */
+	session->last_used_ns = sk_clock_ns(); /* as the next daemon will find it */
+	sk_session_trim(session);              /* what was kept for going back */
 	if (g->result.generated_tokens)
 		sk_sampler_remember(&g->sampler, &session->sampler);
 	struct sk_move *move = sk_engine_move_of(engine, SK_MOVE_OUT, session);

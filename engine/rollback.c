@@ -16,6 +16,11 @@ bool sk_generation_is_even(const struct sk_generation *g)
 	return !g->marks || (!g->marks->n && !sk_generation_waits(g));
 }
 
+bool sk_generation_is_unread(const struct sk_generation *g)
+{
+	return g->marks && g->n_read < g->marks->given.ring_end;
+}
+
 void sk_generation_make_even(struct sk_generation *g)
 {
 	if (!g->marks || sk_generation_waits(g))
@@ -28,18 +33,19 @@ void sk_generation_look(struct sk_generation *g)
 {
 	if (!g->marks || !g->prompt_done_ns)
 		return;
-	const uint64_t given = g->marks->given.ring_end;
-	sk_marks_read(g->marks, sk_ring_writer_n_read(g->request->ring));
+	const uint64_t n_read = sk_ring_writer_n_read(g->request->ring), before = g->n_read;
+	g->n_read = n_read;
+	sk_marks_read(g->marks, n_read);
 	g->session->keep_from = g->marks->given.window.first;
 	if (sk_generation_waits(g))
 		return;
-	if (g->marks->given.ring_end != given) /* it reads, if slowly */
+	if (n_read != before) /* it reads, if slowly */
 		g->paused_ns = 0;
 	if (sk_generation_is_ahead(g) && sk_ring_writer_room(g->request->ring) < 0) {
 		sk_generation_broke_ring(g);
 		return;
 	}
-	if (!sk_generation_is_ahead(g))
+	if (!sk_generation_is_ahead(g) && !sk_generation_is_unread(g))
 		g->paused_ns = 0;
 	else if (!g->paused_ns)
 		g->paused_ns = sk_clock_ns();

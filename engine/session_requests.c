@@ -308,7 +308,17 @@ static bool names(const struct sk_list *held, uid_t uid, const char *name)
 
 bool sk_engine_is_held(const struct sk_engine *engine, uid_t uid, const char *name)
 {
-	return names(&engine->held, uid, name);
+	sk_list_for_each (node, &engine->held) {
+		const struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		const bool is_gone = request->verb == SK_SESSION_RESET ||
+				     request->verb == SK_SESSION_DELETE ||
+				     request->verb == SK_SESSION_LOAD;
+		if (name[0] && request->uid == uid &&
+		    ((is_gone && strcmp(request->session, name) == 0) ||
+		     strcmp(request->to, name) == 0))
+			return true;
+	}
+	return false;
 }
 
 /* What one has asked of a session in a row is done in that order. */

@@ -192,8 +192,8 @@ static void warn_of(struct sk_engine *engine, const struct sk_move *move)
 	struct sk_event *event = sk_event_create(SK_EVENT_WARNING, 0, 0);
 	engine->spill_error = move->error;
 	if (!event)
-		return;
-	snprintf(event->reason, sizeof event->reason, "an idle session cannot be stored: %.400s",
+		return; /* the next failure tells */
+	snprintf(event->reason, sizeof event->reason, "a session cannot be stored: %.400s",
 		 move->diag.text);
 	sk_mailbox_post(&engine->events, &event->node);
 }

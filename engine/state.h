@@ -85,7 +85,8 @@ struct sk_engine {
 	struct sk_ledger *ledger; /* NULL: nothing survives this process */
 	void *record;             /* (record_bytes) an entry of it, while it is made */
 	uint32_t record_bytes;
-	uint64_t adopted_ns; /* when an earlier process' sessions were; 0: there were none */
+	uint64_t adopted_ns;  /* when an earlier process' sessions were; 0: there were none */
+	bool is_ledger_named; /* the ledger, by the store, as the one in use: as adoption found it */
 	bool is_touched; /* something may have changed beside the generations since it was last written */
 	struct sk_row *rows;            /* (step_tokens) */
 	struct sk_view *views;          /* (step_tokens) */
@@ -274,7 +275,7 @@ void sk_engine_close_ledger(struct sk_engine *engine);
 /* Answers a request of kind SESSION, now or once a move has ended. Takes it over. */
 void sk_engine_session_request(struct sk_engine *engine, struct sk_request *request);
 void sk_engine_retry_held(struct sk_engine *engine);
-/* Whether one of those is about that session. */
+/* Whether one of those makes another one of that session. */
 bool sk_engine_is_held(const struct sk_engine *engine, uid_t uid, const char *name);
 void sk_engine_fail_held(struct sk_engine *engine);
 /* SAVE's, KEEP's and LOAD's moves. */

@@ -106,17 +106,19 @@ void sk_store_sync(struct sk_store *store)
 	(void)syncfs(store->dir_fd); /* what fails here has been told where it was written */
 }
 
-bool sk_store_names_ledger(const struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES])
+int sk_store_names_ledger(const struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES])
 {
 	uint8_t named[SK_LEDGER_ID_BYTES];
 	sk_autoclose int fd = openat(store->dir_fd, LEDGER, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	return fd >= 0 && pread(fd, named, sizeof named, 0) == sizeof named &&
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	return pread(fd, named, sizeof named, 0) == sizeof named &&
 	       memcmp(named, id, sizeof named) == 0;
 }
 
 void sk_store_name_ledger(struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES])
 {
-	if (id && sk_store_names_ledger(store, id))
+	if (id && sk_store_names_ledger(store, id) == 1)
 		return;
 	(void)unlinkat(store->dir_fd, LEDGER, 0);
 	if (!id)

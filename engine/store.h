@@ -36,7 +36,8 @@ void sk_store_sync(struct sk_store *store);
 /* From here on a daemon changes these files that has that ledger, or (NULL) none: what stands in any other may be older than
  * a file. Where it cannot be written, none is named. */
 void sk_store_name_ledger(struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES]);
-bool sk_store_names_ledger(const struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES]);
+/* 1 or 0; -errno: it cannot be seen. */
+int sk_store_names_ledger(const struct sk_store *store, const uint8_t id[SK_LEDGER_ID_BYTES]);
 
 /* The file of a user's session, in the folder. */
 void sk_store_name(uid_t uid, const char *session, char ret_name[SK_STORE_NAME_BYTES]);

@@ -295,7 +295,7 @@ static int cursor_of(const struct sk_parking *parking, uint64_t number, int *ret
 static bool is_outdated(struct sk_engine *engine, const struct sk_record *record)
 {
 	return engine->options.store && sk_engine_find_session(engine, record->uid, record->name) &&
-	       !sk_store_names_ledger(engine->options.store, sk_ledger_id(engine->ledger));
+	       !engine->is_ledger_named;
 }
 
 static int session_of(struct sk_engine *engine, const struct sk_record *record,
@@ -348,8 +348,13 @@ static int adopt(struct sk_engine *engine, const struct sk_record *record, uint3
 static int adopt_all(struct sk_engine *engine)
 {
 	struct sk_ledger *ledger = engine->ledger;
+	const struct sk_store *store = engine->options.store;
 	uint32_t n_bytes;
 
+	const int named = store ? sk_store_names_ledger(store, sk_ledger_id(ledger)) : 0;
+	if (named < 0 && is_for_now(named))
+		return named;
+	engine->is_ledger_named = named == 1;
 	for (uint32_t slot = 0; slot < sk_ledger_n_touched(ledger); slot++) {
 		const struct sk_record *record = sk_ledger_read(ledger, slot, &n_bytes);
 		if (!record)

@@ -35,6 +35,13 @@ static uint32_t acquire(struct sk_pages *pages)
 	return page;
 }
 
+static uint32_t acquire_used(struct sk_pages *pages)
+{
+	uint32_t page = sk_pool_acquire_used(pages->pool, pages->owner);
+	pages->n_promised -= page != SK_NO_PAGE;
+	return page;
+}
+
 static void drop_sinks(struct sk_pages *pages, uint64_t n_keep)
 {
 	while (pages->n_sinks > n_keep)
@@ -261,9 +268,9 @@ int sk_pages_restore(struct sk_pages *pages, uint64_t n_sink, uint64_t first, ui
 		return -ENOMEM;
 	}
 	for (uint64_t i = 0; i < n_alone; i++)
-		sinks[i] = acquire(pages);
+		sinks[i] = acquire_used(pages); /* the file has all of each */
 	for (uint64_t i = 0; i < n_window; i++)
-		window[i] = acquire(pages);
+		window[i] = acquire_used(pages);
 	for (uint64_t i = n_alone; i < n_sinks; i++)
 		sk_pool_share(pages->pool, sinks[i] = window[i - page0]);
 	set_tables(pages, sinks, (uint32_t)n_sinks, window, (uint32_t)n_window, page0);
@@ -313,7 +320,7 @@ int sk_pages_own(struct sk_pages *pages, uint64_t entry)
 	uint32_t *at = &window_of(pages)[number - pages->page0], shared = *at;
 	if (pages->pool->n_refs[shared] == n_own(pages, number))
 		return 0;
-	uint32_t page = acquire(pages);
+	uint32_t page = acquire_used(pages);
 	if (page == SK_NO_PAGE)
 		return -ENOSPC;
 	sk_backend_copy_page(pages->pool->backend, shared, page);

@@ -76,16 +76,26 @@ void sk_pool_take_back(struct sk_pool *pool, uint32_t n_pages)
 	pool->n_promised -= n_pages;
 }
 
-uint32_t sk_pool_acquire(struct sk_pool *pool, uid_t owner)
+uint32_t sk_pool_acquire_used(struct sk_pool *pool, uid_t owner)
 {
 	if (!pool->n_promised)
 		return SK_NO_PAGE;
 	pool->n_promised--;
 	uint32_t page = pool->free_pages[--pool->n_free];
-	if (pool->last_owner[page] != NOBODY) /* one's own as well: pages are saved whole */
-		sk_backend_clear_pages(pool->backend, &page, 1);
 	pool->last_owner[page] = owner;
 	pool->n_refs[page] = 1;
+	return page;
+}
+
+uint32_t sk_pool_acquire(struct sk_pool *pool, uid_t owner)
+{
+	if (!pool->n_promised)
+		return SK_NO_PAGE;
+	const uint32_t next = pool->free_pages[pool->n_free - 1];
+	const bool is_used = pool->last_owner[next] != NOBODY;
+	const uint32_t page = sk_pool_acquire_used(pool, owner);
+	if (is_used) /* one's own as well: pages are saved whole */
+		sk_backend_clear_pages(pool->backend, &page, 1);
 	return page;
 }
 

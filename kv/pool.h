@@ -42,6 +42,8 @@ void sk_pool_take_back(struct sk_pool *pool, uint32_t n_pages);
 
 /* A promised page, with one reference, clear; SK_NO_PAGE only if more are taken than were promised. owner: whose it is. */
 uint32_t sk_pool_acquire(struct sk_pool *pool, uid_t owner);
+/* The same, as it was left: for who writes all of it at once. */
+uint32_t sk_pool_acquire_used(struct sk_pool *pool, uid_t owner);
 void sk_pool_share(struct sk_pool *pool, uint32_t page);
 /* True: that was the last reference, and the page is free. */
 bool sk_pool_release(struct sk_pool *pool, uint32_t page);

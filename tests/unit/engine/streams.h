@@ -11,7 +11,8 @@ static struct stream {
 	struct client client;
 	struct answer answer;
 	bool runs, is_finished, is_deaf;
-	uint32_t n_told; /* places in the queue, once it had given tokens */
+	uint32_t n_told; /* places in the queue, once it had begun */
+	uint64_t place;  /* the last */
 	struct sk_result result;
 	char reason[512];
 } streams[MOST_STREAMS];
@@ -37,9 +38,10 @@ static inline void take(const struct sk_event *event)
 		struct stream *stream = &streams[i];
 		if (!stream->runs || stream->client.connection != event->connection)
 			continue;
-		if (event->kind == SK_EVENT_PROGRESS)
-			stream->n_told +=
-				event->progress.queue_place && event->progress.evaluated_tokens;
+		if (event->kind == SK_EVENT_PROGRESS) {
+			stream->place = event->progress.queue_place;
+			stream->n_told += stream->place && event->progress.evaluated_tokens;
+		}
 		if (event->kind != SK_EVENT_FINISHED)
 			return;
 		stream->is_finished = true;

@@ -294,13 +294,22 @@ static bool try_request(struct sk_engine *engine, struct sk_request *request)
 	return true;
 }
 
-/* Whether one of them is about that session. */
-static bool names(const struct sk_list *held, uid_t uid, const char *name)
+/* What was there is not there after it. */
+static bool replaces(const struct sk_request *request)
+{
+	return request->verb == SK_SESSION_RESET || request->verb == SK_SESSION_DELETE ||
+	       request->verb == SK_SESSION_LOAD;
+}
+
+/* Whether one of them is about that session; or makes another one of it. */
+static bool names(const struct sk_list *held, uid_t uid, const char *name, bool only_replacing)
 {
 	sk_list_for_each (node, held) {
 		const struct sk_request *request = sk_container_of(node, struct sk_request, queued);
 		if (name[0] && request->uid == uid &&
-		    (strcmp(request->session, name) == 0 || strcmp(request->to, name) == 0))
+		    (((!only_replacing || replaces(request)) &&
+		      strcmp(request->session, name) == 0) ||
+		     strcmp(request->to, name) == 0))
 			return true;
 	}
 	return false;
@@ -308,24 +317,15 @@ static bool names(const struct sk_list *held, uid_t uid, const char *name)
 
 bool sk_engine_is_held(const struct sk_engine *engine, uid_t uid, const char *name)
 {
-	sk_list_for_each (node, &engine->held) {
-		const struct sk_request *request = sk_container_of(node, struct sk_request, queued);
-		const bool is_gone = request->verb == SK_SESSION_RESET ||
-				     request->verb == SK_SESSION_DELETE ||
-				     request->verb == SK_SESSION_LOAD;
-		if (name[0] && request->uid == uid &&
-		    ((is_gone && strcmp(request->session, name) == 0) ||
-		     strcmp(request->to, name) == 0))
-			return true;
-	}
-	return false;
+	return names(&engine->held, uid, name, true);
 }
 
 /* What one has asked of a session in a row is done in that order. */
 static bool is_behind(const struct sk_list *held, const struct sk_request *request)
 {
-	return request->verb != SK_SESSION_SHOW && (names(held, request->uid, request->session) ||
-						    names(held, request->uid, request->to));
+	return request->verb != SK_SESSION_SHOW &&
+	       (names(held, request->uid, request->session, false) ||
+		names(held, request->uid, request->to, false));
 }
 
 void sk_engine_session_request(struct sk_engine *engine, struct sk_request *request)

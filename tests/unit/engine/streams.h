@@ -73,3 +73,26 @@ static inline void end(unsigned i)
 		disconnect_client(&streams[i].client);
 	streams[i].runs = false;
 }
+
+static inline void begin_named(unsigned i, uid_t uid, const char *session, const char *prompt,
+			       uint64_t n)
+{
+	struct sk_request *request = stream_of(i, uid, prompt, n);
+	strcpy(request->session, session);
+	sk_engine_submit(engine, request);
+}
+
+static inline void finish_stream(unsigned i)
+{
+	while (!streams[i].is_finished)
+		read_all();
+	drain(&streams[i].client, &streams[i].answer);
+}
+
+static inline void assert_told(unsigned i, uint64_t n)
+{
+	const struct stream *stream = &streams[i];
+	if (stream->result.stop != SK_STOP_LIMIT || stream->answer.n_ids != n)
+		fail_msg("stream %u: %zu tokens, stop %d: %s", i, stream->answer.n_ids,
+			 stream->result.stop, stream->reason);
+}

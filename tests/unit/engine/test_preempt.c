@@ -27,28 +27,6 @@ static unsigned n_files(void)
 	return n;
 }
 
-static void begin(unsigned i, uid_t uid, const char *session, const char *prompt, uint64_t n)
-{
-	struct sk_request *request = stream_of(i, uid, prompt, n);
-	strcpy(request->session, session);
-	sk_engine_submit(engine, request);
-}
-
-static void finish(unsigned i)
-{
-	while (!streams[i].is_finished)
-		read_all();
-	drain(&streams[i].client, &streams[i].answer);
-}
-
-static void assert_told(unsigned i, uint64_t n)
-{
-	const struct stream *stream = &streams[i];
-	if (stream->result.stop != SK_STOP_LIMIT || stream->answer.n_ids != n)
-		fail_msg("stream %u: %zu tokens, stop %d: %s", i, stream->answer.n_ids,
-			 stream->result.stop, stream->reason);
-}
-
 static void assert_same(unsigned i, const struct answer *alone)
 {
 	assert_int_equal(streams[i].answer.n_ids, alone->n_ids);
@@ -60,8 +38,8 @@ static void test_many_share_a_pool_of_two_in_turn(void **state)
 	(void)state;
 	static struct answer alone[3];
 	for (unsigned p = 0; p < 3; p++) {
-		begin(0, 2000 + p, "", prompts[p], 500);
-		finish(0);
+		begin_named(0, 2000 + p, "", prompts[p], 500);
+		finish_stream(0);
 		assert_told(0, 500);
 		assert_int_equal(streams[0].n_told, 0);
 		alone[p] = streams[0].answer;
@@ -69,10 +47,10 @@ static void test_many_share_a_pool_of_two_in_turn(void **state)
 	}
 	/* Of three users; half of them named. */
 	for (unsigned i = 0; i < N_STREAMS; i++)
-		begin(i, 1000 + i / 2, i % 2 ? "story" : "", prompts[i / 2], 500);
+		begin_named(i, 1000 + i / 2, i % 2 ? "story" : "", prompts[i / 2], 500);
 	unsigned n_told = 0;
 	for (unsigned i = 0; i < N_STREAMS; i++) {
-		finish(i);
+		finish_stream(i);
 		assert_told(i, 500);
 		assert_same(i, &alone[i / 2]);
 		n_told += streams[i].n_told;
@@ -89,14 +67,14 @@ static void assert_goes_on(const char *name, const struct answer *told)
 {
 	static struct answer whole;
 	whole = *told;
-	begin(0, 1000, name, "", 100);
-	finish(0);
+	begin_named(0, 1000, name, "", 100);
+	finish_stream(0);
 	assert_told(0, 100);
 	memcpy(whole.ids + whole.n_ids, streams[0].answer.ids, 100 * sizeof *whole.ids);
 	whole.n_ids += 100;
 	end(0);
-	begin(0, 1003, "", prompts[0], whole.n_ids);
-	finish(0);
+	begin_named(0, 1003, "", prompts[0], whole.n_ids);
+	finish_stream(0);
 	assert_same(0, &whole);
 	end(0);
 }
@@ -104,12 +82,12 @@ static void assert_goes_on(const char *name, const struct answer *told)
 /* Streams 0 and 1 hold all and give way to 2, which lasts; until both of them have been out. */
 static void push_out(const char *name)
 {
-	begin(0, 1000, name, prompts[0], UINT64_MAX);
-	begin(1, 1000, "", prompts[1], UINT64_MAX);
+	begin_named(0, 1000, name, prompts[0], UINT64_MAX);
+	begin_named(1, 1000, "", prompts[1], UINT64_MAX);
 	while (streams[0].answer.n_ids < 10 || streams[1].answer.n_ids < 10)
 		read_all();
-	begin(2, 1001, "", prompts[2], UINT64_MAX);
-	begin(3, 1002, "", prompts[2], UINT64_MAX);
+	begin_named(2, 1001, "", prompts[2], UINT64_MAX);
+	begin_named(3, 1002, "", prompts[2], UINT64_MAX);
 	while (streams[0].n_told < 1 || streams[1].n_told < 1)
 		read_all();
 }
@@ -121,8 +99,8 @@ static void test_one_that_is_out_can_be_cancelled(void **state)
 	push_out("cut");
 	sk_engine_cancel(engine, streams[0].client.connection, 1);
 	sk_engine_cancel(engine, streams[1].client.connection, 1);
-	finish(0);
-	finish(1);
+	finish_stream(0);
+	finish_stream(1);
 	assert_int_equal(streams[0].result.stop, SK_STOP_CANCELLED);
 	assert_int_equal(streams[1].result.stop, SK_STOP_CANCELLED);
 	whole = streams[0].answer;
@@ -151,11 +129,11 @@ static void test_one_gives_way_only_where_its_reader_is(void **state)
 {
 	(void)state;
 	static struct answer told;
-	begin(0, 1000, "deaf", prompts[0], UINT64_MAX);
-	begin(1, 1000, "deaf2", prompts[1], UINT64_MAX);
+	begin_named(0, 1000, "deaf", prompts[0], UINT64_MAX);
+	begin_named(1, 1000, "deaf2", prompts[1], UINT64_MAX);
 	while (streams[0].answer.n_ids < 150 || streams[1].answer.n_ids < 150)
 		read_all();
-	begin(2, 1001, "", prompts[2], 50);
+	begin_named(2, 1001, "", prompts[2], 50);
 	streams[0].is_deaf = true;
 	while (!streams[2].is_finished) /* from the other, which reads */
 		read_all();
@@ -171,14 +149,14 @@ static void test_one_gives_way_only_where_its_reader_is(void **state)
 static void test_without_a_place_to_go_they_run_on(void **state)
 {
 	(void)state;
-	begin(0, 1000, "", prompts[0], UINT64_MAX);
-	begin(1, 1000, "stuck", prompts[1], UINT64_MAX);
+	begin_named(0, 1000, "", prompts[0], UINT64_MAX);
+	begin_named(1, 1000, "stuck", prompts[1], UINT64_MAX);
 	while (streams[0].answer.n_ids < 10 || streams[1].answer.n_ids < 10)
 		read_all();
 	const int dir_fd = engine_store->dir_fd;
 	engine_store->dir_fd = -1;
-	begin(2, 1001, "", prompts[2], 50);
-	finish(2);
+	begin_named(2, 1001, "", prompts[2], 50);
+	finish_stream(2);
 	engine_store->dir_fd = dir_fd;
 	assert_int_equal(streams[2].result.stop, SK_STOP_REFUSED);
 	const size_t n = streams[0].answer.n_ids;

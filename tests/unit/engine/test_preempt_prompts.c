@@ -19,34 +19,12 @@ static int open_all(void **state)
 	return open_stored_engine(state);
 }
 
-static void begin(unsigned i, uid_t uid, const char *session, const char *prompt, uint64_t n)
-{
-	struct sk_request *request = stream_of(i, uid, prompt, n);
-	strcpy(request->session, session);
-	sk_engine_submit(engine, request);
-}
-
-static void finish(unsigned i)
-{
-	while (!streams[i].is_finished)
-		read_all();
-	drain(&streams[i].client, &streams[i].answer);
-}
-
-static void assert_told(unsigned i, uint64_t n)
-{
-	const struct stream *stream = &streams[i];
-	if (stream->result.stop != SK_STOP_LIMIT || stream->answer.n_ids != n)
-		fail_msg("stream %u: %zu tokens, stop %d: %s", i, stream->answer.n_ids,
-			 stream->result.stop, stream->reason);
-}
-
 /* What a session says next, of a user who has had nothing else, and that it is this. */
 static void assert_says(uid_t uid, const char *session, const char *prompt,
 			const struct answer *told)
 {
-	begin(5, uid, session, prompt, told->n_ids);
-	finish(5);
+	begin_named(5, uid, session, prompt, told->n_ids);
+	finish_stream(5);
 	assert_told(5, told->n_ids);
 	assert_memory_equal(streams[5].answer.ids, told->ids, told->n_ids * sizeof *told->ids);
 	end(5);
@@ -77,9 +55,9 @@ static void assert_gives_way(void)
 	while (stats().n_running < 2)
 		read_all();
 	for (unsigned i = 2; i < 5; i++)
-		begin(i, 1100 + i, "", prompts[2], 200);
+		begin_named(i, 1100 + i, "", prompts[2], 200);
 	for (unsigned i = 2; i < 5; i++) {
-		finish(i);
+		finish_stream(i);
 		assert_told(i, 200);
 	}
 	assert_true(streams[0].n_told + streams[1].n_told > 0);
@@ -88,11 +66,11 @@ static void assert_gives_way(void)
 static void test_prompts_give_way(void **state)
 {
 	(void)state;
-	begin(0, 1000, "", words, 30);
-	begin(1, 1002, "read", words, 30);
+	begin_named(0, 1000, "", words, 30);
+	begin_named(1, 1002, "read", words, 30);
 	assert_gives_way();
 	for (unsigned i = 0; i < 2; i++) {
-		finish(i);
+		finish_stream(i);
 		assert_told(i, 30);
 		assert_int_equal(streams[i].result.evaluated_tokens,
 				 streams[i].result.prompt_tokens);
@@ -102,8 +80,8 @@ static void test_prompts_give_way(void **state)
 	whole = streams[1].answer;
 	end_all();
 	/* The named one goes on. */
-	begin(0, 1002, "read", "", 30);
-	finish(0);
+	begin_named(0, 1002, "read", "", 30);
+	finish_stream(0);
 	memcpy(whole.ids + 30, streams[0].answer.ids, 30 * sizeof *whole.ids);
 	whole.n_ids = 60;
 	assert_says(2003, "", words, &whole);
@@ -115,8 +93,8 @@ static void test_texts_to_score_give_way(void **state)
 {
 	(void)state;
 	static struct answer alone;
-	begin(0, 2004, "", words, 20);
-	finish(0);
+	begin_named(0, 2004, "", words, 20);
+	finish_stream(0);
 	alone = streams[0].answer;
 	end_all();
 	for (unsigned i = 0; i < 2; i++) {
@@ -127,7 +105,7 @@ static void test_texts_to_score_give_way(void **state)
 	}
 	assert_gives_way();
 	for (unsigned i = 0; i < 2; i++) {
-		finish(i);
+		finish_stream(i);
 		assert_int_equal(streams[i].result.stop, SK_STOP_DONE);
 		assert_int_equal(streams[i].answer.n_ids, streams[i].result.prompt_tokens);
 		assert_says(1000 + 2 * i, "scored", "", &alone);
@@ -140,8 +118,8 @@ static void test_texts_to_score_give_way(void **state)
 static uint64_t tell(uid_t uid, const char *session, const char *prompt, uint64_t n,
 		     struct answer *ret_told)
 {
-	begin(5, uid, session, prompt, n);
-	finish(5);
+	begin_named(5, uid, session, prompt, n);
+	finish_stream(5);
 	assert_told(5, n);
 	*ret_told = streams[5].answer;
 	const uint64_t position = streams[5].result.position;
@@ -159,11 +137,11 @@ static void test_one_that_is_out_in_its_prompt_is_cancelled(void **state)
 	unsigned n_out = 0;
 	for (unsigned i = 0; i < 2; i++)
 		before = tell(1000 + 2 * i, "cut", prompts[0], 5, &told);
-	begin(0, 1000, "cut", words, 30);
-	begin(1, 1002, "cut", words, 30);
+	begin_named(0, 1000, "cut", words, 30);
+	begin_named(1, 1002, "cut", words, 30);
 	assert_gives_way();
 	for (unsigned i = 6; i < 9; i++) /* who keep them out */
-		begin(i, 1100 + i, "", prompts[2], 1000);
+		begin_named(i, 1100 + i, "", prompts[2], 1000);
 	bool is_late =
 		false; /* on a slow machine the prompts may be through before one of them goes out */
 	while (!streams[0].place && !streams[1].place && !is_late) {
@@ -181,7 +159,7 @@ static void test_one_that_is_out_in_its_prompt_is_cancelled(void **state)
 	for (unsigned i = 0; i < 2; i++)
 		sk_engine_cancel(engine, streams[i].client.connection, 1);
 	for (unsigned i = 0; i < 2; i++) {
-		finish(i);
+		finish_stream(i);
 		assert_int_equal(streams[i].result.stop, SK_STOP_CANCELLED);
 	}
 	const uint64_t stands[] = {streams[0].result.position, streams[1].result.position};
@@ -205,7 +183,7 @@ static void test_readers_that_take_their_time(void **state)
 	(void)state;
 	static struct answer told[2];
 	for (unsigned i = 0; i < 2; i++)
-		begin(i, 1000 + 2 * i, "slow", prompts[i], 400);
+		begin_named(i, 1000 + 2 * i, "slow", prompts[i], 400);
 	while (streams[0].answer.n_ids < 150 ||
 	       streams[1].answer.n_ids < 150) /* their windows move on */
 		read_all();
@@ -213,14 +191,14 @@ static void test_readers_that_take_their_time(void **state)
 	while (stats().n_paused < 2)
 		read_all();
 	for (unsigned i = 2; i < 5; i++)
-		begin(i, 1100 + i, "", prompts[2], 200);
+		begin_named(i, 1100 + i, "", prompts[2], 200);
 	for (unsigned i = 2; i < 5; i++) {
-		finish(i);
+		finish_stream(i);
 		assert_told(i, 200);
 	}
 	for (unsigned i = 0; i < 2; i++) {
 		streams[i].is_deaf = false;
-		finish(i);
+		finish_stream(i);
 		assert_told(i, 400);
 		told[i] = streams[i].answer;
 	}

@@ -337,7 +337,7 @@ class Bench(Case):
 class Ends(unittest.TestCase):
     def test_a_session_that_stays(self):
         """The daemon answers what it has, and takes nothing more."""
-        daemon = Daemon()
+        daemon = Daemon("--drain-timeout", "1000000")
         self.addCleanup(daemon.stop)
         with daemon.start("bench", "--json", "-c", "1", "-n", "1", "--multi-turn", "2", "-p", "10", "-o", "2000") as process:
             while not daemon.status()["running"]:

@@ -307,10 +307,14 @@ class FromOneToTheNext(unittest.TestCase):
         text = "It was a dark night, and the king had gone to the sea. " * 24
         self.daemon.generate("--session", "kept", "--mode", "dense", "-n", "1", text)
         before = self.daemon.status()["prompt_tokens"]
-        running = [self.daemon.start("generate", "--mode", "dense", "-n", "100", "--ignore-eos", text + " %d" % i) for i in range(8)]
-        for process in running:
-            process.communicate(timeout=DEADLINE)
-            self.assertEqual(process.returncode, 0)
+        with wire.Client(self.daemon, n_slots=1024) as client:  # all at once, and soon done: none waits for longer than patience
+            client.sendall(b"".join(wire.generate(i, b"%s %d" % (text.encode(), i), 20, mode=wire.DENSE) for i in range(1, 9)))
+            n_finished = 0
+            while n_finished < 8:
+                message, _ = wire.read_frame(client)
+                found = wire.fields(message)
+                self.assertTrue(message and wire.FAILED not in found, message)
+                n_finished += wire.FINISHED in found
         self.assertLess(self.daemon.status()["prompt_tokens"] - before, 200)  # of some 2700
 
     def test_what_is_asked_in_a_row_is_done_in_a_row(self):

@@ -54,15 +54,17 @@ def fields(message):
     return found
 
 
+DENSE = 3  # of Mode
 HELLO = frame(field(2, field(1, 1)))
 WELCOME, PROGRESS, FINISHED, FAILED, STATUS, SESSION, LISTING = 2, 3, 4, 5, 8, 10, 11  # bodies of ServerMessage
 
 
-def generate(request, prompt, n_tokens, session=b"", endless=False):
+def generate(request, prompt, n_tokens, session=b"", endless=False, mode=None):
     """Asked with ignore_eos, so that as many tokens come as were wanted."""
     limit = field(5, 1) if endless else field(4, n_tokens)
     return frame(field(1, request) + field(3, field(1, prompt) + limit + field(13, 1) +
-                                           (field(6, session) if session else b"")))
+                                           (field(6, session) if session else b"") +
+                                           (field(7, field(1, mode)) if mode else b"")))
 
 
 def cancel(target):

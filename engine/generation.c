@@ -74,7 +74,7 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	g->result.reused_tokens = sk_window_live(&session->window);
 	g->result.live_min = UINT64_MAX;
 	g->result.seed = g->sampler.sampling.seed;
-	if (session->name[0] && !g->is_scoring) {
+	if (session->name[0]) {
 		g->marks = calloc(1, sizeof *g->marks);
 		if (!g->marks)
 			goto fail;

@@ -115,7 +115,8 @@ void sk_generation_end(struct sk_generation *generation, enum sk_stop_reason sto
 /* Whether all is said: it can be finished and destroyed. */
 bool sk_generation_is_over(const struct sk_generation *generation);
 /* Hands over the FINISHED event with the result. Once. A session whose client is gone goes back to the last token that
- * the client was given; one whose prompt was not evaluated to its end, to where it was before, if that is still there. */
+ * the client was given; one whose prompt, or text to score, was not evaluated to its end, to where it was before, if
+ * that is still there. */
 struct sk_event *sk_generation_finish(struct sk_generation *generation);
 
 /* --- Between generation.c and rollback.c --- */

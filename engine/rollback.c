@@ -13,7 +13,7 @@ bool sk_generation_is_ahead(const struct sk_generation *g)
 
 bool sk_generation_is_even(const struct sk_generation *g)
 {
-	return !g->marks || (!g->marks->n && !sk_generation_waits(g));
+	return !g->marks || g->is_scoring || (!g->marks->n && !sk_generation_waits(g));
 }
 
 bool sk_generation_is_unread(const struct sk_generation *g)
@@ -65,7 +65,7 @@ void sk_generation_mark_prompt(struct sk_generation *g)
 	struct sk_mark *given = &g->marks->given;
 	if (!sk_window_is_still_there(&given->window, &g->session->window)) {
 		given->window = g->session->window;
-		given->last_id = -1;
+		given->last_id = g->is_scoring ? g->input.ids[g->input_at] : -1;
 	}
 	memcpy(given->random, g->sampler.random, sizeof given->random);
 	given->window.policy = g->session->window.policy; /* what it asked for holds from here on */

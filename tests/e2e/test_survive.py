@@ -322,6 +322,22 @@ class KeptSlow(Rig):
             self.assertNotIn("damaged", self.daemon.log())
             self.assertEqual(self.daemon.run("generate", "-n", "2", "--session", name, "x").returncode, 0)
 
+    def test_a_text_to_score_is_broken_off(self):
+        """Its session stands where it was before."""
+        name = self.session()
+        self.daemon.run("generate", "-n", "2", "--session", name, "x")
+        before = self.daemon.run("sessions", "show", name, "--json").stdout
+        n_before = self.daemon.status()["prompt_tokens"]
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("word " * 40)
+            file.flush()
+            with self.daemon.start("ppl", "-f", file.name, "--chunk", "1", "--session", name) as process:
+                self.until(lambda: self.daemon.status()["prompt_tokens"] > n_before + 3)
+                self.die()
+                self.assertEqual(process.wait(DEADLINE), 75, process.stderr.read())
+        after = self.daemon.run("sessions", "show", name, "--json").stdout
+        self.assertEqual(json.loads(after)["position"], json.loads(before)["position"])
+
     def test_a_time_to_live_that_the_answer_has_passed(self):
         name = self.session()
         self.daemon.run("generate", "-n", "1", "--session", name, "x")

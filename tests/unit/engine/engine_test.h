@@ -222,7 +222,8 @@ static inline struct sk_event *run(struct client *client, struct sk_request *req
 	for (;;) {
 		struct sk_event *event = sk_engine_next_event(engine);
 		if (event && !is_by_the_way(event)) {
-			assert_int_equal(event->kind, SK_EVENT_FINISHED);
+			if (event->kind != SK_EVENT_FINISHED)
+				fail_msg("%s", event->reason);
 			drain(client, answer);
 			return event;
 		}

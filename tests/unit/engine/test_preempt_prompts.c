@@ -89,9 +89,9 @@ static void test_prompts_give_way(void **state)
 	drop("read");
 }
 
-static void test_texts_to_score_give_way(void **state)
+/* `are_deaf`: the rings are full when the others come, and are read when those are through. */
+static void scores_give_way(bool are_deaf)
 {
-	(void)state;
 	static struct answer alone;
 	begin_named(0, 2004, "", words, 20);
 	finish_stream(0);
@@ -101,9 +101,13 @@ static void test_texts_to_score_give_way(void **state)
 		struct sk_request *request = stream_of(i, 1000 + 2 * i, words, UINT64_MAX);
 		request->kind = SK_REQUEST_EVALUATE;
 		strcpy(request->session, "scored");
+		streams[i].is_deaf = are_deaf;
 		sk_engine_submit(engine, request);
 	}
+	while (are_deaf && stats().n_paused < 2)
+		read_all();
 	assert_gives_way();
+	streams[0].is_deaf = streams[1].is_deaf = false;
 	for (unsigned i = 0; i < 2; i++) {
 		finish_stream(i);
 		assert_int_equal(streams[i].result.stop, SK_STOP_DONE);
@@ -112,6 +116,13 @@ static void test_texts_to_score_give_way(void **state)
 	}
 	end_all();
 	drop("scored");
+}
+
+static void test_texts_to_score_give_way(void **state)
+{
+	(void)state;
+	scores_give_way(false);
+	scores_give_way(true);
 }
 
 /* Returns where the session stands then. */

@@ -29,6 +29,14 @@ static struct sk_request *ask_session(struct client *client, const char *text, u
 	return request;
 }
 
+static struct sk_request *score_in_session(struct client *client, const char *text,
+					   const struct sk_policy *policy, const char *session)
+{
+	struct sk_request *request = ask_session(client, text, UINT64_MAX, policy, session);
+	request->kind = SK_REQUEST_EVALUATE;
+	return request;
+}
+
 /* Reads n tokens and no more, and says so. */
 static void read_tokens(struct client *client, uint32_t n)
 {
@@ -122,21 +130,26 @@ static void test_a_client_that_goes_away(void **state)
 	}
 }
 
-/* Asks for a long prompt and takes it back. True: it was caught in the middle. */
-static bool cancel_in_the_middle(struct client *client, const char *text,
+/* Asks for a long prompt, or for the scores of a long text, and takes it back. True: it was caught in the middle. */
+static bool cancel_in_the_middle(struct client *client, enum sk_request_kind kind, const char *text,
 				 const struct sk_policy *policy)
 {
 	static struct answer nothing;
 	uint64_t n_before = stats().n_prompt_tokens;
+	struct sk_request *request = kind == SK_REQUEST_EVALUATE
+					     ? score_in_session(client, text, policy, "log")
+					     : ask_session(client, text, 1, policy, "log");
 
-	sk_engine_submit(engine, ask_session(client, text, 1, policy, "log"));
+	sk_engine_submit(engine, request);
 	while (stats().n_prompt_tokens == n_before)
 		;
 	assert_int_equal(sk_engine_cancel(engine, client->connection, 1), 0);
 	struct sk_event *event = next_event();
 	assert_int_equal(event->kind, SK_EVENT_FINISHED);
-	bool is_caught = event->result.generated_tokens == 0;
-	assert_int_equal(event->result.stop, is_caught ? SK_STOP_CANCELLED : SK_STOP_LIMIT);
+	bool is_caught = event->result.stop == SK_STOP_CANCELLED;
+	if (!is_caught)
+		assert_int_equal(event->result.stop,
+				 kind == SK_REQUEST_EVALUATE ? SK_STOP_DONE : SK_STOP_LIMIT);
 	assert_true(event->result.evaluated_tokens > 0);
 	sk_event_destroy(event);
 	memset(&nothing, 0, sizeof nothing);
@@ -146,7 +159,8 @@ static bool cancel_in_the_middle(struct client *client, const char *text,
 
 /* In the middle of a prompt: back to where the session was, if that is still there; and to what it kept, though the prompt
  * asked for another policy. */
-static void cancel_a_prompt(const struct sk_policy *policy, const struct sk_policy *other)
+static void cancel_a_prompt(enum sk_request_kind kind, const struct sk_policy *policy,
+			    const struct sk_policy *other)
 {
 	static char longer[400 * 5 + 1]; /* fits the context */
 	struct client client;
@@ -159,7 +173,7 @@ static void cancel_a_prompt(const struct sk_policy *policy, const struct sk_poli
 	do { /* a busy machine may be through before we ask */
 		sk_event_destroy(
 			run(&client, ask_session(&client, prompt, 60, policy, "log"), &rest));
-		is_caught = cancel_in_the_middle(&client, longer, other);
+		is_caught = cancel_in_the_middle(&client, kind, longer, other);
 		if (is_caught)
 			sk_event_destroy(
 				run(&client, ask_session(&client, "", 60, policy, "log"), &rest));
@@ -174,7 +188,7 @@ static void test_a_prompt_that_is_cancelled(void **state)
 {
 	(void)state;
 	const struct sk_policy dense = {SK_MODE_DENSE, 0, 1, 0};
-	cancel_a_prompt(&dense, &dense);
+	cancel_a_prompt(SK_REQUEST_GENERATE, &dense, &dense);
 }
 
 static void test_a_prompt_under_another_policy(void **state)
@@ -184,9 +198,69 @@ static void test_a_prompt_under_another_policy(void **state)
 			       none = {SK_MODE_STREAMING, 0, 450, 0},
 			       window = {SK_MODE_WINDOW, 0, 450, 0},
 			       many = {SK_MODE_STREAMING, 33, 30, 0};
-	cancel_a_prompt(&sinks, &none);
-	cancel_a_prompt(&sinks, &window);
-	cancel_a_prompt(&many, &none);
+	cancel_a_prompt(SK_REQUEST_GENERATE, &sinks, &none);
+	cancel_a_prompt(SK_REQUEST_GENERATE, &sinks, &window);
+	cancel_a_prompt(SK_REQUEST_GENERATE, &many, &none);
+}
+
+static void test_a_text_to_score_that_is_cancelled(void **state)
+{
+	(void)state;
+	const struct sk_policy dense = {SK_MODE_DENSE, 0, 1, 0},
+			       sinks = {SK_MODE_STREAMING, 4, 40, 0},
+			       none = {SK_MODE_STREAMING, 0, 450, 0};
+	cancel_a_prompt(SK_REQUEST_EVALUATE, &dense, &dense);
+	cancel_a_prompt(SK_REQUEST_EVALUATE, &sinks, &none);
+}
+
+/* All of it has run, and its scores wait for room in a ring that nobody reads any more: where the session cannot go back to
+ * before the text, it stands behind all of it. */
+static void go_away_before_the_scores(const struct sk_policy *policy, bool goes_back)
+{
+	static char
+		text[280 * 5 + 1]; /* more than the ring holds, of which the last step fills it */
+	static struct answer scored;
+	struct client client;
+
+	for (size_t i = 0; i + 5 < sizeof text; i += 5)
+		memcpy(text + i, "word ", 5);
+	connect_client(&client, 1024);
+	sk_event_destroy(run(&client, ask_session(&client, prompt, 60, policy, "log"), &rest));
+	if (!goes_back) { /* as if its client had stayed */
+		sk_event_destroy(
+			run(&client, score_in_session(&client, text, policy, "log"), &scored));
+		assert_in_range(scored.n_ids, SK_RING_LEAST_SLOTS + 1, SK_RING_LEAST_SLOTS + 64);
+		sk_event_destroy(run(&client, ask_session(&client, "", 60, policy, "log"), &whole));
+		delete_session(&client, "log");
+		sk_event_destroy(
+			run(&client, ask_session(&client, prompt, 60, policy, "log"), &rest));
+	} else {
+		sk_event_destroy(
+			run(&client, ask_session(&client, prompt, 120, policy, ""), &whole));
+		memmove(whole.ids, whole.ids + 60, 60 * sizeof *whole.ids);
+	}
+	disconnect_client(&client);
+
+	connect_client(&client, SK_RING_LEAST_SLOTS);
+	sk_engine_submit(engine, score_in_session(&client, text, policy, "log"));
+	wait_until_paused();
+	disconnect_client(&client);
+
+	connect_client(&client, 1024);
+	sk_event_destroy(run(&client, ask_session(&client, "", 60, policy, "log"), &rest));
+	assert_memory_equal(rest.ids, whole.ids, 60 * sizeof *whole.ids);
+	delete_session(&client, "log");
+	disconnect_client(&client);
+	assert_idle();
+}
+
+static void test_a_client_that_goes_away_before_its_scores(void **state)
+{
+	(void)state;
+	const struct sk_policy dense = {SK_MODE_DENSE, 0, 1, 0},
+			       sinks = {SK_MODE_STREAMING, 4, 40, 0};
+	go_away_before_the_scores(&dense, true);
+	go_away_before_the_scores(&sinks, false);
 }
 
 int main(void)
@@ -195,6 +269,8 @@ int main(void)
 		cmocka_unit_test(test_a_client_that_goes_away),
 		cmocka_unit_test(test_a_prompt_that_is_cancelled),
 		cmocka_unit_test(test_a_prompt_under_another_policy),
+		cmocka_unit_test(test_a_text_to_score_that_is_cancelled),
+		cmocka_unit_test(test_a_client_that_goes_away_before_its_scores),
 	};
 	return sk_test_run(tests, open_engine, close_engine);
 }

@@ -252,8 +252,9 @@ class Weights(unittest.TestCase):
                                    self.holder.socket, *BACKEND, *options],
                                   capture_output=True, text=True, timeout=DEADLINE)
             self.assertEqual((done.returncode, done.stdout), (code, ""), done.stderr)
-            self.assertIn(words, done.stderr)
-            self.assertEqual(done.stderr.count("\n"), 1)
+            said = [line for line in done.stderr.splitlines() if "waiting for the weights" not in line]  # where it is slow
+            self.assertEqual(len(said), 1, done.stderr)
+            self.assertIn(words, said[0])
 
         refused(65, "the weights held are of", "--weights", "q8")
         refused(65, "with --weights auto; this is", model="tiny-llama")

@@ -323,9 +323,13 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		sk_window_set_policy(&session->window, &policy);
 		err = check_prompt(engine, request, session, input.n_ids, diag);
 	}
-	request->n_shared = 0;
-	if (!err && is_new && request->kind == SK_REQUEST_GENERATE)
-		request->n_shared = sk_engine_share_prefix(engine, request, session);
+	uint32_t n_shared = 0, n_awaited = 0;
+	struct sk_generation *leader = NULL;
+	if (!err && is_new && request->kind == SK_REQUEST_GENERATE) {
+		leader = sk_engine_leader(engine, &request->ids, session, &n_awaited);
+		if (!leader)
+			n_shared = sk_engine_share_prefix(engine, &request->ids, session);
+	}
 	if (!err)
 		err = reserve_pages(engine, request, session, input.n_ids, ret_n_pages, diag);
 	if (!err ||
@@ -347,7 +351,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		err = make_room(engine);
 		if (!err)
 			generation =
-				sk_generation_create(request, session, engine->tokenizer,
+				sk_generation_create(request, session, n_shared, engine->tokenizer,
 						     engine->n_ids, engine->options.step_tokens);
 		if (!generation)
 			err = sk_diag_fail(diag, ENOMEM, "not enough memory");
@@ -378,6 +382,8 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	else if (!generation->marks)
 		session->keep_sinks = 0;
 	generation->user = request->user;
+	generation->leader = leader;
+	generation->n_awaited = n_awaited;
 	engine->generations[engine->n_generations++] = generation;
 	client->n_running++;
 	/* Where it begins is known before anything of it has run. All that was put until now is published. */

@@ -47,6 +47,10 @@ static bool reap(struct sk_engine *engine)
 	uint32_t n_left = 0, n = engine->n_generations;
 
 	for (uint32_t i = 0; i < n; i++) {
+		if (sk_generation_is_over(engine->generations[i]))
+			sk_engine_lose_leader(engine, engine->generations[i]);
+	}
+	for (uint32_t i = 0; i < n; i++) {
 		struct sk_generation *g = engine->generations[i];
 		if (!sk_generation_is_over(g)) {
 			engine->generations[n_left++] = g;

@@ -22,8 +22,8 @@ static void queue_begun(struct sk_generation *g, uint64_t position)
 }
 
 struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
-					   const struct sk_tokenizer *tokenizer, uint32_t n_ids,
-					   uint32_t max_rows)
+					   uint32_t n_shared, const struct sk_tokenizer *tokenizer,
+					   uint32_t n_ids, uint32_t max_rows)
 {
 	struct sk_generation *g = calloc(1, sizeof *g);
 	if (!g)
@@ -43,14 +43,12 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 		goto fail;
 	if (session->last_id >= 0 && sk_ids_append(&g->input, session->last_id) < 0)
 		goto fail;
-	for (size_t i = request->n_shared; i < request->ids.n_ids; i++) {
+	for (size_t i = 0; i < request->ids.n_ids; i++) {
 		if (sk_ids_append(&g->input, request->ids.ids[i]) < 0)
 			goto fail;
 	}
 	if (!g->is_scoring)
 		sk_sampler_resume(&g->sampler, &session->sampler);
-	for (uint32_t i = 0; !g->is_scoring && i < request->n_shared; i++)
-		sk_sampler_saw(&g->sampler, request->ids.ids[i]);
 	size_t n_seen = g->input.n_ids < SK_REPEAT_MOST ? g->input.n_ids : SK_REPEAT_MOST;
 	size_t at = g->input.n_ids - n_seen;
 	if (!at && session->last_id >= 0 && session->sampler.n_recent) /* seen when it was drawn */
@@ -72,6 +70,7 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 
 	g->result.prompt_tokens = request->ids.n_ids;
 	g->result.reused_tokens = sk_window_live(&session->window);
+	g->input_at = g->n_shared = n_shared;
 	g->result.live_min = UINT64_MAX;
 	g->result.seed = g->sampler.sampling.seed;
 	if (session->name[0]) {
@@ -79,7 +78,7 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 		if (!g->marks)
 			goto fail;
 		g->marks->given.window = session->window;
-		if (request->n_shared) /* before it, there was nothing */
+		if (n_shared) /* before it, there was nothing */
 			sk_window_init(&g->marks->given.window, &session->window.policy);
 		g->marks->given.last_id = session->last_id;
 		if (goes_on)
@@ -92,7 +91,7 @@ struct sk_generation *sk_generation_create(struct sk_request *request, struct sk
 	g->request = request;
 	g->session = session;
 	if (request->begun)
-		queue_begun(g, sk_session_position(session) - request->n_shared);
+		queue_begun(g, sk_session_position(session) - n_shared);
 	g->since_ns = sk_clock_ns();
 	return g;
 
@@ -150,6 +149,12 @@ void sk_generation_broke_ring(struct sk_generation *g)
 }
 
 /* --- Running --- */
+
+void sk_generation_share(struct sk_generation *g, uint32_t n)
+{
+	g->input_at = g->n_shared = n;
+	g->result.reused_tokens = n;
+}
 
 static uint64_t n_rows(const struct sk_generation *g)
 {
@@ -251,7 +256,7 @@ bool sk_generation_ran(struct sk_generation *g, const struct sk_view *views, uin
 	else if (
 		!r->generated_tokens) /* the session's last token before the prompt is not counted */
 		r->evaluated_tokens =
-			g->input_at - (g->input.n_ids - (r->prompt_tokens - g->request->n_shared));
+			g->input_at - (g->input.n_ids - r->prompt_tokens) - g->n_shared;
 	if (g->input_at < n_rows(g))
 		return false;
 	if (!g->prompt_done_ns) {

@@ -29,6 +29,11 @@ struct sk_generation {
 	 * later the token drawn last. */
 	struct sk_ids input;
 	uint64_t input_at;
+	uint32_t n_shared; /* of it: what another session had cached already (prefix.c) */
+	/* Before its first step, a generation that is about to evaluate what this one's prompt begins with: it waits until
+	 * the first n_awaited tokens are there to be shared. NULL: it waits for none. */
+	struct sk_generation *leader;
+	uint32_t n_awaited;
 	bool is_scoring;           /* Evaluate */
 	struct sk_scoring scoring; /* of `input`: input_at counts its rows */
 	int32_t *rows;             /* (max_rows) with scoring: the coming step's tokens */
@@ -60,14 +65,16 @@ struct sk_generation {
 	uint32_t most_pages;
 };
 
-/* Takes request and session over. n_ids: ids that may be drawn; max_rows: of a step. NULL
- * without memory: nothing was taken. */
+/* Takes request and session over. n_shared: of the request's tokens, those that the session, which is new, holds already;
+ * n_ids: ids that may be drawn; max_rows: of a step. NULL without memory: nothing was taken. */
 struct sk_generation *sk_generation_create(struct sk_request *request, struct sk_session *session,
-					   const struct sk_tokenizer *tokenizer, uint32_t n_ids,
-					   uint32_t max_rows);
+					   uint32_t n_shared, const struct sk_tokenizer *tokenizer,
+					   uint32_t n_ids, uint32_t max_rows);
 /* The request goes; the session too, unless it has a name. */
 void sk_generation_destroy(struct sk_generation *generation);
 
+/* Before its first step: its session, which was empty, has come to hold the first n tokens of the input after all. */
+void sk_generation_share(struct sk_generation *generation, uint32_t n);
 /* Tokens that it wants to run now: 0 while paused or ending. */
 uint64_t sk_generation_n_wanted(const struct sk_generation *generation);
 /* Whether a token is drawn from the last of the next n. */

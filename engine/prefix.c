@@ -4,6 +4,9 @@
  * takes over whole pages of one that began with the same tokens and as many sinks, and has dropped nothing yet. (Attention to
  * sinks is a sum of its own: other sinks give the same numbers but for their last bits.) Both see the same bits as if
  * each had evaluated them itself. Never between users: what is quick would tell one what another has asked.
+ *
+ * Of requests that come together the first evaluates what they have in common, and the others wait for it before their
+ * first step: they would be no sooner if each did it for itself.
  */
 #include "engine/state.h"
 
@@ -31,18 +34,17 @@ static uint64_t n_undropped(const struct sk_policy *policy, uint32_t n_context)
 	return policy->mode == SK_MODE_RECOMPUTE ? 0 : sk_policy_most_live(policy, n_context);
 }
 
-static struct sk_session *find_longest(const struct sk_engine *engine,
-				       const struct sk_request *request, uint32_t n_sink,
-				       uint32_t *ret_n)
+static struct sk_session *find_longest(const struct sk_engine *engine, uid_t uid,
+				       const struct sk_ids *ids, uint32_t n_sink, uint32_t *ret_n)
 {
 	struct sk_session *longest = NULL;
 	*ret_n = 0;
 	sk_list_for_each (node, &engine->sessions) {
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
-		if (session->uid != request->uid || session->is_stored || session->is_moving ||
+		if (session->uid != uid || session->is_stored || session->is_moving ||
 		    !is_whole(session) || session->head_sink != n_sink)
 			continue;
-		uint32_t n = n_common(session, &request->ids);
+		uint32_t n = n_common(session, ids);
 		if (n > *ret_n) {
 			longest = session;
 			*ret_n = n;
@@ -60,26 +62,116 @@ struct sk_session *sk_engine_begins_alike(struct sk_engine *engine,
 	if (request->kind != SK_REQUEST_GENERATE || request->generation ||
 	    sk_engine_find_session(engine, request->uid, request->session))
 		return NULL;
-	struct sk_session *session = find_longest(engine, request, sk_policy_sinks(&policy), &n);
+	struct sk_session *session =
+		find_longest(engine, request->uid, &request->ids, sk_policy_sinks(&policy), &n);
 	return n >= SK_PAGE_TOKENS ? session : NULL;
 }
 
-uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_request *request,
-				struct sk_session *session)
+/* Of n common tokens, those in whole pages that a new session can take over. One is left, to draw from. */
+static uint32_t n_sharable(const struct sk_engine *engine, const struct sk_session *session,
+			   const struct sk_ids *ids, uint32_t n)
 {
 	const uint64_t most = n_undropped(&session->window.policy, engine->config.n_context);
-	uint32_t n;
-	struct sk_session *from =
-		find_longest(engine, request, sk_policy_sinks(&session->window.policy), &n);
-
-	if (!request->ids.n_ids)
-		return 0;
-	if (n >= request->ids.n_ids) /* one is left, to draw from */
-		n = (uint32_t)request->ids.n_ids - 1;
+	if (n && n >= ids->n_ids)
+		n = (uint32_t)ids->n_ids - 1;
 	if (n > most)
 		n = (uint32_t)most;
-	n -= n % SK_PAGE_TOKENS;
-	if (!n || sk_session_share_head(session, from, n) < 0)
-		return 0;
+	return n - n % SK_PAGE_TOKENS;
+}
+
+uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_ids *ids,
+				struct sk_session *session)
+{
+	uint32_t n;
+	struct sk_session *from = find_longest(engine, session->uid, ids,
+					       sk_policy_sinks(&session->window.policy), &n);
+	n = n_sharable(engine, session, ids, n);
+	return n && sk_session_share_head(session, from, n) == 0 ? n : 0;
+}
+
+/* --- Those that come together --- */
+
+/* Of what the generation has evaluated, and is about to, how many first tokens are these. */
+static uint32_t n_to_come(const struct sk_generation *g, const struct sk_ids *ids)
+{
+	const struct sk_session *session = g->session;
+	uint32_t n = n_common(session, ids);
+	if (n < session->window.next)
+		return n;
+	for (uint64_t at = g->input_at; n < SK_HEAD_MOST && n < ids->n_ids && at < g->input.n_ids;
+	     n++, at++)
+		if (g->input.ids[at] != ids->ids[n])
+			break;
 	return n;
+}
+
+static bool can_lead(const struct sk_generation *g, const struct sk_session *session)
+{
+	const struct sk_session *own = g->session;
+	return own->uid == session->uid && !g->prompt_done_ns && !g->is_scoring &&
+	       !g->request->chunk_tokens && /* slow on purpose */
+	       sk_generation_n_wanted(g) && is_whole(own) &&
+	       sk_policy_sinks(&own->window.policy) == sk_policy_sinks(&session->window.policy);
+}
+
+struct sk_generation *sk_engine_leader(struct sk_engine *engine, const struct sk_ids *ids,
+				       const struct sk_session *session, uint32_t *ret_n)
+{
+	struct sk_generation *leader = NULL;
+	uint32_t n;
+
+	(void)find_longest(engine, session->uid, ids, sk_policy_sinks(&session->window.policy), &n);
+	*ret_n = n_sharable(engine, session, ids, n);
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		struct sk_generation *g = engine->generations[i];
+		if (!can_lead(g, session))
+			continue;
+		n = n_sharable(engine, session, ids,
+			       n_sharable(engine, g->session, ids, n_to_come(g, ids)));
+		if (n > *ret_n) {
+			leader = g;
+			*ret_n = n;
+		}
+	}
+	return leader;
+}
+
+static void take_over(struct sk_engine *engine, struct sk_generation *g)
+{
+	g->leader = NULL;
+	sk_generation_share(g, sk_engine_share_prefix(engine, &g->input, g->session));
+}
+
+void sk_engine_lose_leader(struct sk_engine *engine, const struct sk_generation *leader)
+{
+	struct sk_generation *heir = NULL;
+
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		struct sk_generation *g = engine->generations[i];
+		if (g->leader != leader)
+			continue;
+		g->leader = NULL;
+		if (g->is_ending)
+			continue;
+		if (!heir) {
+			take_over(engine, heir = g);
+			continue;
+		}
+		g->leader = heir;
+		if (g->n_awaited > heir->n_awaited)
+			g->n_awaited = heir->n_awaited;
+	}
+}
+
+bool sk_engine_awaits_prefix(struct sk_engine *engine, struct sk_generation *g)
+{
+	const struct sk_generation *leader = g->leader;
+
+	if (!leader)
+		return false;
+	if (leader->session->window.next >= g->n_awaited)
+		take_over(engine, g);
+	else if (!sk_generation_n_wanted(leader))
+		sk_engine_lose_leader(engine, leader);
+	return g->leader;
 }

@@ -131,7 +131,6 @@ struct sk_request {
 	atomic_bool is_cancelled;
 	enum sk_chat_place chat_place;
 	struct sk_ids ids;
-	uint32_t n_shared; /* the first of them, that its new session found cached */
 	int error;
 	struct sk_diag diag;
 	struct sk_event *finished; /* allocated ahead, so that an end can always be told */

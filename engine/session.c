@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEAD_MOST 4096 /* tokens that sessions may have in common */
-
 struct sk_session *sk_session_create(struct sk_pool *pool, uid_t uid, const char *name,
 				     const struct sk_policy *policy)
 {
@@ -79,14 +77,14 @@ static void note_head(struct sk_session *session, const int32_t *ids, uint32_t n
 	if (session->n_head > window->next) /* rolled back since */
 		session->n_head = (uint32_t)window->next;
 	if (session->n_head < window->next || window->first != window->n_sink ||
-	    window->next >= HEAD_MOST)
+	    window->next >= SK_HEAD_MOST)
 		return;
 	const uint32_t n_sink = sk_policy_sinks(&window->policy);
 	if (session->n_head && n_sink != session->head_sink) /* changed since */
 		return;
 	session->head_sink = n_sink;
-	if (n > HEAD_MOST - session->n_head)
-		n = HEAD_MOST - session->n_head;
+	if (n > SK_HEAD_MOST - session->n_head)
+		n = SK_HEAD_MOST - session->n_head;
 	if (session->n_head + n > session->head_allocated) {
 		uint32_t wanted = 2 * (session->n_head + n);
 		int32_t *grown = realloc(session->head, wanted * sizeof *grown);

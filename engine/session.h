@@ -13,6 +13,8 @@
 #include "kv/pages.h"
 #include "kv/window.h"
 
+#define SK_HEAD_MOST 4096 /* tokens that sessions may have in common */
+
 struct sk_session_info;
 struct sk_broken;
 struct sk_ledger;

@@ -173,10 +173,18 @@ int sk_engine_warm(struct sk_engine *engine, struct sk_diag *diag);
 /* The session that a new one, of that request, will share the beginning of, if it is there then; or NULL. */
 struct sk_session *sk_engine_begins_alike(struct sk_engine *engine,
 					  const struct sk_request *request);
-/* A new session takes over what another of its user has of the request's first tokens, in whole pages. Returns how many
- * tokens: they are cached already. */
-uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_request *request,
+/* A new session takes over what another of its user has of these first tokens, in whole pages. Returns how many tokens:
+ * they are cached already. */
+uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_ids *ids,
 				struct sk_session *session);
+/* Who is about to evaluate more of these first tokens than any session has yet, and how many a new session can take over
+ * then; or NULL. */
+struct sk_generation *sk_engine_leader(struct sk_engine *engine, const struct sk_ids *ids,
+				       const struct sk_session *session, uint32_t *ret_n);
+/* Whether it waits for its leader. Where it need not any more, it has taken over what there is. */
+bool sk_engine_awaits_prefix(struct sk_engine *engine, struct sk_generation *generation);
+/* This one ends, or rests: of those that wait for it, the first takes over what there is, and the others wait for that one. */
+void sk_engine_lose_leader(struct sk_engine *engine, const struct sk_generation *leader);
 
 /* --- waiting.c --- */
 

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct sk_model *model;
 static struct sk_tokenizer *tokenizer;
@@ -252,6 +253,27 @@ static inline struct sk_stats stats(void)
 	struct sk_stats result = event->stats;
 	sk_event_destroy(event);
 	return result;
+}
+
+/* A moment in the middle of a prompt, looked for: how long after its submission, on this machine. */
+struct moment {
+	useconds_t us;
+};
+
+static inline void wait_for_moment(const struct moment *moment)
+{
+	usleep(moment->us);
+}
+
+/* Whether the request, cancelled then, was; else the moment is another one the next time. */
+static inline bool was_at_moment(struct moment *moment, const struct sk_event *event)
+{
+	const bool is_cancelled = event->result.stop == SK_STOP_CANCELLED;
+	if (is_cancelled && event->result.evaluated_tokens &&
+	    event->result.evaluated_tokens < event->result.prompt_tokens)
+		return true;
+	moment->us = is_cancelled ? moment->us + moment->us / 4 + 100 : moment->us / 2;
+	return false;
 }
 
 static inline void assert_idle(void)

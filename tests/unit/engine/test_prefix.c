@@ -158,11 +158,86 @@ static void test_of_one_that_runs(void **state)
 	assert_idle();
 }
 
+#define N_TOGETHER 3
+
+/* So many requests at once, the first of which is cancelled after a while, if that is wanted. Returns how many tokens of
+ * prompts were evaluated for all of them; 0: it was not cancelled in the middle of its prompt. */
+static uint64_t n_evaluated_together(struct moment *cancel_at, struct answer *answers,
+				     uint64_t *ret_n_prompt)
+{
+	static const char *const turns[N_TOGETHER] = {"The captain", "She was", "It rained"};
+	struct client clients[N_TOGETHER];
+	const uint64_t n_before = stats().n_prompt_tokens;
+	bool is_caught = !cancel_at;
+
+	for (uint32_t i = 0; i < N_TOGETHER; i++)
+		connect_client(&clients[i], 1024);
+	for (uint32_t i = 0; i < N_TOGETHER; i++)
+		sk_engine_submit(engine, ask_as(&clients[i], i, turns[i], 1000, ""));
+	if (cancel_at) {
+		wait_for_moment(cancel_at);
+		assert_int_equal(sk_engine_cancel(engine, clients[0].connection, 0), 0);
+	}
+	for (uint32_t n = 0; n < N_TOGETHER; n++) {
+		struct sk_event *event = next_event();
+		assert_int_equal(event->kind, SK_EVENT_FINISHED);
+		if (event->connection == clients[0].connection && cancel_at)
+			is_caught = was_at_moment(cancel_at, event);
+		else
+			assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+		*ret_n_prompt = event->result.prompt_tokens;
+		sk_event_destroy(event);
+	}
+	for (uint32_t i = 0; i < N_TOGETHER; i++) {
+		memset(&answers[i], 0, sizeof answers[i]);
+		drain(&clients[i], &answers[i]);
+	}
+	const uint64_t n = stats().n_prompt_tokens - n_before;
+	for (uint32_t i = 0; i < N_TOGETHER; i++)
+		disconnect_client(&clients[i]);
+	assert_idle();
+	return is_caught ? n : 0;
+}
+
+/* Not even where nobody has it yet is it evaluated twice; and where the one that does goes in the middle, the next goes on
+ * from there. */
+static void test_those_that_come_together(void **state)
+{
+	(void)state;
+	static struct answer alone[N_TOGETHER], told[N_TOGETHER];
+	struct client client;
+	uint64_t n, n_prompt;
+
+	system_prompt[0] = '\0';
+	for (int i = 0; i < 180; i++)
+		strcat(system_prompt, i % 7 ? "word and " : "the sea ");
+	connect_client(&client, 1024);
+	(void)say(&client, ask_as(&client, 0, "The captain", 1000, ""), &alone[0]);
+	(void)say(&client, ask_as(&client, 1, "She was", 1000, ""), &alone[1]);
+	(void)say(&client, ask_as(&client, 2, "It rained", 1000, ""), &alone[2]);
+	disconnect_client(&client);
+
+	const uint64_t n_own = 2 * SK_PAGE_TOKENS; /* of each, and what is no whole page */
+	n = n_evaluated_together(NULL, told, &n_prompt);
+	assert_in_range(n_prompt, 330, 400); /* many steps, and all in the window */
+	assert_in_range(n, n_prompt, n_prompt + 2 * n_own);
+	for (unsigned i = 0; i < N_TOGETHER; i++)
+		assert_memory_equal(told[i].ids, alone[i].ids, 40 * sizeof *alone->ids);
+
+	struct moment moment = {0};
+	while (!(n = n_evaluated_together(&moment, told, &n_prompt)))
+		;
+	assert_in_range(n, n_prompt, n_prompt + 2 * n_own);
+	for (unsigned i = 1; i < N_TOGETHER; i++)
+		assert_memory_equal(told[i].ids, alone[i].ids, 40 * sizeof *alone->ids);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_beginning_in_common),
 		cmocka_unit_test(test_of_one_that_runs),
+		cmocka_unit_test(test_those_that_come_together),
 	};
 	return sk_test_run(tests, open_engine, close_engine);
 }

@@ -6,7 +6,7 @@ import time
 import unittest
 
 from streamkv_test import Case, Daemon, skip
-from tenants import (IS_ROOT, NIGHTLY, SANITIZED, THREADS_CHECKED, USERS, drop_sessions, resident_bytes, run_alone, run_clients,
+from tenants import (IS_ROOT, NIGHTLY, SANITIZED, USERS, drop_sessions, resident_bytes, run_alone, run_clients,
                      small_memory_pages, what_was_said, words)
 
 N_CLIENTS = 64
@@ -67,8 +67,8 @@ class Tenants(Case):
 
     @classmethod
     def setUpClass(cls):
-        if THREADS_CHECKED and cls.model == "pythia-books":
-            skip("64 clients on " + cls.model, "ThreadSanitizer takes many minutes for its arithmetic; tiny-llama has the same threads")
+        if SANITIZED and cls.model == "pythia-books":
+            skip("64 clients on " + cls.model, "a sanitizer takes many minutes for its arithmetic; tiny-llama takes the same ways")
         with small_memory_pages():
             cls.daemon = Daemon(*cls.options, model=cls.model)
 

@@ -87,12 +87,13 @@ static uint32_t lay_out(struct sk_engine *engine, struct sk_batch *ret_batch,
 	return n_spans;
 }
 
-/* The rows were counted as cached, but are not: these sessions cannot go on. */
+/* The rows were counted as cached, but are not: these sessions cannot go on, and have nothing to share. */
 static void lose(struct sk_engine *engine, uint32_t n_spans, const char *reason)
 {
 	for (uint32_t i = 0; i < n_spans; i++) {
 		struct sk_generation *g = engine->running[i];
 		g->session->name[0] = '\0';
+		g->session->n_head = 0;
 		sk_generation_end(g, SK_STOP_ERROR, reason);
 	}
 }

@@ -2,8 +2,27 @@
 #define ENGINE_STALL_NS UINT64_C(600000000000)
 #include "engine_test.h"
 
+#include <stdatomic.h>
+
 static struct answer a, b;
 static char system_prompt[2000];
+
+/* --- The device's side --- */
+
+static atomic_int fails_at; /* that step from now on, and no other; 0: none */
+
+int __real_sk_backend_begin_step(struct sk_backend *backend, const struct sk_batch *batch);
+int __wrap_sk_backend_begin_step(struct sk_backend *backend, const struct sk_batch *batch);
+
+int __wrap_sk_backend_begin_step(struct sk_backend *backend, const struct sk_batch *batch)
+{
+	const int n = atomic_load(&fails_at);
+	if (n)
+		atomic_store(&fails_at, n - 1);
+	return n == 1 ? -ENOMEM : __real_sk_backend_begin_step(backend, batch);
+}
+
+/* --- Requests --- */
 
 static struct sk_request *ask_as(struct client *client, uint32_t id, const char *turn, uid_t uid,
 				 const char *session)
@@ -158,6 +177,13 @@ static void test_of_one_that_runs(void **state)
 	assert_idle();
 }
 
+static void set_long_beginning(void)
+{
+	system_prompt[0] = '\0';
+	for (int i = 0; i < 180; i++)
+		strcat(system_prompt, i % 7 ? "word and " : "the sea ");
+}
+
 #define N_TOGETHER 3
 
 /* So many requests at once, the first of which is cancelled after a while, if that is wanted. Returns how many tokens of
@@ -208,9 +234,7 @@ static void test_those_that_come_together(void **state)
 	struct client client;
 	uint64_t n, n_prompt;
 
-	system_prompt[0] = '\0';
-	for (int i = 0; i < 180; i++)
-		strcat(system_prompt, i % 7 ? "word and " : "the sea ");
+	set_long_beginning();
 	connect_client(&client, 1024);
 	(void)say(&client, ask_as(&client, 0, "The captain", 1000, ""), &alone[0]);
 	(void)say(&client, ask_as(&client, 1, "She was", 1000, ""), &alone[1]);
@@ -232,12 +256,50 @@ static void test_those_that_come_together(void **state)
 		assert_memory_equal(told[i].ids, alone[i].ids, 40 * sizeof *alone->ids);
 }
 
+/* What a step that failed would have evaluated is taken over by nobody. */
+static void test_the_first_is_lost(void **state)
+{
+	(void)state;
+	static const char *const turns[] = {"The captain", "She was", "It rained"};
+	static struct answer alone[3], told[3];
+	struct client clients[3];
+
+	set_long_beginning();
+	connect_client(&clients[0], 1024);
+	for (uint32_t i = 1; i < 3; i++)
+		(void)say(&clients[0], ask_as(&clients[0], i, turns[i], 1000, ""), &alone[i]);
+	disconnect_client(&clients[0]);
+
+	for (uint32_t i = 0; i < 3; i++)
+		connect_client(&clients[i], 1024);
+	fails_at = 5;
+	for (uint32_t i = 0; i < 3; i++)
+		sk_engine_submit(engine, ask_as(&clients[i], i, turns[i], 1000, ""));
+	for (uint32_t n = 0; n < 3; n++) {
+		struct sk_event *event = next_event();
+		assert_int_equal(event->kind, SK_EVENT_FINISHED);
+		assert_int_equal(event->result.stop, event->connection == clients[0].connection
+							     ? SK_STOP_ERROR
+							     : SK_STOP_LIMIT);
+		sk_event_destroy(event);
+	}
+	for (uint32_t i = 0; i < 3; i++) {
+		memset(&told[i], 0, sizeof told[i]);
+		drain(&clients[i], &told[i]);
+		disconnect_client(&clients[i]);
+	}
+	for (uint32_t i = 1; i < 3; i++)
+		assert_memory_equal(told[i].ids, alone[i].ids, 40 * sizeof *told[i].ids);
+	assert_idle();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_beginning_in_common),
 		cmocka_unit_test(test_of_one_that_runs),
 		cmocka_unit_test(test_those_that_come_together),
+		cmocka_unit_test(test_the_first_is_lost),
 	};
 	return sk_test_run(tests, open_engine, close_engine);
 }

@@ -108,21 +108,25 @@ static uint32_t n_to_come(const struct sk_generation *g, const struct sk_ids *id
 static bool can_lead(const struct sk_generation *g, const struct sk_session *session)
 {
 	const struct sk_session *own = g->session;
+	const uint32_t n_sink = sk_policy_sinks(&session->window.policy);
 	return own->uid == session->uid && !g->prompt_done_ns && !g->is_scoring &&
 	       !g->request->chunk_tokens && /* slow on purpose */
 	       sk_generation_n_wanted(g) && is_whole(own) &&
-	       sk_policy_sinks(&own->window.policy) == sk_policy_sinks(&session->window.policy);
+	       sk_policy_sinks(&own->window.policy) == n_sink &&
+	       (!own->window.next || own->head_sink == n_sink);
 }
 
-struct sk_generation *sk_engine_leader(struct sk_engine *engine, const struct sk_ids *ids,
-				       const struct sk_session *session, uint32_t *ret_n)
+/* Of the first n generations. */
+static struct sk_generation *leader_among(struct sk_engine *engine, uint32_t n_generations,
+					  const struct sk_ids *ids,
+					  const struct sk_session *session, uint32_t *ret_n)
 {
 	struct sk_generation *leader = NULL;
 	uint32_t n;
 
 	(void)find_longest(engine, session->uid, ids, sk_policy_sinks(&session->window.policy), &n);
 	*ret_n = n_sharable(engine, session, ids, n);
-	for (uint32_t i = 0; i < engine->n_generations; i++) {
+	for (uint32_t i = 0; i < n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
 		if (!can_lead(g, session))
 			continue;
@@ -136,6 +140,12 @@ struct sk_generation *sk_engine_leader(struct sk_engine *engine, const struct sk
 	return leader;
 }
 
+struct sk_generation *sk_engine_leader(struct sk_engine *engine, const struct sk_ids *ids,
+				       const struct sk_session *session, uint32_t *ret_n)
+{
+	return leader_among(engine, engine->n_generations, ids, session, ret_n);
+}
+
 static void take_over(struct sk_engine *engine, struct sk_generation *g)
 {
 	g->leader = NULL;
@@ -144,8 +154,6 @@ static void take_over(struct sk_engine *engine, struct sk_generation *g)
 
 void sk_engine_lose_leader(struct sk_engine *engine, const struct sk_generation *leader)
 {
-	struct sk_generation *heir = NULL;
-
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
 		if (g->leader != leader)
@@ -153,13 +161,10 @@ void sk_engine_lose_leader(struct sk_engine *engine, const struct sk_generation 
 		g->leader = NULL;
 		if (g->is_ending)
 			continue;
-		if (!heir) {
-			take_over(engine, heir = g);
-			continue;
-		}
-		g->leader = heir;
-		if (g->n_awaited > heir->n_awaited)
-			g->n_awaited = heir->n_awaited;
+		/* One that came before it, so that none waits for itself. */
+		g->leader = leader_among(engine, i, &g->input, g->session, &g->n_awaited);
+		if (!g->leader)
+			take_over(engine, g);
 	}
 }
 

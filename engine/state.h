@@ -183,7 +183,7 @@ struct sk_generation *sk_engine_leader(struct sk_engine *engine, const struct sk
 				       const struct sk_session *session, uint32_t *ret_n);
 /* Whether it waits for its leader. Where it need not any more, it has taken over what there is. */
 bool sk_engine_awaits_prefix(struct sk_engine *engine, struct sk_generation *generation);
-/* This one ends, or rests: of those that wait for it, the first takes over what there is, and the others wait for that one. */
+/* This one ends, or rests: those that wait for it wait for another, or take over what there is. */
 void sk_engine_lose_leader(struct sk_engine *engine, const struct sk_generation *leader);
 
 /* --- waiting.c --- */

@@ -293,6 +293,107 @@ static void test_the_first_is_lost(void **state)
 	assert_idle();
 }
 
+/* Where the first goes, nobody waits for one that has little in common with the others, or is slow on purpose. */
+static bool is_another_the_next(struct moment *cancel_at, bool is_slow)
+{
+	static const char *const turns[] = {"The captain", "She was", "It rained", "And"};
+	struct client clients[4];
+	const uint64_t n_before = stats().n_prompt_tokens;
+	uint64_t n_prompt = 0, n_first = 0;
+	bool is_caught = false;
+
+	for (uint32_t i = 0; i < 4; i++)
+		connect_client(&clients[i], 1024);
+	for (uint32_t i = 0; i < 4; i++) {
+		struct sk_request *request = ask_as(&clients[i], i, turns[i], 1000, "");
+		if (i == 1 && is_slow)
+			request->chunk_tokens = 1;
+		else if (i == 1)
+			((char *)request->input)[200] = 'X';
+		sk_engine_submit(engine, request);
+	}
+	wait_for_moment(cancel_at);
+	assert_int_equal(sk_engine_cancel(engine, clients[0].connection, 0), 0);
+	for (uint32_t n = 0; n < 4; n++) {
+		struct sk_event *event = next_event();
+		assert_int_equal(event->kind, SK_EVENT_FINISHED);
+		if (event->connection == clients[0].connection) {
+			is_caught = was_at_moment(cancel_at, event);
+			n_first = event->result.evaluated_tokens;
+		} else {
+			assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+			n_prompt = event->result.prompt_tokens;
+		}
+		sk_event_destroy(event);
+	}
+	const uint64_t n = stats().n_prompt_tokens - n_before;
+	for (uint32_t i = 0; i < 4; i++)
+		disconnect_client(&clients[i]);
+	assert_idle();
+	/* The first what it had, the second all of its own, the third all, and the fourth its end. */
+	if (is_caught)
+		assert_in_range(n, is_slow ? 2 * (n_prompt - SK_PAGE_TOKENS) - n_first : 0,
+				n_first + 2 * n_prompt + 2 * SK_PAGE_TOKENS);
+	return is_caught;
+}
+
+static void test_who_is_next(void **state)
+{
+	(void)state;
+	set_long_beginning();
+	for (int is_slow = 0; is_slow < 2; is_slow++) {
+		struct moment moment = {0};
+		while (!is_another_the_next(&moment, is_slow))
+			;
+	}
+}
+
+/* Sinks that a session had before are another's beginning: nobody waits for what he would not take over. */
+static void test_of_other_sinks(void **state)
+{
+	(void)state;
+	struct client one, two;
+	const char *begins = "word and word and word and word and word and word and word";
+	char text[2300];
+
+	set_long_beginning();
+	snprintf(text, sizeof text, "%s %s", begins, system_prompt);
+	connect_client(&one, 1024);
+	connect_client(&two, 1024);
+	struct sk_request *request = ask_as(&one, 1, "", 1000, "old");
+	request->kind = SK_REQUEST_EVALUATE;
+	request->input = begins;
+	request->n_input_bytes = strlen(begins);
+	request->max_tokens = UINT64_MAX;
+	sk_engine_submit(engine, request);
+	sk_event_destroy(next_event());
+
+	for (int i = 0; i < 2; i++) {
+		request = ask_as(i ? &two : &one, 1, "", 1000, i ? "" : "old");
+		request->policy.has_sink = true;
+		request->policy.to.sink = 8;
+		request->input = i ? text : text + strlen(begins);
+		request->n_input_bytes = strlen(request->input);
+		sk_engine_submit(engine, request);
+	}
+	uint64_t queue_ns = 0, prefill_ns = 0;
+	for (int i = 0; i < 2; i++) {
+		struct sk_event *event = next_event();
+		assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+		assert_int_equal(event->result.evaluated_tokens, event->result.prompt_tokens);
+		if (event->connection == two.connection)
+			queue_ns = event->result.queue_ns;
+		else
+			prefill_ns = event->result.prefill_ns;
+		sk_event_destroy(event);
+	}
+	assert_true(queue_ns < prefill_ns);
+	delete_session(&one, "old", 1000);
+	disconnect_client(&one);
+	disconnect_client(&two);
+	assert_idle();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -300,6 +401,8 @@ int main(void)
 		cmocka_unit_test(test_of_one_that_runs),
 		cmocka_unit_test(test_those_that_come_together),
 		cmocka_unit_test(test_the_first_is_lost),
+		cmocka_unit_test(test_who_is_next),
+		cmocka_unit_test(test_of_other_sinks),
 	};
 	return sk_test_run(tests, open_engine, close_engine);
 }

@@ -168,7 +168,7 @@ void sk_engine_lose_leader(struct sk_engine *engine, const struct sk_generation 
 	}
 }
 
-bool sk_engine_awaits_prefix(struct sk_engine *engine, struct sk_generation *g)
+static bool awaits_prefix(struct sk_engine *engine, struct sk_generation *g)
 {
 	const struct sk_generation *leader = g->leader;
 
@@ -179,4 +179,27 @@ bool sk_engine_awaits_prefix(struct sk_engine *engine, struct sk_generation *g)
 	else if (!sk_generation_n_wanted(leader))
 		sk_engine_lose_leader(engine, leader);
 	return g->leader;
+}
+
+static bool is_awaited(const struct sk_engine *engine, const struct sk_generation *leader)
+{
+	for (uint32_t i = 0; i < engine->n_generations; i++) {
+		const struct sk_generation *g = engine->generations[i];
+		if (g->leader == leader && g->n_awaited > leader->session->window.next)
+			return true;
+	}
+	return false;
+}
+
+uint64_t sk_engine_n_wanted(struct sk_engine *engine, struct sk_generation *g)
+{
+	const struct sk_window *window = &g->session->window;
+	const uint64_t most = n_undropped(&window->policy, engine->config.n_context);
+
+	if (awaits_prefix(engine, g))
+		return 0;
+	const uint64_t n = sk_generation_n_wanted(g);
+	if (g->prompt_done_ns || window->next >= most || n <= most - window->next)
+		return n;
+	return is_awaited(engine, g) ? most - window->next : n;
 }

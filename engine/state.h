@@ -181,8 +181,9 @@ uint32_t sk_engine_share_prefix(struct sk_engine *engine, const struct sk_ids *i
  * then; or NULL. */
 struct sk_generation *sk_engine_leader(struct sk_engine *engine, const struct sk_ids *ids,
 				       const struct sk_session *session, uint32_t *ret_n);
-/* Whether it waits for its leader. Where it need not any more, it has taken over what there is. */
-bool sk_engine_awaits_prefix(struct sk_engine *engine, struct sk_generation *generation);
+/* What it wants to run in the coming step: nothing while it waits for its leader (where it need not any more, it has taken
+ * over what there is), and nothing that would drop what others wait for. */
+uint64_t sk_engine_n_wanted(struct sk_engine *engine, struct sk_generation *generation);
 /* This one ends, or rests: those that wait for it wait for another, or take over what there is. */
 void sk_engine_lose_leader(struct sk_engine *engine, const struct sk_generation *leader);
 

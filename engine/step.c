@@ -215,11 +215,9 @@ bool sk_engine_step(struct sk_engine *engine)
 	uint64_t begun_ns = sk_clock_ns();
 	for (uint32_t i = 0; i < engine->n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
-		engine->wants[i] = (struct sk_want){
-			.tenant = &g->user->tenant,
-			.share = &g->session->share,
-			.n_tokens =
-				sk_engine_awaits_prefix(engine, g) ? 0 : sk_generation_n_wanted(g)};
+		engine->wants[i] = (struct sk_want){.tenant = &g->user->tenant,
+						    .share = &g->session->share,
+						    .n_tokens = sk_engine_n_wanted(engine, g)};
 	}
 	cut_to_allowances(engine, begun_ns);
 	struct sk_schedule_limits limits = limits_of(engine);

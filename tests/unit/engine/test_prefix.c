@@ -293,6 +293,47 @@ static void test_the_first_is_lost(void **state)
 	assert_idle();
 }
 
+/* Of such that have more in common than their window holds: how many tokens more were evaluated than had to be. */
+static uint64_t n_evaluated_again(void)
+{
+	static const char *const turns[] = {"The captain", "She was", "It rained"};
+	const uint64_t n_before = stats().n_prompt_tokens,
+		       n_shared = (4 + 100) / SK_PAGE_TOKENS * SK_PAGE_TOKENS;
+	struct client clients[3];
+	uint64_t n_prompts = 0;
+
+	for (uint32_t i = 0; i < 3; i++)
+		connect_client(&clients[i], 1024);
+	for (uint32_t i = 0; i < 3; i++) {
+		struct sk_request *request = ask_as(&clients[i], i, turns[i], 1000, "");
+		request->policy.to.window = 100;
+		sk_engine_submit(engine, request);
+	}
+	for (uint32_t n = 0; n < 3; n++) {
+		struct sk_event *event = next_event();
+		assert_int_equal(event->result.stop, SK_STOP_LIMIT);
+		n_prompts += event->result.prompt_tokens;
+		sk_event_destroy(event);
+	}
+	const uint64_t n = stats().n_prompt_tokens - n_before;
+	for (uint32_t i = 0; i < 3; i++)
+		disconnect_client(&clients[i]);
+	assert_idle();
+	return n - (n_prompts - 2 * n_shared);
+}
+
+/* The first does not drop what they have in common in the middle of a step, before the others have it. */
+static void test_a_beginning_longer_than_the_window(void **state)
+{
+	(void)state;
+	uint64_t n = UINT64_MAX;
+
+	set_long_beginning();
+	for (int i = 0; n && i < 20; i++) /* on a busy machine they may come one by one */
+		n = n_evaluated_again();
+	assert_int_equal(n, 0);
+}
+
 /* Where the first goes, nobody waits for one that has little in common with the others, or is slow on purpose. */
 static bool is_another_the_next(struct moment *cancel_at, bool is_slow)
 {
@@ -401,6 +442,7 @@ int main(void)
 		cmocka_unit_test(test_of_one_that_runs),
 		cmocka_unit_test(test_those_that_come_together),
 		cmocka_unit_test(test_the_first_is_lost),
+		cmocka_unit_test(test_a_beginning_longer_than_the_window),
 		cmocka_unit_test(test_who_is_next),
 		cmocka_unit_test(test_of_other_sinks),
 	};

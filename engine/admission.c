@@ -374,7 +374,7 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		sk_list_append(&engine->sessions, &session->node);
 	if (fetch)
 		sk_engine_begin_move(engine, fetch);
-	if (generation->marks && may_take)
+	if (generation->marks && !generation->is_scoring && may_take)
 		sk_session_reserve_kept(session);
 	/* Until its prompt is cached the session can go back to where it was, under the policy that it had. */
 	if (generation->marks && !is_new)

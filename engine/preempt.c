@@ -220,7 +220,7 @@ int sk_engine_resume(struct sk_engine *engine, struct sk_request *request)
 		sk_session_settle(session);
 		return -EBUSY;
 	}
-	if (g->marks)
+	if (g->marks && !g->is_scoring)
 		sk_session_reserve_kept(session);
 	sk_engine_begin_move(engine, fetch);
 	g->is_out = false;

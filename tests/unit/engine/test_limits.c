@@ -324,10 +324,50 @@ static void test_tokens_per_second(void **state)
 	assert_idle();
 }
 
+/* A text to score runs no tokens ahead of its reader: its named session is charged for none that would be kept. */
+static void test_pages_of_a_text_to_score(void **state)
+{
+	(void)state;
+	static char text[5 * 400 + 2];
+	struct client one, two;
+	struct sk_stats s;
+
+	connect_client(&one, SK_RING_LEAST_SLOTS);
+	connect_client(&two, 1024);
+	struct sk_request *request = ask_on(&one, 1, ANNA, "scored");
+	request->kind = SK_REQUEST_EVALUATE;
+	request->input = words(text, 400);
+	request->n_input_bytes = strlen(text);
+	request->max_tokens = UINT64_MAX;
+	sk_engine_submit(engine, request);
+	while (stats().n_paused == 0) {
+	}
+	request = with_pages(ask_as(&two, 2, ANNA, UINT64_MAX), 7);
+	request->ignore_eos = true;
+	sk_engine_submit(engine, request);
+	do {
+		s = stats();
+	} while (s.n_running + s.n_queued < 2);
+	assert_int_equal(s.n_queued, 0);
+	disconnect_client(&two);
+	disconnect_client(&one);
+	connect_client(&one, 256);
+	struct sk_request *drop = sk_request_create(SK_REQUEST_SESSION);
+	drop->connection = one.connection;
+	drop->uid = ANNA;
+	drop->verb = SK_SESSION_DELETE;
+	strcpy(drop->session, "scored");
+	sk_engine_submit(engine, drop);
+	sk_event_destroy(next_event());
+	disconnect_client(&one);
+	assert_idle();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_prompts_share_by_weight),
+		cmocka_unit_test(test_pages_of_a_text_to_score),
 		cmocka_unit_test(test_ones_own_limit_comes_first),
 		cmocka_unit_test(test_sessions),
 		cmocka_unit_test(test_pages),

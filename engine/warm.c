@@ -31,10 +31,12 @@ static int run(struct sk_engine *engine, struct sk_session *session, uint32_t n)
 int sk_engine_warm(struct sk_engine *engine, struct sk_diag *diag)
 {
 	const uint32_t step = engine->options.step_tokens, n = step < N_WARM ? step : N_WARM;
-	struct sk_session *session =
-		sk_session_create(&engine->pool, 0, "", &engine->options.policy);
 	uint32_t n_pages;
 
+	if (engine->kept.n_broken) /* clients wait for them: their first step warms as well */
+		return 0;
+	struct sk_session *session =
+		sk_session_create(&engine->pool, 0, "", &engine->options.policy);
 	if (!session)
 		return sk_diag_fail(diag, ENOMEM, "not enough memory");
 	int err = sk_session_reserve(session, engine->config.n_context, n + 1, &n_pages);

@@ -226,11 +226,11 @@ class Daemon:
 
 
 class Case(unittest.TestCase):
-    options = ()
+    options, model = (), "pythia-books"
 
     @classmethod
     def setUpClass(cls):
-        cls.daemon = Daemon(*cls.options)
+        cls.daemon = Daemon(*cls.options, model=cls.model)
 
     @classmethod
     def tearDownClass(cls):

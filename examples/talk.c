@@ -32,14 +32,12 @@ static int print_answer(struct streamkv_stream *stream, struct streamkv_error *e
 	struct streamkv_token token;
 	int got;
 
-	interrupted = 0;
 	while ((got = streamkv_next(stream, -1, &token, error)) != 0) {
-		if (got == -EINTR) {
-			/* The stream still ends by itself, with what is on its way. */
-			if (interrupted)
-				(void)streamkv_cancel(stream, NULL);
+		if (interrupted) /* the stream still ends by itself, with what is on its way */
+			(void)streamkv_cancel(stream, NULL);
+		interrupted = 0;
+		if (got == -EINTR)
 			continue;
-		}
 		if (got < 0)
 			return got;
 		/* Pieces of a character are never printed apart: text is whole UTF-8 sequences. */
@@ -56,6 +54,7 @@ static int take_turn(struct streamkv *kv, struct streamkv_generate *ask, const c
 {
 	struct streamkv_stream *stream;
 
+	interrupted = 0;
 	ask->prompt = line;
 	ask->n_prompt_bytes = strlen(line);
 	int err = streamkv_generate(kv, ask, &stream, error);

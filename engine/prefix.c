@@ -124,8 +124,7 @@ static struct sk_generation *leader_among(struct sk_engine *engine, uint32_t n_g
 	struct sk_generation *leader = NULL;
 	uint32_t n;
 
-	(void)find_longest(engine, session->uid, ids, sk_policy_sinks(&session->window.policy), &n);
-	*ret_n = n_sharable(engine, session, ids, n);
+	*ret_n = 0;
 	for (uint32_t i = 0; i < n_generations; i++) {
 		struct sk_generation *g = engine->generations[i];
 		if (!can_lead(g, session))
@@ -137,7 +136,10 @@ static struct sk_generation *leader_among(struct sk_engine *engine, uint32_t n_g
 			*ret_n = n;
 		}
 	}
-	return leader;
+	if (!leader) /* as nearly always: the sessions are looked through once, by who shares */
+		return NULL;
+	(void)find_longest(engine, session->uid, ids, sk_policy_sinks(&session->window.policy), &n);
+	return n_sharable(engine, session, ids, n) < *ret_n ? leader : NULL;
 }
 
 struct sk_generation *sk_engine_leader(struct sk_engine *engine, const struct sk_ids *ids,

@@ -30,17 +30,3 @@ static inline struct sk_result say(struct client *client, struct sk_request *req
 	sk_event_destroy(event);
 	return result;
 }
-
-static inline void delete_session(struct client *client, const char *name, uid_t uid)
-{
-	struct sk_request *request = sk_request_create(SK_REQUEST_SESSION);
-	request->connection = client->connection;
-	request->id = 99;
-	request->uid = uid;
-	request->verb = SK_SESSION_DELETE;
-	strcpy(request->session, name);
-	sk_engine_submit(engine, request);
-	struct sk_event *event = next_event();
-	assert_int_equal(event->kind, SK_EVENT_SESSION);
-	sk_event_destroy(event);
-}

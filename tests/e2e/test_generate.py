@@ -6,7 +6,7 @@ import signal
 import subprocess
 import unittest
 
-from streamkv_test import CLIENT, DEADLINE, Case, Daemon, Program, smollm2
+from streamkv_test import CLIENT, DEADLINE, THREADS_CHECKED, Case, Daemon, Program, smollm2
 
 
 class Generate(Case):
@@ -117,7 +117,7 @@ class Generate(Case):
             self.assertEqual(process.stderr.read(), b"")
 
     def test_a_long_prompt_is_read_whole(self):
-        n_times = 40 if "thread" in os.environ.get("STREAMKV_SANITIZE", "") else 400  # which is slow
+        n_times = 40 if THREADS_CHECKED else 400  # which is slow
         text = b"It was the best of times, it was the worst of times. " * n_times
         count = int(self.daemon.run("tokenize", "--count", stdin=text).stdout)
         _, end = self.daemon.generate("-n", "2", "-W", "60", stdin=text)

@@ -9,10 +9,10 @@ import subprocess
 import unittest
 
 from look import Look, until
-from streamkv_test import DEADLINE, Program
+from streamkv_test import DEADLINE, THREADS_CHECKED, Program
 from wire import HELLO, field, fields, frame
 
-SLOW = "thread" in os.environ.get("STREAMKV_SANITIZE", "")
+SLOW = THREADS_CHECKED
 
 
 class Lists(Look):

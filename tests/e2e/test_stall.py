@@ -2,7 +2,7 @@
 import os
 import unittest
 
-from streamkv_test import Case
+from streamkv_test import THREADS_CHECKED, Case
 from tenants import drop_sessions, run_alone, run_clients, wait_for, what_was_said
 import wire
 
@@ -10,10 +10,7 @@ PROMPT = "It was a dark night, and the king"
 N = 400
 OTHERS = [{"prompt": "The morning", "n": 60, "sink": 4, "window": 28}, {"prompt": "and", "n": 3},
           {"prompt": "A " * 300, "n": 10}]
-
-
-# Arithmetic is slow there, and no other with another model.
-MODEL = "tiny-llama" if "thread" in os.environ.get("STREAMKV_SANITIZE", "") else Case.model
+MODEL = "tiny-llama" if THREADS_CHECKED else Case.model  # whose arithmetic is short
 
 
 class Stalled(Case):

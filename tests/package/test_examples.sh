@@ -119,7 +119,8 @@ for ((tenths = 0; tenths < 300; tenths++)); do
 	sleep 0.1
 done
 kill -STOP "${daemons[0]}"
-while grep -qv ') T ' "/proc/${daemons[0]}/task"/*/stat; do # on a busy machine a thread may still answer
+for ((tenths = 0; tenths < 300; tenths++)); do # on a busy machine a thread may still answer
+	grep -qv ') T ' "/proc/${daemons[0]}/task"/*/stat || break
 	sleep 0.1
 done
 echo "It was a dark night" >&8

@@ -33,9 +33,10 @@ static int print_answer(struct streamkv_stream *stream, struct streamkv_error *e
 	int got;
 
 	while ((got = streamkv_next(stream, -1, &token, error)) != 0) {
-		if (interrupted) /* the stream still ends by itself, with what is on its way */
+		if (interrupted) { /* the stream still ends by itself, with what is on its way */
+			interrupted = 0;
 			(void)streamkv_cancel(stream, NULL);
-		interrupted = 0;
+		}
 		if (got == -EINTR)
 			continue;
 		if (got < 0)

@@ -3,7 +3,11 @@ import signal
 import time
 import unittest
 
+import wire
 from streamkv_test import DEADLINE, Case, Daemon
+
+
+CANCELLED = 4  # of StopReason
 
 
 class Signals(Case):
@@ -24,6 +28,15 @@ class Signals(Case):
                 process.send_signal(number)
                 out, err = process.communicate(timeout=DEADLINE)
                 self.assertEqual((process.returncode, err), (code, b""))
+
+    def test_cancelled_as_soon_as_asked(self):
+        """The request has not become tokens yet when it is cancelled, or just has."""
+        with wire.Client(self.daemon) as client:
+            for request in range(1, 101):
+                client.sendall(wire.generate(request, b"It was", 0, endless=True) + wire.cancel(request))
+                _, finished = client.answer(request, wire.FINISHED)
+                self.assertEqual(finished[1], [CANCELLED])
+                client.take_slots()
 
     def test_killed(self):
         with self.endless() as process:

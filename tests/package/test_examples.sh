@@ -56,7 +56,7 @@ LD_LIBRARY_PATH=$(dirname -- "$(find "$prefix" -name 'libstreamkv.so.0')")
 export LD_LIBRARY_PATH
 [[ $(command -v streamkv-client) == "$prefix"/* ]] || fault "streamkv-client is not the installed one"
 
-# --- Two daemons ---
+# --- Daemons ---
 
 start() # NAME MODEL options...
 {
@@ -78,11 +78,11 @@ start second tiny-llama-q8_0.gguf
 export STREAMKV_SOCKET=$scratch/first
 cp -r -- "$source/examples" "$scratch/examples"
 cd -- "$scratch/examples" || exit 1
-until_asleep() # PID [FILE]: it waits for something, and has the file open; a line or a signal that it has been sent wakes it first
+until_asleep() # PID FILE: it waits for something, and has the file open; a line that is written there wakes it first
 {
 	local tenths
 	for ((tenths = 0; tenths < 300; tenths++)); do
-		[[ $(cat "/proc/$1/stat" 2>/dev/null) == *") S "* ]] && { [ -z "${2-}" ] || readlink "/proc/$1/fd"/* | grep -qxF -- "$2"; } && return
+		[[ $(cat "/proc/$1/stat" 2>/dev/null) == *") S "* ]] && readlink "/proc/$1/fd"/* | grep -qxF -- "$2" && return
 		sleep 0.1
 	done
 	fault "process $1 does not come to wait"
@@ -107,34 +107,29 @@ position=$(show diary position)
 printf 'And then\n' | ./talk diary >/dev/null 2>&1
 [ "$(show diary position)" -gt "$position" ] || fault "talk does not go on where it was"
 # Ctrl-C ends the answer, not the conversation. (A background job of a script ignores SIGINT, so another program starts it.) The
-# daemon is stopped meanwhile, so that the answer cannot be over first.
+# daemon gives its user few tokens a second, so that the answer cannot be over first. What it prints goes to
+# new files: those of before are not truncated until somebody writes to the pipe.
+printf '[user *]\ntokens-per-second = 40\n' >"$scratch/few"
+start slow pythia-books --window 60 --config "$scratch/few"
 mkfifo "$scratch/lines"
-python3 -c 'import os, signal
+STREAMKV_SOCKET=$scratch/slow python3 -c 'import os, signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-os.execv("./talk", ["./talk", "night"])' <"$scratch/lines" >"$scratch/answer" 2>"$scratch/said" &
+os.execv("./talk", ["./talk", "night"])' <"$scratch/lines" >"$scratch/night" 2>"$scratch/night.said" &
 talk=$!
 exec 8>"$scratch/lines"
-for ((tenths = 0; tenths < 300; tenths++)); do
-	grep -q context "$scratch/said" && break
-	sleep 0.1
-done
-kill -STOP "${daemons[0]}"
-for ((tenths = 0; tenths < 300; tenths++)); do # on a busy machine a thread may still answer
-	grep -qv ') T ' "/proc/${daemons[0]}/task"/*/stat || break
-	sleep 0.1
-done
 echo "It was a dark night" >&8
-until_asleep $talk
+for ((tenths = 0; tenths < 300; tenths++)); do
+	[ -s "$scratch/night" ] && break
+	sleep 0.1
+done
 kill -INT $talk
-until_asleep $talk
-kill -CONT "${daemons[0]}"
 echo "And then it was day" >&8
 exec 8>&-
 wait $talk
 code=$?
-[ "$code" = 0 ] || fault "talk ends with $code after Ctrl-C: $(cat "$scratch/said")"
-[ "$(grep -o '^\[[a-z]*;' "$scratch/said" | tr '\n' ' ')" = "[cancelled; [limit; " ] ||
-	fault "Ctrl-C does not end the one answer, or ends the other: $(cat "$scratch/said")"
+[ "$code" = 0 ] || fault "talk ends with $code after Ctrl-C: $(cat "$scratch/night.said")"
+[ "$(grep -o '^\[[a-z]*;' "$scratch/night.said" | tr '\n' ' ')" = "[cancelled; [limit; " ] ||
+	fault "Ctrl-C does not end the one answer, or ends the other: $(cat "$scratch/night.said")"
 STREAMKV_SOCKET=$scratch/none ./talk </dev/null 2>"$scratch/said"
 code=$?
 [ $code = 69 ] || fault "without a daemon talk ends with $code"

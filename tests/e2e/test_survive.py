@@ -599,12 +599,17 @@ class Instants(unittest.TestCase):
             self.assertEqual(self.daemon.run("sessions", "delete", "s%d" % i).returncode, 0)
         return [self.stream(i) for i in range(len(self.PROMPTS))]
 
-    def n_read(self, path):
-        """Tokens that the client has printed, once it has printed all that it was given."""
-        n_bytes = -1
-        while n_bytes != os.path.getsize(path):
-            n_bytes = os.path.getsize(path)
-            time.sleep(0.05)
+    def n_read(self, process, path):
+        """Tokens that the client has printed, once it has printed all that it was given: then it is over, or sleeps until the
+        daemon, which is stopped, gives it more."""
+        def state():
+            with open("/proc/%d/stat" % process.pid) as file:
+                return file.read().rpartition(")")[2].split()[0]
+
+        end = time.monotonic() + DEADLINE
+        while process.poll() is None and state() != "S":
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.005)
         with open(path) as file:
             return sum('"id"' in line for line in file)
 
@@ -654,7 +659,7 @@ class Instants(unittest.TestCase):
                 time.sleep(generator.random() * 0.03)
                 self.daemon.process.send_signal(signal.SIGSTOP)
                 os.waitid(os.P_PID, self.daemon.process.pid, os.WSTOPPED)
-                n_read = [self.n_read(path) for _, path in streams]
+                n_read = [self.n_read(*stream) for stream in streams]
                 with self.daemon.manager.news:
                     kept = [(name, copy(descriptor)) for name, descriptor in self.daemon.manager.kept]
                 state = self.copy_state()

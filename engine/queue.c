@@ -104,8 +104,24 @@ void sk_queue_count(struct sk_queue *queue, struct sk_list *users, uint32_t n_fr
 	}
 }
 
-static bool comes_before(const struct sk_request *a, const struct sk_request *b)
+/* Pages have been kept for it for as long as they are. */
+static bool had_its_time(const struct sk_queue *queue, const struct sk_request *request)
 {
+	return request->kept_ns >= queue->patience_ns;
+}
+
+/* Those that need not wait for the one for whom pages are kept are those that have had that before it. */
+static bool comes_before(const struct sk_queue *queue, const struct sk_request *a,
+			 const struct sk_request *b)
+{
+	const struct sk_request *first = queue->first;
+	const bool is_any_next = a->ahead == -INFINITY || b->ahead == -INFINITY;
+	if (first && !first->user->n_pages && !first->user->is_held && !is_any_next) {
+		if (a == first && !had_its_time(queue, b))
+			return true;
+		if (b == first && !had_its_time(queue, a))
+			return false;
+	}
 	return a->ahead != b->ahead ? a->ahead < b->ahead : a->queued_ns < b->queued_ns;
 }
 
@@ -123,13 +139,12 @@ static void put_in_order(struct sk_queue *queue, struct sk_request *request,
 	struct sk_user *user = request->user;
 	struct sk_list *before = ordered->prev;
 
-	request->ahead = request == queue->room_for                  ? -INFINITY
-			 : user->is_held                             ? INFINITY
-			 : request == queue->first && !user->n_pages ? -INFINITY
-								     : user->would_be;
+	request->ahead = request == queue->room_for ? -INFINITY
+			 : user->is_held            ? INFINITY
+						    : user->would_be;
 	user->would_be += by_weight(user, request->n_pages * seconds(queue->patience_ns));
 	while (before != ordered &&
-	       comes_before(request, sk_container_of(before, struct sk_request, queued)))
+	       comes_before(queue, request, sk_container_of(before, struct sk_request, queued)))
 		before = before->prev;
 	sk_list_remove(&request->queued);
 	sk_list_append(before->next, &request->queued);
@@ -160,7 +175,7 @@ void sk_queue_order(struct sk_queue *queue, struct sk_list *users)
 
 bool sk_queue_keeps(struct sk_queue *queue, struct sk_request *request)
 {
-	if (queue->first != request && request->kept_ns < queue->patience_ns) {
+	if (queue->first != request && !had_its_time(queue, request)) {
 		keep_no_more(queue);
 		queue->first = request;
 		queue->first_ns = queue->counted_ns;

@@ -8,7 +8,7 @@
  *
  * Where the first finds too few pages, the free ones are kept for it, or what needs much would be starved by what needs
  * little; but only for so long (the patience), or one that cannot be served would shut all others out. Then those behind it
- * begin where they fit, and so does it. What was kept for it is added up as its user's: nobody keeps more than its share of
+ * begin where they fit, and so does it, still before them. What was kept for it is added up as its user's: nobody keeps more than its share of
  * the pool empty, however many such requests it sends. Who had much or little before is let wait or waited for a few times
  * the patience at most.
  *

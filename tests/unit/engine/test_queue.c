@@ -191,6 +191,29 @@ static void test_who_has_nothing_stays_first(void **state)
 	assert_ptr_equal(order(), requests[1]);
 }
 
+/* Nor does one for whom pages are kept pass those for whom they were: they have had least all the same. */
+static void test_who_had_its_time_is_not_passed(void **state)
+{
+	(void)state;
+	users[1].n_pages = 12;
+	users[2].ahead = 100; /* it gave way to the others */
+	add(0, 0, 6);
+	add(1, 0, 6);
+	add(2, 2, 6);
+	for (int i = 0; i < 3; i++) {
+		assert_ptr_equal(order(), requests[0]);
+		for (int j = 0; j < i; j++)
+			assert_false(sk_queue_keeps(&queue, requests[j]));
+		assert_true(sk_queue_keeps(&queue, requests[i]));
+		if (i < 2)
+			pass(15ull * SECOND, 0);
+	}
+	for (int i = 0; i < 3; i++) {
+		users[0].n_pages = 0; /* they are through as soon as they begin */
+		assert_int_equal(serve(), i);
+	}
+}
+
 static void assert_goes(int i)
 {
 	assert_ptr_equal(sk_queue_victim(&queue), requests[i]);
@@ -282,6 +305,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nothing_scarce_is_forgotten, begin, finish),
 		cmocka_unit_test_setup_teardown(test_the_first_has_pages_kept, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_has_nothing_stays_first, begin, finish),
+		cmocka_unit_test_setup_teardown(test_who_had_its_time_is_not_passed, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_has_to_go, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_is_held_comes_last, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_is_held_does_not_count, begin, finish),

@@ -5,7 +5,8 @@
  *   lane has, and what it has seen of the others'); between blocks, by what was released and acquired through atomics,
  *   with the fences that CUDA asks for.
  * Shared memory is thread-local storage of the program, as <cusim.h> declares it; a block's is put away while another
- * works.
+ * works. One long file: every load and store of a kernel goes through nearly all of it, and only where the compiler sees it
+ * whole is that fast enough.
  */
 #include "inside.h"
 

@@ -1,6 +1,7 @@
 /* Streams, events, graphs and launches. Work waits in a graph of what must be done before: it runs when somebody waits for
  * it (CUSIM_ASYNC=lazy, so that what was forgotten to be waited for is not there), at once (eager), or at a whim (random).
- * Among what may run, the seed chooses.
+ * Among what may run, the seed chooses. One long file: streams, events and graphs all put work into the one order that it
+ * keeps, and each of them is told by what the others do to that.
  */
 #include "cusim_kernel.h"
 #include "host.h"

@@ -36,7 +36,8 @@ def copy(descriptor):
 class Instants(unittest.TestCase):
     """What lies in memory at any instant is what a daemon that died then would have left: it is copied, again and again,
     while the daemon is stopped in the middle of whatever it does; and each copy is given to another daemon."""
-    PROMPTS = ["It was a dark night, and the king had gone to the sea", "Once upon a time", "The old man said", "In the beginning there was nothing but the sea, and"]
+    PROMPTS = ["It was a dark night, and the king had gone to the sea", "Once upon a time", "The old man said",
+               "In the beginning there was nothing but the sea, and"]
     options = ("-W", "60", "--kv-memory", "24M")
     N_TOKENS = 3000
     N_IDLE = 0

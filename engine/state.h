@@ -276,6 +276,8 @@ int sk_engine_adopt_sessions(struct sk_engine *engine, struct sk_diag *diag); /*
 void sk_engine_mend(struct sk_engine *engine, struct sk_session *session);
 /* What has changed goes into the ledger. Between steps. */
 void sk_engine_commit(struct sk_engine *engine);
+/* Of one named session alone, on which no request runs. */
+void sk_engine_commit_idle(struct sk_engine *engine, struct sk_session *session);
 /* Once its sessions are destroyed: those that were not stored stay for the next process. */
 void sk_engine_close_ledger(struct sk_engine *engine);
 

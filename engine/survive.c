@@ -3,7 +3,7 @@
  *
  *   - an entry is written before a page that its session has given back can be taken by another: at the end of each step,
  *     before the next one is laid out, before a session is fetched, and before the first step of a start;
- *   - and before its client can read the token that it speaks of.
+ *   - and before its client can read the token that it speaks of, or is told that its request has ended.
  */
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -116,6 +116,16 @@ static bool is_in_pool(const struct sk_session *session)
 	return session->name[0] && !session->is_stored && session->window.next;
 }
 
+void sk_engine_commit_idle(struct sk_engine *engine, struct sk_session *session)
+{
+	if (!engine->ledger)
+		return;
+	if (is_in_pool(session))
+		note(engine, session, NULL);
+	else
+		forget(session);
+}
+
 void sk_engine_commit(struct sk_engine *engine)
 {
 	if (!engine->ledger)
@@ -130,10 +140,8 @@ void sk_engine_commit(struct sk_engine *engine)
 	engine->is_touched = false;
 	sk_list_for_each (node, &engine->sessions) {
 		struct sk_session *session = sk_container_of(node, struct sk_session, node);
-		if (!is_in_pool(session))
-			forget(session);
-		else if (!session->is_busy)
-			note(engine, session, NULL);
+		if (!session->is_busy || !is_in_pool(session))
+			sk_engine_commit_idle(engine, session);
 	}
 }
 

@@ -6,6 +6,7 @@
 #include "engine/ledger.h"
 #include "engine/parking.h"
 #include "engine/record.h"
+#include "engine/state.h"
 #include "engine/store.h"
 
 #include <fcntl.h>
@@ -137,6 +138,32 @@ int __wrap_sk_record_apply(const struct sk_record *record, struct sk_session *se
 	if (n_until_short && !--n_until_short)
 		return -ENOMEM;
 	return __real_sk_record_apply(record, session, cursor_fd);
+}
+
+static atomic_uint n_ends, n_ends_unknown; /* that were told, and of which no entry did */
+
+static bool is_answering(const char *name)
+{
+	uint32_t n_bytes;
+	for (uint32_t i = 0; i < sk_ledger_n_touched(ledger); i++) {
+		const struct sk_record *record = sk_ledger_read(ledger, i, &n_bytes);
+		if (record && strcmp(record->name, name) == 0)
+			return record->is_answering;
+	}
+	return false;
+}
+
+void __real_sk_mailbox_post(struct sk_mailbox *mailbox, struct sk_list *node);
+void __wrap_sk_mailbox_post(struct sk_mailbox *mailbox, struct sk_list *node);
+
+void __wrap_sk_mailbox_post(struct sk_mailbox *mailbox, struct sk_list *node)
+{
+	if (ledger && engine && mailbox == &engine->events &&
+	    sk_container_of(node, struct sk_event, node)->kind == SK_EVENT_FINISHED) {
+		n_ends++;
+		n_ends_unknown += is_answering("ends");
+	}
+	__real_sk_mailbox_post(mailbox, node);
 }
 
 /* --- The clients' --- */
@@ -296,6 +323,27 @@ static void test_where_it_begins_is_known_before_it_runs(void **state)
 	disconnect_client(&client);
 }
 
+/* Whoever is told how a request ended finds its session there after a crash: also one whose text was scored, which would be
+ * taken back else. */
+static void test_an_end_is_known_before_it_is_told(void **state)
+{
+	(void)state;
+	static struct answer a;
+	struct client client;
+
+	n_ends = 0;
+	connect_client(&client, 1024);
+	for (uint32_t id = 1; id < 7; id++) {
+		struct sk_request *request = ask(&client, id, "It was a dark night", 5);
+		request->kind = id % 2 ? SK_REQUEST_EVALUATE : SK_REQUEST_GENERATE;
+		strcpy(request->session, "ends");
+		sk_event_destroy(run(&client, request, &a));
+	}
+	assert_int_equal(n_ends, 6);
+	assert_int_equal(n_ends_unknown, 0);
+	disconnect_client(&client);
+}
+
 /* An engine without a store leaves its n sessions in the ledger, as one that dies would: of five pages each,
  * which no other round has stored. */
 static void leave_sessions(uint32_t n, uint32_t round)
@@ -392,6 +440,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_step_writes_over_what_the_ledger_has),
 		cmocka_unit_test(test_where_it_begins_is_known_before_it_runs),
+		cmocka_unit_test(test_an_end_is_known_before_it_is_told),
 		cmocka_unit_test(test_no_first_step_writes_over_what_the_ledger_has),
 		cmocka_unit_test(test_all_are_adopted_or_none),
 	};

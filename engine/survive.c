@@ -428,6 +428,7 @@ static void make_room(struct sk_engine *engine)
 		struct sk_session *session = sk_engine_least_used(engine);
 		if (!session)
 			return;
+		engine->kept.n_broken -= session->broken != NULL;
 		sk_engine_forget_session(engine, session);
 		engine->kept.n_adopted--;
 		engine->kept.n_no_room++;

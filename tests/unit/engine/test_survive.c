@@ -1,6 +1,7 @@
 /* Whenever a step begins, the ledger tells of no entry that the step writes over: so that whoever finds it after a crash in
  * the middle of the step finds nothing torn. Seen from the device's side, under all that gives pages back. */
 #define ENGINE_KV_BYTES (8 << 20) /* some sessions of the policy, and what a step borrows */
+#define ENGINE_STALL_NS UINT64_C(600000000000) /* nobody is to be thrown out here */
 #include "engine_test.h"
 
 #include "engine/ledger.h"
@@ -11,6 +12,7 @@
 
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static char state_dir[] = "/tmp/streamkv-survive-XXXXXX";
@@ -435,6 +437,62 @@ static void test_all_are_adopted_or_none(void **state)
 	assert_int_equal(sk_engine_kept(engine)->n_not_adopted, 0);
 }
 
+/* What lies in it now, as another file that can be parked. */
+static int copy_of(int fd)
+{
+	static char bytes[1 << 16];
+	const off_t end = lseek(fd, 0, SEEK_END);
+	const int copy = memfd_create("copy", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(copy, end), 0);
+	for (off_t at = 0; at < end && (at = lseek(fd, at, SEEK_DATA)) >= 0;) {
+		const ssize_t n = pread(fd, bytes, sizeof bytes, at);
+		assert_int_equal(pwrite(copy, bytes, (size_t)n, at), n);
+		at += n;
+	}
+	assert_int_equal(fcntl(copy, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+	return copy;
+}
+
+/* Answers that were broken off, of sessions for all of which there is no room: those that are let go are not counted. */
+static void test_broken_off_without_room(void **state)
+{
+	(void)state;
+	static struct answer a;
+	struct client clients[2];
+	struct sk_store *store = engine_store;
+
+	close_engine(NULL);
+	engine_store = NULL;
+	engine_kv_bytes = 2 * ENGINE_KV_BYTES;
+	engine_max_batch = 8;
+	parking.n_parked = 0;
+	assert_int_equal(open_engine(NULL), 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		connect_client(&clients[i], 1024);
+		submit(&clients[i], 1, i ? "one" : "other", "It was a dark night", UINT64_MAX, 100);
+		memset(&a, 0, sizeof a);
+		wait_for_tokens(&clients[i], &a, 150);
+	}
+	while (stats().n_paused < 2)
+		;
+	struct sk_parked parked[] = {{.name = "streamkv-ledger", .fd = copy_of(ledger_fd)},
+				     {.name = "streamkv-pages", .fd = copy_of(pages_fd)}};
+	const uint32_t n_pages = engine->pool.n_pages;
+	for (uint32_t i = 0; i < 2; i++)
+		disconnect_client(&clients[i]);
+	close_engine(NULL);
+
+	parking.parked = parked;
+	parking.n_parked = 2;
+	engine_max_batch = n_pages - 64 / SK_PAGE_TOKENS - 7;
+	assert_int_equal(open_engine(NULL), 0);
+	const struct sk_engine_kept *kept = sk_engine_kept(engine);
+	assert_int_equal(kept->n_no_room, 1);
+	assert_int_equal(kept->n_adopted, 1);
+	assert_int_equal(kept->n_broken, 1);
+	engine_store = store;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -443,6 +501,7 @@ int main(void)
 		cmocka_unit_test(test_an_end_is_known_before_it_is_told),
 		cmocka_unit_test(test_no_first_step_writes_over_what_the_ledger_has),
 		cmocka_unit_test(test_all_are_adopted_or_none),
+		cmocka_unit_test(test_broken_off_without_room),
 	};
 	return sk_test_run(tests, open_all, close_all);
 }

@@ -15,8 +15,8 @@ DAEMON = os.path.join(BIN, "streamkvd")
 MODEL = os.path.join(MODELS, "pythia-books")
 
 
-def run(*arguments):
-    return subprocess.run([DAEMON, *arguments], capture_output=True, text=True, timeout=DEADLINE)
+def run(*arguments, cwd=None):
+    return subprocess.run([DAEMON, *arguments], capture_output=True, text=True, timeout=DEADLINE, cwd=cwd)
 
 
 class Service(unittest.TestCase):
@@ -70,7 +70,7 @@ class Service(unittest.TestCase):
             self.assert_says(run("--config", bad, "--model", MODEL, "--check-config"), 78, words)
         self.assert_says(run("--config", self.path("missing"), "--model", MODEL), 78, "cannot be read")
         # Only where it is an option: not as the value of another.
-        self.assert_says(run("--socket", "--config", "--model", self.path("none")), 66, "none")
+        self.assert_says(run("--socket", "--config", "--model", self.path("none"), cwd=self.folder.name), 66, "none")
         self.assert_says(run("--", "--config", good), 64, "options only")
 
     def test_values_that_are_wrong_only_together(self):

@@ -18,6 +18,7 @@ import unittest
 BIN = os.environ.get("STREAMKV_BIN", "build/release/bin")
 BACKEND = ["--backend", os.environ["STREAMKV_TEST_BACKEND"]] if "STREAMKV_TEST_BACKEND" in os.environ else []
 MODELS = os.environ.get("STREAMKV_TEST_MODELS", "tests/models")
+SANITIZED = bool(os.environ.get("STREAMKV_SANITIZE"))  # empty where there is none
 THREADS_CHECKED = "thread" in os.environ.get("STREAMKV_SANITIZE", "")  # which makes arithmetic slow
 CLIENT = os.path.join(BIN, "streamkv-client")
 DEADLINE = 400  # seconds that anything may take before the test fails; ThreadSanitizer on a busy machine takes minutes

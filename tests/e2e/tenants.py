@@ -14,7 +14,6 @@ import wire
 
 IS_ROOT = os.geteuid() == 0
 USERS = (60001, 60002, 60003, 60004) if IS_ROOT else (os.getuid(),)
-SANITIZED = bool(os.environ.get("STREAMKV_SANITIZE"))
 NIGHTLY = bool(os.environ.get("STREAMKV_NIGHTLY"))
 STORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../golden/story.txt")
 

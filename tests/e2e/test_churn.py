@@ -8,8 +8,8 @@ import subprocess
 import time
 import unittest
 
-from streamkv_test import DEADLINE, LIBC, Case, Daemon, Program
-from tenants import NIGHTLY, SANITIZED, Clients, drop_sessions, needs_descriptors, run_alone, run_clients, what_was_said
+from streamkv_test import DEADLINE, LIBC, SANITIZED, Case, Daemon, Program
+from tenants import NIGHTLY, Clients, drop_sessions, needs_descriptors, run_alone, run_clients, what_was_said
 import wire
 
 ME = os.getuid()

@@ -10,9 +10,7 @@ import threading
 import time
 import unittest
 
-from streamkv_test import DEADLINE, Daemon, Program
-
-SLOW = bool(os.environ.get("STREAMKV_SANITIZE"))
+from streamkv_test import DEADLINE, SANITIZED, Daemon, Program
 
 
 def copy(descriptor):
@@ -41,7 +39,7 @@ class Instants(unittest.TestCase):
     options = ("-W", "60", "--kv-memory", "24M")
     N_TOKENS = 3000
     N_IDLE = 0
-    N_INSTANTS = 400 if os.environ.get("STREAMKV_NIGHTLY") else 6 if SLOW else 12
+    N_INSTANTS = 400 if os.environ.get("STREAMKV_NIGHTLY") else 6 if SANITIZED else 12
 
     def setUp(self):
         self.daemon = Daemon(*self.options, manager=True)

@@ -9,11 +9,10 @@ import subprocess
 import time
 import unittest
 
-from streamkv_test import BIN, DEADLINE, MODELS, Case, Daemon
+from streamkv_test import BIN, DEADLINE, MODELS, SANITIZED, Case, Daemon
 
 GOLDEN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "golden")
 STORY = os.path.join(GOLDEN, "story.txt")
-SANITIZED = os.environ.get("STREAMKV_SANITIZE", "") != ""
 with open(STORY, "rb") as story:
     TEXT = story.read()
 

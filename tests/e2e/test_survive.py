@@ -9,11 +9,10 @@ import tempfile
 import time
 import unittest
 
-from streamkv_test import BACKEND, DEADLINE, Daemon
+from streamkv_test import BACKEND, DEADLINE, SANITIZED, THREADS_CHECKED, Daemon
 from test_holder import Holder
 
 N = 150
-SLOW = bool(os.environ.get("STREAMKV_SANITIZE"))
 PROMPT = "It was a dark night, and the king had gone to the sea"
 
 
@@ -65,7 +64,7 @@ class Kept(Rig):
     def test_an_answer_goes_on(self):
         text = self.daemon.run("generate", "-n", str(N), PROMPT).stdout
         generator = random.Random(3)
-        for _ in range(2 if SLOW else 6):
+        for _ in range(2 if SANITIZED else 6):
             n_bytes = generator.randrange(1, len(text) * 3 // 4)
             with self.daemon.start("generate", "-n", str(N), "--session", self.session(), PROMPT) as process:
                 got = process.stdout.read(n_bytes)
@@ -374,7 +373,7 @@ class NotNow(unittest.TestCase):
         self.daemon = Daemon("-W", "60", "--kv-memory", "4G", "--state-dir", "none", manager=True)
         self.addCleanup(self.daemon.stop)
 
-    @unittest.skipIf("STREAMKV_SANITIZE" in os.environ, "its shadow is more than any limit")
+    @unittest.skipIf(SANITIZED, "its shadow is more than any limit")
     def test_memory(self):
         whole = self.daemon.generate("-n", "30", PROMPT)[0]
         self.assertEqual(self.daemon.run("generate", "-n", "10", "--session", "a", PROMPT).returncode, 0)
@@ -669,5 +668,5 @@ class HolderGone(unittest.TestCase):
 if __name__ == "__main__":
     # Under ThreadSanitizer a daemon takes many seconds to start: it sees one of each kind.
     one_of_each = ["Kept.test_it_dies_twice", "Kept.test_idle_sessions_are_there", "KeptUntouched.test_of_another_version",
-                   "KeptByHolder.test_an_answer_goes_on"] if "thread" in os.environ.get("STREAMKV_SANITIZE", "") else None
+                   "KeptByHolder.test_an_answer_goes_on"] if THREADS_CHECKED else None
     unittest.main(defaultTest=one_of_each)

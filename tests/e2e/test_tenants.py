@@ -5,8 +5,8 @@ import random
 import time
 import unittest
 
-from streamkv_test import Case, Daemon, skip
-from tenants import (IS_ROOT, NIGHTLY, SANITIZED, USERS, drop_sessions, resident_bytes, run_alone, run_clients,
+from streamkv_test import SANITIZED, Case, Daemon, skip
+from tenants import (IS_ROOT, NIGHTLY, USERS, drop_sessions, resident_bytes, run_alone, run_clients,
                      small_memory_pages, what_was_said, words)
 
 N_CLIENTS = 64

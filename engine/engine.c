@@ -59,18 +59,18 @@ static bool reap(struct sk_engine *engine)
 		struct sk_engine_client *client =
 			sk_engine_find_client(engine, g->request->connection);
 		struct sk_event *event = sk_generation_finish(g);
-		struct sk_session *stays = g->session->name[0] ? g->session : NULL;
+		struct sk_session *named = g->session->name[0] ? g->session : NULL;
 		engine->stats.n_requests++;
 		g->user->n_requests++;
 		if (g->request->generation) /* it is in the queue */
 			sk_engine_leave_queue(engine, g->request);
-		if (g->session->name[0])
-			sk_engine_watch_session(engine, g->session);
+		if (named)
+			sk_engine_watch_session(engine, named);
 		else
 			sk_engine_leave_session(engine, g->session);
 		sk_generation_destroy(g);
-		if (stays) /* before its client is told */
-			sk_engine_commit_idle(engine, stays);
+		if (named) /* before its client is told */
+			sk_engine_commit_idle(engine, named);
 		sk_mailbox_post(&engine->events, &event->node);
 		client->n_running--;
 		sk_engine_close_if_done(engine, client);

@@ -110,13 +110,15 @@ static bool had_its_time(const struct sk_queue *queue, const struct sk_request *
 	return request->kept_ns >= queue->patience_ns;
 }
 
-/* Those that need not wait for the one for whom pages are kept are those that have had that before it. */
+/* The one for whom pages are kept comes before all others but those for whom they were kept until their time was over, and the one
+ * for whom room is being made.
+ */
 static bool comes_before(const struct sk_queue *queue, const struct sk_request *a,
 			 const struct sk_request *b)
 {
 	const struct sk_request *first = queue->first;
-	const bool is_any_next = a->ahead == -INFINITY || b->ahead == -INFINITY;
-	if (first && !first->user->n_pages && !first->user->is_held && !is_any_next) {
+	const bool makes_room = a == queue->room_for || b == queue->room_for;
+	if (first && !first->user->n_pages && !first->user->is_held && !makes_room) {
 		if (a == first && !had_its_time(queue, b))
 			return true;
 		if (b == first && !had_its_time(queue, a))

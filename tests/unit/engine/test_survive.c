@@ -1,5 +1,6 @@
 /* Whenever a step begins, the ledger tells of no entry that the step writes over: so that whoever finds it after a crash in
- * the middle of the step finds nothing torn. Seen from the device's side, under all that gives pages back. */
+ * the middle of the step finds nothing torn. Seen from the device's side, under all that gives pages back. One long file, since
+ * all of it looks through the same hooks at one ledger and its memory. */
 #define ENGINE_KV_BYTES (8 << 20) /* some sessions of the policy, and what a step borrows */
 #define ENGINE_STALL_NS UINT64_C(600000000000) /* nobody is to be thrown out here */
 #include "engine_test.h"

@@ -59,7 +59,7 @@ cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, fl
 			  bool add);
 /* Products of a few vectors with F16 or BF16 matrices, one or two of one format in a launch. */
 #define SK_GPU_UNIT_THREADS  256
-#define SK_GPU_UNIT_CHUNKS   80 /* runs of 32 columns that a block takes, at most */
+#define SK_GPU_UNIT_CHUNKS   48 /* runs of 32 columns that a block takes, at most */
 #define SK_GPU_NO_ACTIVATION (-1)
 
 struct sk_gpu_product {

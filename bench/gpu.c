@@ -149,6 +149,30 @@ static void graphs(struct gpu_work *work, const struct extent *extent)
 	gpu->without_graphs = was;
 }
 
+/* The same steps with five launches a layer instead of three, where layers are so joined. */
+static void launches(struct gpu_work *work, const struct extent *extent)
+{
+	struct sk_gpu *gpu = sk_gpu_from(work->backend);
+	const bool was = gpu->five_launches;
+	for (size_t i = 0;
+	     i < N_COUNTS && counts[i] <= work->n_sessions && counts[i] <= SK_GPU_MATVEC_ROWS;
+	     i++) {
+		double ms[2];
+		for (int five = 0; five < 2; five++) {
+			gpu->five_launches = five;
+			sk_gpu_drop_graphs(gpu); /* which are of the other sort */
+			ms[five] = time_decode(work, counts[i], extent->n_steps, false).median;
+		}
+		printf("{\"what\": \"launches\", \"sessions\": %u, \"three_ms\": %.4f, "
+		       "\"five_ms\": "
+		       "%.4f, \"ratio\": %.4f}\n",
+		       counts[i], ms[0], ms[1], ms[1] / ms[0]);
+		fflush(stdout);
+	}
+	gpu->five_launches = was;
+	sk_gpu_drop_graphs(gpu);
+}
+
 /* Prompts into an empty session: all of it in the cache; and the token after it here. */
 static void prompts(struct gpu_work *work, const struct extent *extent)
 {
@@ -262,6 +286,7 @@ static int measure(struct gpu_work *work, const struct order *order, const struc
 	prompts(work, extent);
 	far(work, extent);
 	graphs(work, extent);
+	launches(work, extent);
 	for (size_t i = 0; i < N_COUNTS && counts[i] <= work->n_sessions; i++)
 		gpu_operations(work, counts[i]);
 	gpu_profile(work, 1);

@@ -2,8 +2,8 @@
 """The lines of bench_gpu, and of transformers_beside.py where it ran, as one table of Markdown. FILE...
 
 A row's floor is what the memory would take to read what must be read, at the speed that was measured; of a prompt that is the
-weights with each step of 512 tokens, whatever it takes to multiply; of a far position it is the step at a near one, and of plain
-launches the same step as a graph. "of it": the floor over what was measured. Without a measured speed there are no floors.
+weights with each step of 512 tokens, whatever it takes to multiply; of a far position it is the step at a near one, of plain
+launches the same step as a graph, and of five launches a layer the same with three. "of it": the floor over what was measured. Without a measured speed there are no floors.
 """
 import json
 import sys
@@ -52,6 +52,8 @@ def rows(lines):
             yield row("at position %d; floor: at %d" % (line["position"], line["near"]), line["far_ms"], line["near_ms"])
         elif what == "graphs":
             yield row("plain launches, %s; floor: a graph" % sessions(line["sessions"]), line["plain_ms"], line["graph_ms"])
+        elif what == "launches":
+            yield row("five launches a layer, %s; floor: three" % sessions(line["sessions"]), line["five_ms"], line["three_ms"])
         elif what == "operation":
             ms = line["us"] * 1e-3
             yield row("%s, %d row%s" % (line["operation"], line["rows"], "" if line["rows"] == 1 else "s"), ms,

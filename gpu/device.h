@@ -129,11 +129,13 @@ struct sk_gpu {
 	struct sk_gpu_block parts, counters;           /* of attention */
 	struct sk_gpu_block unit_parts, unit_counters; /* of products */
 	struct sk_gpu_block second_norm;               /* (SK_GPU_MATVEC_ROWS, the widest norm) */
+	struct sk_gpu_block moments, tile_moments;     /* of a layer's outputs */
 	struct sk_gpu_graph graphs[SK_GPU_GRAPHS];
 	uint16_t graph_at
 		[SK_GPU_GRAPH_PLACES]; /* by key: a number in graphs, if that one's place is here */
 	uint32_t n_graphs;
-	bool without_graphs; /* to compare */
+	bool without_graphs,
+		five_launches; /* to compare; the second: of a layer, instead of three */
 
 	int error;     /* the first of the step, -errno */
 	char why[160]; /* of the last step that the device failed in */

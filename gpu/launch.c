@@ -151,6 +151,15 @@ static cudaError_t normalise(struct sk_gpu *gpu, const struct sk_gpu_note *note,
 			   note->number != 0);
 }
 
+/* in: queries, or what is to be appended first. */
+static cudaError_t attend(struct sk_gpu *gpu, const struct sk_gpu_note *note,
+			  const struct sk_buffer *in, bool appends)
+{
+	return sk_gpu_attend(gpu->stream, &gpu->cache, floats(note->out), note->out->stride,
+			     floats(in), in->stride, appends, device_rows(gpu), device_table(gpu),
+			     note->number, note->n_rows, &gpu->sharing);
+}
+
 /* --- One operation ------------------------------------------------------------------------------------ */
 
 static cudaError_t launch_one(struct sk_gpu *gpu, const struct sk_gpu_note *note)
@@ -175,9 +184,7 @@ static cudaError_t launch_one(struct sk_gpu *gpu, const struct sk_gpu_note *note
 				     in->stride, device_rows(gpu), device_table(gpu), note->number,
 				     n);
 	case SK_GPU_ATTEND:
-		return sk_gpu_attend(gpu->stream, &gpu->cache, floats(out), out->stride, floats(in),
-				     in->stride, device_rows(gpu), device_table(gpu), note->number,
-				     n, &gpu->sharing);
+		return attend(gpu, note, in, false);
 	case SK_GPU_ACTIVATE:
 		return sk_gpu_activate(gpu->stream, floats(out), out->stride, floats(in),
 				       in->stride, out->width, n, (int)note->number);
@@ -233,31 +240,95 @@ static bool is_parallel_layer(const struct sk_gpu *gpu, const struct sk_gpu_note
 	       n[DOWN].in == n[ACTIVATE].out && n[DOWN].out == x;
 }
 
-/* Two launches of products, with norms before them and attention between: h and the MLP's first product are left out. */
-static cudaError_t launch_parallel_layer(struct sk_gpu *gpu, const struct sk_gpu_note *n)
+/* Whether attention can append what it reads: no row sees another's entry, and a key head has one block. */
+static bool may_append(const struct sk_gpu *gpu)
 {
-	cudaError_t error = normalise(gpu, &n[NORM], &n[NORM2], gpu->second_norm.data);
-	if (error == cudaSuccess) {
-		struct sk_gpu_products p = products_of(gpu, n->n_rows);
-		p.product[0] = product_of(&n[QKV], SK_GPU_NO_ACTIVATION);
-		p.product[1] = product_of(&n[UP], (int)n[ACTIVATE].number);
-		p.product[1].in = gpu->second_norm.data;
-		p.product[1].out = floats(n[ACTIVATE].out);
-		p.product[1].out_stride = n[ACTIVATE].out->stride;
-		error = sk_gpu_few(gpu->stream, &p);
+	const uint32_t n_shared = gpu->cache.n_heads / gpu->cache.n_kv_heads;
+	return !gpu->five_launches && gpu->batch->n_spans == gpu->batch->n_rows &&
+	       sk_gpu_attend_heads(n_shared, gpu->cache.padded_dim) == n_shared;
+}
+
+/* Whether the layer behind this one, if there is one, can have the moments of what this one leaves instead of a norm's launch. */
+static bool leaves_moments(const struct sk_gpu *gpu, const struct sk_gpu_note *n, uint32_t n_notes)
+{
+	const struct sk_gpu_note *next = n + N_LAYER;
+	return !gpu->five_launches && n_notes > N_LAYER &&
+	       is_parallel_layer(gpu, next, n_notes - N_LAYER) && next[NORM].in == n[NORM].in &&
+	       next->n_rows == n->n_rows &&
+	       next[NORM].in->width == next[NORM].in->stride; /* so wide are a norm's vectors */
+}
+
+static void read_norm(struct sk_gpu_product *product, const struct sk_gpu_note *note)
+{
+	const struct sk_norm *norm = note->weights;
+	product->in = floats(note->in);
+	product->in_stride = note->in->stride;
+	product->norm_weight = norm->weight.data;
+	product->norm_bias = norm->bias.data;
+}
+
+/* QKV and the MLP's first half, of the norms' inputs where their moments are known. */
+static cudaError_t launch_inputs(struct sk_gpu *gpu, const struct sk_gpu_note *n, bool has_moments)
+{
+	struct sk_gpu_products p = products_of(gpu, n->n_rows);
+	p.product[0] = product_of(&n[QKV], SK_GPU_NO_ACTIVATION);
+	p.product[1] = product_of(&n[UP], (int)n[ACTIVATE].number);
+	p.product[1].in = gpu->second_norm.data;
+	p.product[1].out = floats(n[ACTIVATE].out);
+	p.product[1].out_stride = n[ACTIVATE].out->stride;
+	if (has_moments) {
+		p.moments = gpu->moments.data;
+		read_norm(&p.product[0], &n[NORM]);
+		read_norm(&p.product[1], &n[NORM2]);
+		return sk_gpu_few(gpu->stream, &p);
 	}
-	if (error == cudaSuccess)
-		error = launch_one(gpu, &n[APPEND]);
-	if (error == cudaSuccess)
-		error = launch_one(gpu, &n[ATTEND]);
-	if (error == cudaSuccess) {
-		struct sk_gpu_products p = products_of(gpu, n->n_rows);
-		p.product[0] = product_of(&n[OUT], SK_GPU_NO_ACTIVATION);
-		p.product[1] = product_of(&n[DOWN], SK_GPU_NO_ACTIVATION);
-		p.together = true;
-		error = sk_gpu_few(gpu->stream, &p);
+	const cudaError_t error = normalise(gpu, &n[NORM], &n[NORM2], gpu->second_norm.data);
+	return error == cudaSuccess ? sk_gpu_few(gpu->stream, &p) : error;
+}
+
+static cudaError_t launch_attention(struct sk_gpu *gpu, const struct sk_gpu_note *n)
+{
+	if (may_append(gpu))
+		return attend(gpu, &n[ATTEND], n[APPEND].in, true);
+	const cudaError_t error = launch_one(gpu, &n[APPEND]);
+	return error == cudaSuccess ? launch_one(gpu, &n[ATTEND]) : error;
+}
+
+/* Both output products. next: the layer that reads their moments, or NULL. */
+static cudaError_t launch_outputs(struct sk_gpu *gpu, const struct sk_gpu_note *n,
+				  const struct sk_gpu_note *next)
+{
+	struct sk_gpu_products p = products_of(gpu, n->n_rows);
+	p.product[0] = product_of(&n[OUT], SK_GPU_NO_ACTIVATION);
+	p.product[1] = product_of(&n[DOWN], SK_GPU_NO_ACTIVATION);
+	p.together = true;
+	if (next) {
+		p.ret_moments = gpu->moments.data;
+		p.tile_moments = gpu->tile_moments.data;
+		p.eps = next[NORM].eps;
+		p.subtract_mean = next[NORM].number != 0;
 	}
-	return error;
+	return sk_gpu_few(gpu->stream, &p);
+}
+
+/* Such layers, one behind the other, in three launches each, but for the norm of the first: products, attention, products. What
+ * is left out (normalised rows, rotated queries, the MLP's first product) nobody else reads. */
+static cudaError_t launch_parallel_layers(struct sk_gpu *gpu, const struct sk_gpu_note *n,
+					  uint32_t n_notes, uint32_t *ret_n_taken)
+{
+	bool has_moments = false, leaves = true;
+	for (*ret_n_taken = 0; leaves; n += N_LAYER, *ret_n_taken += N_LAYER) {
+		leaves = leaves_moments(gpu, n, n_notes - *ret_n_taken);
+		cudaError_t error = launch_inputs(gpu, n, has_moments);
+		if (error == cudaSuccess)
+			error = launch_attention(gpu, n);
+		if (error == cudaSuccess)
+			error = launch_outputs(gpu, n, leaves ? n + N_LAYER : NULL);
+		if (error != cudaSuccess)
+			return error;
+		has_moments = leaves;
+	}
+	return cudaSuccess;
 }
 
 cudaError_t sk_gpu_launch(struct sk_gpu *gpu, const struct sk_gpu_note *notes, uint32_t n_notes,
@@ -266,9 +337,7 @@ cudaError_t sk_gpu_launch(struct sk_gpu *gpu, const struct sk_gpu_note *notes, u
 	*ret_n_taken = 1;
 	if (notes->n_rows == 0)
 		return cudaSuccess;
-	if (is_parallel_layer(gpu, notes, n_notes)) {
-		*ret_n_taken = N_LAYER;
-		return launch_parallel_layer(gpu, notes);
-	}
+	if (is_parallel_layer(gpu, notes, n_notes))
+		return launch_parallel_layers(gpu, notes, n_notes, ret_n_taken);
 	return launch_one(gpu, notes);
 }

@@ -102,6 +102,8 @@ void sk_gpu_step_finish(struct sk_gpu *gpu)
 	sk_gpu_block_finish(&gpu->unit_parts);
 	sk_gpu_block_finish(&gpu->unit_counters);
 	sk_gpu_block_finish(&gpu->second_norm);
+	sk_gpu_block_finish(&gpu->moments);
+	sk_gpu_block_finish(&gpu->tile_moments);
 	free(gpu->notes);
 }
 

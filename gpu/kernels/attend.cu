@@ -4,8 +4,12 @@
  * many as there are segments, the last of which joins what the others left. Order within the ring of pages does not
  * matter to a softmax, so nothing is copied together; and the same joins in the same order give the same bits, however
  * many warps and blocks there are.
+ *
+ * Of rows that do not see one another's tokens (a row a session) it takes queries, keys and values as they come from their
+ * product, where one block has all queries of a key head: it rotates them, and the block whose segment ends with the row's newest page writes the entry there first.
  */
 #include "gpu/kernels/format.h"
+#include "gpu/kernels/rotary.h"
 
 #define PAGES   SK_GPU_SEGMENT_PAGES
 #define MAX_DIM 256
@@ -281,11 +285,29 @@ SK_DEVICE bool is_last(uint32_t *counter, uint32_t n)
 	return last;
 }
 
+/* The queries, as the row's tokens and as its sinks meet them. */
+template <int G>
+SK_DEVICE void get_queries(const sk_gpu_cache &c, const room<G> &r, const heads &h, const float *q, const sk_gpu_row &row,
+			   bool appends)
+{
+	for (uint32_t i = threadIdx.x; i < G * c.padded_dim; i += blockDim.x) {
+		const uint32_t g = i / c.padded_dim, d = i % c.padded_dim;
+		const float *head = q + (size_t)(h.first + g) * c.head_dim;
+		float text = 0, sink = 0;
+		if (g < h.n && d < c.head_dim) {
+			text = appends ? sk_rotated(c, head, d, row.place) : head[d];
+			sink = appends ? sk_rotated(c, head, d, row.sink_place) : head[c.n_heads * c.head_dim + d];
+		}
+		r.text[i] = text;
+		r.sink[i] = sink;
+	}
+}
+
 extern __shared__ __align__(16) unsigned char cu_smem[];
 
 template <int F, int G>
 __global__ void __launch_bounds__(PAGES *SK_WARP, G == 1 ? 2 : 1)
-	attend(const sk_gpu_cache c, float *out, uint32_t out_stride, const float *q, uint32_t q_stride,
+	attend(const sk_gpu_cache c, float *out, uint32_t out_stride, const float *q, uint32_t q_stride, bool appends,
 	       const sk_gpu_row *rows, const uint32_t *table, uint32_t layer, float *parts, uint32_t *counters)
 {
 	sk_begin();
@@ -298,14 +320,10 @@ __global__ void __launch_bounds__(PAGES *SK_WARP, G == 1 ? 2 : 1)
 	if (!alone && blockIdx.x >= n_segments)
 		return;
 
-	const uint32_t width = c.n_heads * c.head_dim;
-	for (uint32_t i = threadIdx.x; i < G * c.padded_dim; i += blockDim.x) {
-		const uint32_t g = i / c.padded_dim, d = i % c.padded_dim;
-		const float *from = q + (size_t)blockIdx.z * q_stride + ((h.first + g) * c.head_dim + d);
-		const bool real = g < h.n && d < c.head_dim;
-		r.text[i] = real ? from[0] : 0;
-		r.sink[i] = real ? from[width] : 0;
-	}
+	q += (size_t)blockIdx.z * q_stride;
+	get_queries(c, r, h, q, row, appends);
+	if (appends && (alone || n_segments - 1 == blockIdx.x)) /* a block a key head: y is that */
+		sk_put_entry<typename sk_word<F>::type>(c, q, row, table, layer, blockIdx.y, blockDim.x);
 	__syncthreads();
 
 	const float scale = 1 / sqrtf((float)c.head_dim);
@@ -349,43 +367,44 @@ __global__ void __launch_bounds__(PAGES *SK_WARP, G == 1 ? 2 : 1)
 
 template <int F, int G>
 static cudaError_t run(cudaStream_t stream, const struct sk_gpu_cache *c, float *out, uint32_t out_stride,
-		       const float *q, uint32_t q_stride, const struct sk_gpu_row *rows, const uint32_t *table,
-		       uint32_t layer, uint32_t n, const struct sk_gpu_sharing *sharing)
+		       const float *q, uint32_t q_stride, bool appends, const struct sk_gpu_row *rows,
+		       const uint32_t *table, uint32_t layer, uint32_t n, const struct sk_gpu_sharing *sharing)
 {
 	const uint32_t shared = c->n_heads / c->n_kv_heads;
 	const dim3 grid(sharing->n_segments, c->n_kv_heads * ((shared + G - 1) / G), n);
 	const uint32_t n_warps = sharing->n_warps < 2 ? 2 : sharing->n_warps;
 	return sk_launch(stream, attend<F, G>, grid, n_warps * SK_WARP, room_bytes<G>(c->padded_dim, n_warps), *c, out,
-			 out_stride, q, q_stride, rows, table, layer, sharing->parts, sharing->counters);
+			 out_stride, q, q_stride, appends, rows, table, layer, sharing->parts, sharing->counters);
 }
 
 template <int F>
 static cudaError_t run_heads(cudaStream_t stream, const struct sk_gpu_cache *c, float *out, uint32_t out_stride,
-			     const float *q, uint32_t q_stride, const struct sk_gpu_row *rows,
+			     const float *q, uint32_t q_stride, bool appends, const struct sk_gpu_row *rows,
 			     const uint32_t *table, uint32_t layer, uint32_t n, const struct sk_gpu_sharing *sharing)
 {
 	switch (sk_gpu_attend_heads(c->n_heads / c->n_kv_heads, c->padded_dim)) {
 	case 1:
-		return run<F, 1>(stream, c, out, out_stride, q, q_stride, rows, table, layer, n, sharing);
+		return run<F, 1>(stream, c, out, out_stride, q, q_stride, appends, rows, table, layer, n, sharing);
 	case 2:
-		return run<F, 2>(stream, c, out, out_stride, q, q_stride, rows, table, layer, n, sharing);
+		return run<F, 2>(stream, c, out, out_stride, q, q_stride, appends, rows, table, layer, n, sharing);
 	case 3:
-		return run<F, 3>(stream, c, out, out_stride, q, q_stride, rows, table, layer, n, sharing);
+		return run<F, 3>(stream, c, out, out_stride, q, q_stride, appends, rows, table, layer, n, sharing);
 	default:
-		return run<F, SK_GPU_ATTEND_HEADS>(stream, c, out, out_stride, q, q_stride, rows, table, layer, n,
-						   sharing);
+		return run<F, SK_GPU_ATTEND_HEADS>(stream, c, out, out_stride, q, q_stride, appends, rows, table,
+						   layer, n, sharing);
 	}
 }
 
 cudaError_t sk_gpu_attend(cudaStream_t stream, const struct sk_gpu_cache *cache, float *out,
-			  uint32_t out_stride, const float *q, uint32_t q_stride,
+			  uint32_t out_stride, const float *q, uint32_t q_stride, bool appends,
 			  const struct sk_gpu_row *rows, const uint32_t *table, uint32_t layer, uint32_t n,
 			  const struct sk_gpu_sharing *sharing)
 {
-	if (cache->padded_dim > MAX_DIM)
+	const uint32_t shared = cache->n_heads / cache->n_kv_heads;
+	if (cache->padded_dim > MAX_DIM || (appends && sk_gpu_attend_heads(shared, cache->padded_dim) < shared))
 		return cudaErrorInvalidValue;
 	const auto run_format = cache->format == SK_GPU_F16    ? run_heads<SK_GPU_F16>
 				: cache->format == SK_GPU_BF16 ? run_heads<SK_GPU_BF16>
 							       : run_heads<SK_GPU_F32>;
-	return run_format(stream, cache, out, out_stride, q, q_stride, rows, table, layer, n, sharing);
+	return run_format(stream, cache, out, out_stride, q, q_stride, appends, rows, table, layer, n, sharing);
 }

@@ -29,6 +29,7 @@ SK_DEVICE float sk_high_bf16(unsigned u)
 template <int F> struct sk_word;
 
 template <> struct sk_word<SK_GPU_F32> {
+	using type = float;
 	static constexpr int N = 4;
 	float v[N];
 	SK_MEMBER void set(uint4 w, const void *, uint32_t, float)
@@ -39,6 +40,7 @@ template <> struct sk_word<SK_GPU_F32> {
 };
 
 template <> struct sk_word<SK_GPU_F16> {
+	using type = __half;
 	static constexpr int N = 8;
 	float v[N];
 	SK_MEMBER void set(uint4 w, const void *, uint32_t, float)
@@ -51,6 +53,7 @@ template <> struct sk_word<SK_GPU_F16> {
 };
 
 template <> struct sk_word<SK_GPU_BF16> {
+	using type = __nv_bfloat16;
 	static constexpr int N = 8;
 	float v[N];
 	SK_MEMBER void set(uint4 w, const void *, uint32_t, float)

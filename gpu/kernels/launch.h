@@ -62,10 +62,22 @@ cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, fl
 #define SK_GPU_UNIT_CHUNKS   48 /* runs of 32 columns that a block takes, at most */
 #define SK_GPU_NO_ACTIVATION (-1)
 
+/* Of a vector: its mean, or 0 where a norm subtracts none, and 1 / its deviation from that. */
+struct sk_gpu_moments {
+	float mean, scale;
+};
+
+/* Of a tile's outputs for a vector: their mean, and the squares of their distances from it. */
+struct sk_gpu_tile_moments {
+	float mean, squares;
+};
+
 struct sk_gpu_product {
 	struct sk_gpu_matrix matrix;
 	float *out;
 	const float *in; /* (n, n_cols of the matrix) */
+	const float *norm_weight,
+		*norm_bias; /* (n_cols), or NULL; weight: `in` is still to be normalised, with `moments` */
 	uint32_t out_stride, in_stride;
 	uint32_t n_tiles, n_parts; /* of 16 rows; of columns: sk_gpu_product_cut() */
 	int activation;            /* enum sk_act, where add is false; or SK_GPU_NO_ACTIVATION */
@@ -77,7 +89,14 @@ struct sk_gpu_products {
 	bool together;                    /* both go to the same outputs, which are the first's */
 	uint32_t n;                       /* vectors, at most SK_GPU_MATVEC_ROWS */
 	float *parts;       /* (tiles, parts of a tile, 128) of the first, of the second */
-	uint32_t *counters; /* (tiles of both), zero before and after */
+	uint32_t *counters; /* (1 + tiles of both), zero before and after */
+	const struct sk_gpu_moments
+		*moments; /* (n) of `in`, for a product that normalises; or NULL */
+	struct sk_gpu_moments *
+		ret_moments; /* (n) of what the two leave together, a multiple of 16 rows; or NULL */
+	struct sk_gpu_tile_moments *tile_moments; /* (tiles, 8), room for that */
+	float eps;                                /* of these, */
+	bool subtract_mean;                       /* and whether their norm has a mean */
 };
 
 static inline void sk_gpu_product_cut(struct sk_gpu_product *product)
@@ -178,8 +197,10 @@ struct sk_gpu_sharing {
 	uint32_t *counters; /* (n, n_kv_heads, groups of heads), zero before and after */
 };
 
+/* appends: q is what sk_gpu_append() would be given (its stride, too), and that is done on the way. For rows none of which
+ * sees another's entry, and where one block takes all queries of a key head (sk_gpu_attend_heads()). */
 cudaError_t sk_gpu_attend(cudaStream_t stream, const struct sk_gpu_cache *cache, float *out,
-			  uint32_t out_stride, const float *q, uint32_t q_stride,
+			  uint32_t out_stride, const float *q, uint32_t q_stride, bool appends,
 			  const struct sk_gpu_row *rows, const uint32_t *table, uint32_t layer,
 			  uint32_t n, const struct sk_gpu_sharing *sharing);
 

@@ -16,6 +16,8 @@ long cusim_n_held(void);
 /* The n-th call of the runtime from now on (1: the next) fails, once; 0: none. */
 void cusim_fail_at(long n);
 long cusim_n_calls(void);
+/* Of kernels, so far; those of a graph, too. */
+long cusim_n_launches(void);
 
 /* From now on, and forgets what was counted: slow, and only of kernels whose accesses are checked. */
 void cusim_count_traffic(int on);

@@ -102,7 +102,7 @@ expect verdicts.txt '^kernel_step +passed' '^kernel_shared +passed' '^descriptor
 	'^descriptor: read, .*passed' '^handle: read, .*seen' '^bench_gpu +passed' \
 	'^transformers: skipped: PyTorch is not installed$'
 expect table.md '^\| decode, 8 sessions \|' '^\| prefill, a prompt of 128 \|' '^\| time to first token, ' \
-	'^\| at position 1000000; floor: at 2000 \|' '^\| plain launches, 8 sessions; ' '^\| attend, 8 rows \|' \
+	'^\| at position 1000000; floor: at 2000 \|' '^\| plain launches, 8 sessions; ' '^\| five launches a layer, 8 sessions; ' '^\| attend, 8 rows \|' \
 	'^\| draw, top-k 40, top-p 0\.95, temperature 0\.8, 8 rows \|' '^\| decode, 8 sessions, cache of BF16 \|' \
 	'^\| prefill, a prompt of 128 \| [0-9.]+ \| [0-9.]+ \|'
 [ "$(grep -c '^| measured' "$folder/log")" = 1 ] || fail 'it does not print one table'

@@ -297,3 +297,8 @@ void run_kernel(const Launch &launch)
 }
 
 }
+
+extern "C" long cusim_n_launches(void)
+{
+	return cusim::launch_number;
+}

@@ -158,8 +158,9 @@ static void test_most_rows(void **state)
 	assert_non_null(strstr(diag.text, "65535"));
 }
 
-/* Matrices of several formats are no launch of few vectors. */
-static void test_mixed_formats_are_refused(void **state)
+/* Matrices of several formats are no launch of few vectors, and moments are of what two products leave together, in whole tiles;
+ * queries that a block cannot take at once are not appended on the way. */
+static void test_what_is_refused(void **state)
 {
 	struct sk_gpu_products products = {.n = 1};
 	(void)state;
@@ -169,6 +170,21 @@ static void test_mixed_formats_are_refused(void **state)
 		sk_gpu_product_cut(&products.product[i]);
 	}
 	assert_int_equal(sk_gpu_few(NULL, &products), cudaErrorInvalidValue);
+
+	struct sk_gpu_moments moments;
+	products.product[0].matrix.format = SK_GPU_F16;
+	products.ret_moments = &moments;
+	assert_int_equal(sk_gpu_few(NULL, &products), cudaErrorInvalidValue);
+	products.together = true;
+	products.product[0].matrix.n_rows = products.product[1].matrix.n_rows = 17;
+	assert_int_equal(sk_gpu_few(NULL, &products), cudaErrorInvalidValue);
+
+	const struct sk_gpu_cache cache = {
+		.n_heads = 5, .n_kv_heads = 1, .head_dim = 32, .padded_dim = 32};
+	const struct sk_gpu_sharing sharing = {.n_segments = 1};
+	assert_int_equal(
+		sk_gpu_attend(NULL, &cache, NULL, 0, NULL, 0, true, NULL, NULL, 0, 1, &sharing),
+		cudaErrorInvalidValue);
 }
 
 static cudaError_t launch_fails; /* with that, once (linked with --wrap) */
@@ -337,7 +353,7 @@ int main(void)
 		cmocka_unit_test(test_reading_fails_alone),
 		cmocka_unit_test(test_most_rows),
 		cmocka_unit_test(test_pages_through_pinned_memory),
-		cmocka_unit_test(test_mixed_formats_are_refused),
+		cmocka_unit_test(test_what_is_refused),
 		cmocka_unit_test(test_steps_without_graphs),
 		cmocka_unit_test(test_copies_beside_a_capture),
 	};

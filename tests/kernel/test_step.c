@@ -385,128 +385,13 @@ static void test_memory(void **state)
 	sk_backend_close(backend);
 }
 
-enum { WIDTH = 48, HEAD = 16, HEADS = 2, INNER = 3000, LAYER_ROWS = 3 };
-
-struct layer {
-	struct sk_linear *qkv, *out, *up, *down, *input;
-	struct sk_norm *norms[2];
-	struct sk_buffer *x, *h, *q, *both, *att, *wide, *act, *other;
-};
-
-/* dtype: F16 or BF16, in which it stays. */
-static struct sk_linear *pack_halves(struct sk_backend *backend, enum sk_dtype dtype,
-				     uint32_t n_rows, uint32_t n_cols)
-{
-	const size_t n = (size_t)n_rows * n_cols;
-	float *w = random_floats(n, 1 / sqrtf((float)n_cols)), *b = random_floats(n_rows, 1);
-	uint16_t *halves = malloc(n * sizeof *halves);
-	assert_non_null(halves);
-	for (size_t i = 0; i < n; i++)
-		halves[i] =
-			dtype == SK_DTYPE_F16 ? sk_half_from_float(w[i]) : sk_bf16_from_float(w[i]);
-	struct sk_tensor tensor = {"halves", dtype, n_rows, n_cols, halves},
-			 bias_tensor = float_tensor(b, n_rows, 1);
-	struct sk_matrix matrix = matrix_of(&tensor), bias = matrix_of(&bias_tensor);
-	struct sk_linear *linear = NULL;
-	assert_int_equal(sk_backend_pack_linear(backend, &matrix, &bias, SK_WEIGHTS_AUTO, &linear),
-			 0);
-	free(halves);
-	free(w);
-	free(b);
-	return linear;
-}
-
-/* x after a layer whose MLP reads what its attention reads; with `apart` something foreign lies between. */
-static void run_layer(struct sk_backend *backend, const struct layer *l, uint32_t entry, bool apart,
-		      float *result)
-{
-	struct sk_row rows[LAYER_ROWS];
-	for (uint32_t i = 0; i < LAYER_ROWS; i++)
-		rows[i] = (struct sk_row){.entry = entry + i, .id = (int32_t)i};
-	struct sk_span span = {.n_rows = LAYER_ROWS, .pages = plain_pages, .n_pages = 2};
-	struct sk_batch batch = {LAYER_ROWS, 1, rows, &span};
-	assert_int_equal(sk_backend_begin_step(backend, &batch), 0);
-	sk_backend_embed(backend, l->x, l->input);
-	sk_backend_norm(backend, l->h, l->x, l->norms[0], 1e-5f, true);
-	sk_backend_matmul(backend, l->both, l->h, l->qkv);
-	sk_backend_append(backend, l->q, l->both, 0);
-	sk_backend_attend(backend, l->att, l->q, 0);
-	if (apart)
-		sk_backend_embed(backend, l->other, l->input);
-	sk_backend_norm(backend, l->h, l->x, l->norms[1], 1e-5f, true);
-	sk_backend_matmul_add(backend, l->x, l->att, l->out);
-	sk_backend_matmul(backend, l->wide, l->h, l->up);
-	sk_backend_activate(backend, l->act, l->wide, SK_ACT_GELU);
-	sk_backend_matmul_add(backend, l->x, l->act, l->down);
-	assert_int_equal(sk_backend_end_step(backend), 0);
-	for (uint32_t i = 0; i < LAYER_ROWS; i++)
-		memcpy(result + i * WIDTH, sk_backend_read(backend, l->x, i),
-		       WIDTH * sizeof(float));
-}
-
-/* dtypes: of QKV, of attention's output, of the MLP's first matrix, of its second. */
-static void check_layer(const char *instructions, const enum sk_dtype dtypes[4])
-{
-	struct sk_backend_shape shape = default_shape();
-	shape.n_heads = shape.n_kv_heads = HEADS;
-	struct sk_backend *backend = open_or_skip(instructions, 2, false, &shape);
-	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
-	float *x = random_floats(LAYER_ROWS * WIDTH, 1), *w = random_floats(WIDTH, 1);
-	struct sk_tensor tensor = float_tensor(w, WIDTH, 1);
-	struct sk_matrix vector = matrix_of(&tensor);
-	struct layer l = {
-		.qkv = pack_halves(backend, dtypes[0], 3 * HEADS * HEAD, WIDTH),
-		.out = pack_halves(backend, dtypes[1], WIDTH, HEADS * HEAD),
-		.up = pack_halves(backend, dtypes[2], INNER, WIDTH),
-		.down = pack_halves(backend, dtypes[3], WIDTH, INNER),
-		.input = pack_floats(backend, x, LAYER_ROWS, WIDTH),
-		.x = buffer_of(backend, LAYER_ROWS, WIDTH),
-		.h = buffer_of(backend, LAYER_ROWS, WIDTH),
-		.q = buffer_of(backend, LAYER_ROWS, 2 * HEADS * HEAD),
-		.both = buffer_of(backend, LAYER_ROWS, 3 * HEADS * HEAD),
-		.att = buffer_of(backend, LAYER_ROWS, HEADS * HEAD),
-		.wide = buffer_of(backend, LAYER_ROWS, INNER),
-		.act = buffer_of(backend, LAYER_ROWS, INNER),
-		.other = buffer_of(backend, LAYER_ROWS, WIDTH),
-	};
-	for (int i = 0; i < 2; i++) { /* the second is another: w scaled */
-		for (uint32_t j = 0; j < WIDTH; j++)
-			w[j] *= 1 + 0.5f * (float)i;
-		assert_int_equal(sk_backend_pack_norm(backend, &vector, &vector, &l.norms[i]), 0);
-	}
-	float whole[LAYER_ROWS * WIDTH], apart[LAYER_ROWS * WIDTH];
-	run_layer(backend, &l, 0, false, whole);
-	sk_backend_clear_pages(backend, plain_pages, 2);
-	run_layer(backend, &l, 0, true, apart);
-	for (int i = 0; i < LAYER_ROWS * WIDTH; i++)
-		assert_true(fabsf(whole[i] - apart[i]) <= 1e-4f);
-	free(x);
-	free(w);
-	sk_backend_close(backend);
-}
-
-/* A device may make a whole layer of these operations: the results are those of the operations, also where a model keeps its
- * matrices in formats of their own. */
-static void test_parallel_layer(void **state)
-{
-#define H SK_DTYPE_F16
-#define B SK_DTYPE_BF16
-	static const enum sk_dtype dtypes[][4] = {{B, B, B, B}, {H, H, H, H}, {H, H, B, B},
-						  {B, B, H, H}, {B, H, B, B}, {H, H, B, H}};
-#undef H
-#undef B
-	for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
-		check_layer(*state, dtypes[i]);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_batches),          KERNEL_TEST(test_pages),
-		KERNEL_TEST(test_pages_in_order),   KERNEL_TEST(test_again_and_again),
-		KERNEL_TEST(test_gather),           KERNEL_TEST(test_memory),
-		KERNEL_TEST(test_parallel_layer),   cmocka_unit_test(test_open),
-		cmocka_unit_test(test_environment),
+		KERNEL_TEST(test_batches),        KERNEL_TEST(test_pages),
+		KERNEL_TEST(test_pages_in_order), KERNEL_TEST(test_again_and_again),
+		KERNEL_TEST(test_gather),         KERNEL_TEST(test_memory),
+		cmocka_unit_test(test_open),      cmocka_unit_test(test_environment),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

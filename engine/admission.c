@@ -341,6 +341,10 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 	if (!err && !may_take &&
 	    sk_session_n_pages(session) > may_have(engine, &window.policy, n_held))
 		err = -ENOSPC;
+	/* But who goes on again and again has its turn as a stream has, or those who wait would never have its pages. */
+	if (!err && session->turn_ns >= engine->queue.patience_ns &&
+	    (!may_take || session->is_leaving) && sk_engine_can_spill(engine))
+		err = -ENOSPC;
 	if (!err && session->is_stored && !session->is_moving) {
 		err = sk_engine_prepare_fetch(engine, session, &fetch);
 		if (err < 0)
@@ -381,6 +385,8 @@ int sk_engine_try(struct sk_engine *engine, struct sk_request *request,
 		generation->marks->given.window = window;
 	else if (!generation->marks)
 		session->keep_sinks = 0;
+	if (!may_take)
+		generation->since_ns -= session->turn_ns;
 	generation->user = request->user;
 	generation->leader = leader;
 	generation->n_awaited = n_awaited;

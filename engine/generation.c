@@ -119,6 +119,7 @@ void sk_generation_destroy(struct sk_generation *g)
 		if (g->result.generated_tokens)
 			sk_sampler_remember(&g->sampler, &g->session->sampler);
 		g->session->last_used_ns = sk_clock_ns();
+		g->session->turn_ns = g->session->last_used_ns - g->since_ns;
 	} else if (!g->session->is_left) {
 		sk_session_destroy(g->session);
 	}

@@ -60,6 +60,8 @@ struct sk_session {
 	bool has_ttl;                    /* of its own: else the daemon's */
 	uint64_t ttl_ns;                 /* that holds: idle for so long, it goes; 0: never */
 	uint64_t n_requests, n_generated;
+	uint64_t
+		turn_ns; /* for which its last request had pages, and those whose turn it went on with */
 	struct sk_share share; /* what it has had of what is scarce */
 };
 

@@ -15,7 +15,7 @@ static unsigned long stall_ns;
 #define N_BORROWED   10  /* by a step */
 
 static size_t n_ids[MOST_STREAMS]; /* that the stream has given */
-static useconds_t read_takes_us;
+static useconds_t read_takes_us, write_takes_us;
 
 /* A slow disk. */
 ssize_t pread(int fd, void *bytes, size_t n, off_t at)
@@ -23,6 +23,13 @@ ssize_t pread(int fd, void *bytes, size_t n, off_t at)
 	if (read_takes_us)
 		usleep(read_takes_us);
 	return syscall(SYS_pread64, fd, bytes, n, at);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
+{
+	if (write_takes_us)
+		usleep(write_takes_us);
+	return syscall(SYS_pwrite64, fd, bytes, n, at);
 }
 
 static double now_s(void)
@@ -217,6 +224,31 @@ static void test_a_reader_that_does_not_read(void **state)
 	close_pool();
 }
 
+/* A chat whose next request comes as soon as the last is through has its turn as a stream has: another user's begins. */
+static void test_a_chat_that_goes_on_at_once(void **state)
+{
+	(void)state;
+	open_pool(N_PAGES, 6, 0);
+	begin_named(0, 1000, "chat", prompts[0], 100);
+	read_for(0.3);
+	begin(1, 1001, 0);
+	write_takes_us = 100000;
+	for (const double end_s = now_s() + LONG_S; n_ids[1] < 20 && now_s() < end_s;) {
+		if (streams[0].is_finished) {
+			end(0);
+			begin_named(0, 1000, "chat", prompts[0], 100);
+		}
+		read_for(0.001);
+		if (streams[1].is_finished)
+			fail_msg("%s", streams[1].reason);
+	}
+	write_takes_us = 0;
+	assert_true(n_ids[1] >= 20);
+	end(0);
+	delete_session(&streams[1].client, "chat", 1000);
+	close_pool();
+}
+
 /* Of five that have room for four, one goes out a turn, not all. */
 static void test_one_moves_a_turn(void **state)
 {
@@ -262,6 +294,7 @@ int main(void)
 		cmocka_unit_test(test_the_store_fails_once),
 		cmocka_unit_test(test_a_slow_store),
 		cmocka_unit_test(test_a_reader_that_does_not_read),
+		cmocka_unit_test(test_a_chat_that_goes_on_at_once),
 		cmocka_unit_test(test_one_moves_a_turn),
 		cmocka_unit_test(test_not_without_bound),
 	};

@@ -110,20 +110,8 @@ static bool had_its_time(const struct sk_queue *queue, const struct sk_request *
 	return request->kept_ns >= queue->patience_ns;
 }
 
-/* The one for whom pages are kept comes before all others but those for whom they were kept until their time was over, and the one
- * for whom room is being made.
- */
-static bool comes_before(const struct sk_queue *queue, const struct sk_request *a,
-			 const struct sk_request *b)
+static bool comes_before(const struct sk_request *a, const struct sk_request *b)
 {
-	const struct sk_request *first = queue->first;
-	const bool makes_room = a == queue->room_for || b == queue->room_for;
-	if (first && !first->user->n_pages && !first->user->is_held && !makes_room) {
-		if (a == first && !had_its_time(queue, b))
-			return true;
-		if (b == first && !had_its_time(queue, a))
-			return false;
-	}
 	return a->ahead != b->ahead ? a->ahead < b->ahead : a->queued_ns < b->queued_ns;
 }
 
@@ -146,10 +134,28 @@ static void put_in_order(struct sk_queue *queue, struct sk_request *request,
 						    : user->would_be;
 	user->would_be += by_weight(user, request->n_pages * seconds(queue->patience_ns));
 	while (before != ordered &&
-	       comes_before(queue, request, sk_container_of(before, struct sk_request, queued)))
+	       comes_before(request, sk_container_of(before, struct sk_request, queued)))
 		before = before->prev;
 	sk_list_remove(&request->queued);
 	sk_list_append(before->next, &request->queued);
+}
+
+/* The one for whom pages are kept comes before all others but those for whom they were kept until their time was over, and
+ * the one for whom room is being made: others that would be before it go behind it. */
+static void put_first_before(struct sk_queue *queue, const struct sk_list *ordered)
+{
+	struct sk_request *first = queue->first;
+
+	if (!first || first->user->n_pages || first->user->is_held)
+		return;
+	for (struct sk_list *node = first->queued.prev, *prev; node != ordered; node = prev) {
+		struct sk_request *request = sk_container_of(node, struct sk_request, queued);
+		prev = node->prev;
+		if (request == queue->room_for || had_its_time(queue, request))
+			continue;
+		sk_list_remove(node);
+		sk_list_append(first->queued.next, node);
+	}
 }
 
 void sk_queue_order(struct sk_queue *queue, struct sk_list *users)
@@ -169,6 +175,7 @@ void sk_queue_order(struct sk_queue *queue, struct sk_list *users)
 	}
 	sk_list_for_each (node, &queue->requests)
 		put_in_order(queue, sk_container_of(node, struct sk_request, queued), &ordered);
+	put_first_before(queue, &ordered);
 	for (struct sk_list *node; (node = sk_list_pop(&ordered));) {
 		sk_list_append(&queue->requests, node);
 		sk_container_of(node, struct sk_request, queued)->place = ++place;

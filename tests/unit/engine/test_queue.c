@@ -214,6 +214,34 @@ static void test_who_had_its_time_is_not_passed(void **state)
 	}
 }
 
+/* Nor does a new one pass it, whether or not it has begun, though one that had its time would stand between them. */
+static void test_who_comes_does_not_take_what_is_kept(void **state)
+{
+	(void)state;
+	for (int has_begun = 0; has_begun < 2; has_begun++) {
+		finish(NULL);
+		begin(NULL);
+		users[0].ahead = 10;
+		users[2].ahead = 100;
+		add(0, 0, 6);
+		assert_true(sk_queue_keeps(&queue, requests[0]));
+		pass(15ull * SECOND, 0);
+		assert_false(sk_queue_keeps(&queue, requests[0]));
+		requests[1]->generation = has_begun ? (struct sk_generation *)&queue : NULL;
+		users[0].ahead = 10;
+		users[2].ahead = 100;
+		add(1, 2, 6);
+		assert_ptr_equal(order(), requests[0]);
+		assert_false(sk_queue_keeps(&queue, requests[0]));
+		assert_true(sk_queue_keeps(&queue, requests[1]));
+		add(2, 1, 1); /* its user has had nothing */
+		assert_ptr_equal(order(), requests[0]);
+		for (uint32_t i = 0; i < 3; i++)
+			assert_int_equal(requests[i]->place, i + 1);
+		requests[1]->generation = NULL;
+	}
+}
+
 static void assert_goes(int i)
 {
 	assert_ptr_equal(sk_queue_victim(&queue), requests[i]);
@@ -306,6 +334,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_the_first_has_pages_kept, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_has_nothing_stays_first, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_had_its_time_is_not_passed, begin, finish),
+		cmocka_unit_test_setup_teardown(test_who_comes_does_not_take_what_is_kept, begin,
+						finish),
 		cmocka_unit_test_setup_teardown(test_who_has_to_go, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_is_held_comes_last, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_is_held_does_not_count, begin, finish),

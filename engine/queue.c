@@ -64,7 +64,12 @@ static double seconds(uint64_t ns)
 
 static bool waits(const struct sk_user *user)
 {
-	return user->n_queued && !user->is_held;
+	return user->is_held ? user->n_preempted && !user->is_all_held : user->n_queued;
+}
+
+static bool is_held(const struct sk_request *request)
+{
+	return request->generation ? request->user->is_all_held : request->user->is_held;
 }
 
 bool sk_queue_is_waiting(const struct sk_list *users)
@@ -84,7 +89,7 @@ void sk_queue_count(struct sk_queue *queue, struct sk_list *users, uint32_t n_fr
 	queue->counted_ns = now_ns;
 	if (queue->first)
 		queue->kept += s * fmin(n_free, queue->first->n_pages);
-	if (queue->first && queue->first->user->is_held)
+	if (queue->first && is_held(queue->first))
 		keep_no_more(queue);
 	sk_list_for_each (node, users) {
 		struct sk_user *user = sk_container_of(node, struct sk_user, node);
@@ -130,7 +135,7 @@ static void put_in_order(struct sk_queue *queue, struct sk_request *request,
 	struct sk_list *before = ordered->prev;
 
 	request->ahead = request == queue->room_for ? -INFINITY
-			 : user->is_held            ? INFINITY
+			 : is_held(request)         ? INFINITY
 						    : user->would_be;
 	user->would_be += by_weight(user, request->n_pages * seconds(queue->patience_ns));
 	while (before != ordered &&
@@ -146,7 +151,7 @@ static void put_first_before(struct sk_queue *queue, const struct sk_list *order
 {
 	struct sk_request *first = queue->first;
 
-	if (!first || first->user->n_pages || first->user->is_held)
+	if (!first || first->user->n_pages || is_held(first))
 		return;
 	for (struct sk_list *node = first->queued.prev, *prev; node != ordered; node = prev) {
 		struct sk_request *request = sk_container_of(node, struct sk_request, queued);

@@ -19,7 +19,7 @@
  * never be through at the same time. So everybody runs sometime (the first of each user, in the stead of another of its own, once it has waited for the patience itself), and none begins only to give way again at once.
  *
  * Who waits for pages of one's own alone, because of a limit of one's own (user->is_held), is behind all others, and does
- * not count as waiting.
+ * not count as waiting, nor is anything kept for it.
  */
 #pragma once
 

@@ -24,6 +24,7 @@ struct sk_user {
 	bool has_transfer;   /* a SAVE or LOAD is under way: one at a time */
 	bool has_asked;      /* one of them has been tried already */
 	bool is_held; /* and the first of them, for pages of its own alone: as serving the queue found it */
+	bool is_all_held; /* and one that has begun as well; else such wait for others' */
 	uint64_t n_requests, n_prompt_tokens, n_generated_tokens; /* since the engine began */
 	/* for the queue (queue.h): */
 	uint32_t n_pages; /* that its running requests hold */

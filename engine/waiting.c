@@ -166,6 +166,7 @@ static bool serve_one(struct sk_engine *engine, uint64_t now_ns)
 		if (err == -EAGAIN) { /* nor do its user's others: they keep their order */
 			sk_engine_spill_own(engine, request);
 			request->user->is_held = true;
+			request->user->is_all_held |= request->generation != NULL;
 			continue;
 		}
 		if (err < 0) {
@@ -184,8 +185,10 @@ void sk_engine_serve_queue(struct sk_engine *engine)
 	char reason[128];
 
 	count_pages(engine, now_ns);
-	sk_list_for_each (node, &engine->users)
-		sk_container_of(node, struct sk_user, node)->is_held = false;
+	sk_list_for_each (node, &engine->users) {
+		struct sk_user *user = sk_container_of(node, struct sk_user, node);
+		user->is_held = user->is_all_held = false;
+	}
 	engine->preempt_ns = UINT64_MAX;
 	while (serve_one(engine, now_ns)) {
 	}

@@ -324,6 +324,33 @@ static void test_who_is_held_does_not_count(void **state)
 		assert_true(users[i].ahead == 0);
 }
 
+/* Whose others are held for a limit of its own: one that gave way waits for pages all the same, and these are kept for it; but
+ * for no longer than for others. */
+static void test_one_that_gave_way_is_not_held(void **state)
+{
+	(void)state;
+	users[1].n_pages = 50;
+	requests[0]->generation = (struct sk_generation *)&queue;
+	add(0, 0, 20);
+	add(1, 0, 20);
+	assert_true(sk_queue_is_waiting(&everybody));
+	users[0].is_held = true;
+	assert_true(sk_queue_is_waiting(&everybody));
+	add(2, 2, 5);
+	for (int s = 0; s <= 15; s++) { /* as waiting.c does */
+		pass(s ? SECOND : 0, 10);
+		users[0].is_held = false;
+		users[0].is_held = order() == requests[1]; /* which meets the limit */
+		assert_int_equal(sk_queue_keeps(&queue, requests[0]), s < 15);
+		pass(0, 10);
+	}
+	users[0].is_held = users[0].is_all_held = true; /* it too */
+	order();
+	assert_int_equal(requests[0]->place, 2);
+	assert_int_equal(requests[1]->place, 3);
+	requests[0]->generation = NULL;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -339,6 +366,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_who_has_to_go, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_is_held_comes_last, begin, finish),
 		cmocka_unit_test_setup_teardown(test_who_is_held_does_not_count, begin, finish),
+		cmocka_unit_test_setup_teardown(test_one_that_gave_way_is_not_held, begin, finish),
 	};
 	return sk_test_run(tests, NULL, NULL);
 }

@@ -9,8 +9,8 @@
  * Where the first finds too few pages, the free ones are kept for it, or what needs much would be starved by what needs
  * little; but only for so long (the patience), or one that cannot be served would shut all others out. Then those behind it
  * begin where they fit, and so does it, still before them. What was kept for it is added up as its user's: nobody keeps more
- * than its share of the pool empty, however many such requests it sends. Who had much or little before is let wait or waited
- * for a few times the patience at most.
+ * than its share of the pool empty, however many such requests it sends. But who had much or little before is let wait or
+ * waited for a few times the patience at most: one whose share is small may keep what it takes for about a third of the time.
  *
  * A stream may run without end, so pages are lent for a time: the first in order, once its user has been waiting for the
  * patience, gets those of requests that have had theirs for as long, of the users that hold most; these wait for their next

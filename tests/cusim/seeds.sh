@@ -1,19 +1,20 @@
 #!/bin/bash
 # Every order that a seed makes: of fibers, blocks, streams. seeds.sh BIN SEEDS ORDERINGS PROGRAMS
 #
-#   SEEDS      how many
+#   SEEDS      from 1 to N, or from A to B: A-B
 #   ORDERINGS  of work on streams: lazy (when somebody waits for it), eager (at once), random; one or more, by commas
 #   PROGRAMS   of cusim's tests, by commas; NAME:TEST for one of a program's
 set -uo pipefail
 
-bin=$1 seeds=$2
+bin=$1 first=1 last=${2#*-}
+[[ $2 != *-* ]] || first=${2%-*}
 IFS=, read -ra orderings <<<"$3"
 IFS=, read -ra programs <<<"$4"
 log=$(mktemp) || exit 73
 trap 'rm -f -- "$log"' EXIT
 
 failed=0
-for ((seed = 1; seed <= seeds; seed++)); do
+for ((seed = first; seed <= last; seed++)); do
 	for ordering in "${orderings[@]}"; do
 		for program in "${programs[@]}"; do
 			test=${program#"${program%%:*}"}
@@ -26,5 +27,5 @@ for ((seed = 1; seed <= seeds; seed++)); do
 		done
 	done
 done
-echo "$seeds seeds, ${#orderings[@]} orderings, ${programs[*]}: $( ((failed)) && echo failed || echo passed)"
+echo "seeds $first to $last, ${#orderings[@]} orderings, ${programs[*]}: $( ((failed)) && echo failed || echo passed)"
 exit $failed

@@ -255,11 +255,10 @@ static inline struct sk_stats stats(void)
 	return result;
 }
 
-static inline void delete_session(struct client *client, const char *name, uid_t uid)
+/* Asked by nobody that is connected. */
+static inline void delete_session(const char *name, uid_t uid)
 {
 	struct sk_request *request = sk_request_create(SK_REQUEST_SESSION);
-	request->connection = client->connection;
-	request->id = 99;
 	request->uid = uid;
 	request->verb = SK_SESSION_DELETE;
 	strcpy(request->session, name);

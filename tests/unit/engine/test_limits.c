@@ -351,15 +351,7 @@ static void test_pages_of_a_text_to_score(void **state)
 	assert_int_equal(s.n_queued, 0);
 	disconnect_client(&two);
 	disconnect_client(&one);
-	connect_client(&one, 256);
-	struct sk_request *drop = sk_request_create(SK_REQUEST_SESSION);
-	drop->connection = one.connection;
-	drop->uid = ANNA;
-	drop->verb = SK_SESSION_DELETE;
-	strcpy(drop->session, "scored");
-	sk_engine_submit(engine, drop);
-	sk_event_destroy(next_event());
-	disconnect_client(&one);
+	delete_session("scored", ANNA);
 	assert_idle();
 }
 

@@ -174,16 +174,8 @@ static void test_nothing_is_left(void **state)
 		{"story", "1000"}, {"story", "1001"}, {"story", "1002"}, {"cut", "1000"},
 		{"left", "1000"},  {"deaf", "1000"},  {"deaf2", "1000"}, {"stuck", "1000"}};
 	(void)state;
-	for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
-		struct sk_request *request = sk_request_create(SK_REQUEST_SESSION);
-		request->uid = (uid_t)atoi(names[i][1]);
-		request->verb = SK_SESSION_DELETE;
-		strcpy(request->session, names[i][0]);
-		sk_engine_submit(engine, request);
-		struct sk_event *event = next_event();
-		assert_int_equal(event->kind, SK_EVENT_SESSION);
-		sk_event_destroy(event);
-	}
+	for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
+		delete_session(names[i][0], (uid_t)atoi(names[i][1]));
 	assert_idle();
 	assert_int_equal(n_files(), 0);
 }

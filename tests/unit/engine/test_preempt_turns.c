@@ -245,7 +245,7 @@ static void test_a_chat_that_goes_on_at_once(void **state)
 	write_takes_us = 0;
 	assert_true(n_ids[1] >= 20);
 	end(0);
-	delete_session(&streams[1].client, "chat", 1000);
+	delete_session("chat", 1000);
 	close_pool();
 }
 

@@ -41,7 +41,7 @@ static void test_a_beginning_in_common(void **state)
 	/* Another user's is nobody's business, nor is it used where its window is smaller. */
 	struct sk_result other = say(&client, ask_as(&client, 1, turns[1], 1001, "one"), &a);
 	assert_int_equal(other.reused_tokens, 0);
-	delete_session(&client, "one", 1001);
+	delete_session("one", 1001);
 	struct sk_request *small = ask_as(&client, 2, turns[1], 1000, "");
 	small->policy.to.window = 50;
 	struct sk_result narrow = say(&client, small, &b);
@@ -61,7 +61,7 @@ static void test_a_beginning_in_common(void **state)
 	}
 
 	/* Whoever goes first, the other keeps what it has. */
-	delete_session(&client, "one", 1000);
+	delete_session("one", 1000);
 	struct sk_result fourth = say(&client, ask_as(&client, 3, turns[0], 1000, ""), &a);
 	assert_int_equal(fourth.reused_tokens, second.reused_tokens);
 	assert_memory_equal(a.ids, alone[0].ids, 40 * sizeof *a.ids);
@@ -77,11 +77,11 @@ static void test_a_beginning_in_common(void **state)
 	struct sk_event *forked = next_event();
 	assert_int_equal(forked->kind, SK_EVENT_SESSION);
 	sk_event_destroy(forked);
-	delete_session(&client, "two", 1000);
+	delete_session("two", 1000);
 	struct sk_result fifth = say(&client, ask_as(&client, 3, turns[2], 1000, ""), &a);
 	assert_int_equal(fifth.reused_tokens, second.reused_tokens);
 	assert_memory_equal(a.ids, alone[2].ids, 40 * sizeof *a.ids);
-	delete_session(&client, "three", 1000);
+	delete_session("three", 1000);
 	disconnect_client(&client);
 	assert_idle();
 }

@@ -272,7 +272,7 @@ static void test_of_other_sinks(void **state)
 		sk_event_destroy(event);
 	}
 	assert_true(queue_ns < prefill_ns);
-	delete_session(&one, "old", 1000);
+	delete_session("old", 1000);
 	disconnect_client(&one);
 	disconnect_client(&two);
 	assert_idle();

@@ -95,7 +95,7 @@ static void go_away_after(uint32_t n_read, const struct sk_policy *policy)
 		assert_int_equal(rest.n_ids, n);
 		assert_memory_equal(rest.ids, whole.ids + n_read, n * sizeof *whole.ids);
 	}
-	delete_session(&client, "log", 1000);
+	delete_session("log", 1000);
 	disconnect_client(&client);
 	assert_idle();
 }
@@ -162,7 +162,7 @@ static void cancel_a_prompt(enum sk_request_kind kind, const struct sk_policy *p
 		if (is_caught)
 			sk_event_destroy(
 				run(&client, ask_session(&client, "", 60, policy, "log"), &rest));
-		delete_session(&client, "log", 1000);
+		delete_session("log", 1000);
 	} while (!is_caught);
 	assert_memory_equal(rest.ids, whole.ids + 60, 60 * sizeof *whole.ids);
 	disconnect_client(&client);
@@ -216,7 +216,7 @@ static void go_away_before_the_scores(const struct sk_policy *policy, bool goes_
 			run(&client, score_in_session(&client, text, policy, "log"), &scored));
 		assert_in_range(scored.n_ids, SK_RING_LEAST_SLOTS + 1, SK_RING_LEAST_SLOTS + 64);
 		sk_event_destroy(run(&client, ask_session(&client, "", 60, policy, "log"), &whole));
-		delete_session(&client, "log", 1000);
+		delete_session("log", 1000);
 		sk_event_destroy(
 			run(&client, ask_session(&client, prompt, 60, policy, "log"), &rest));
 	} else {
@@ -234,7 +234,7 @@ static void go_away_before_the_scores(const struct sk_policy *policy, bool goes_
 	connect_client(&client, 1024);
 	sk_event_destroy(run(&client, ask_session(&client, "", 60, policy, "log"), &rest));
 	assert_memory_equal(rest.ids, whole.ids, 60 * sizeof *whole.ids);
-	delete_session(&client, "log", 1000);
+	delete_session("log", 1000);
 	disconnect_client(&client);
 	assert_idle();
 }

@@ -9,10 +9,20 @@ enum {
 	INNER = 1568,
 	LAYERS = 2,
 	MOST_ROWS = 3,
-	MOST_WIDTH = 64,
+	MOST_WIDTH = 544, /* whose tiles of 16 are more than a warp's lanes */
 	PAGES = 20,
-	LAST = 613,
+	LAST = 613, /* in the second segment of a row's pages; the next session's is in the first */
+	LESS = 200,
+	SINKS = 34, /* the window has some of their second page, too */
 	STEPS = 2
+};
+
+struct kind { /* 0: as most have it */
+	const enum sk_dtype *
+		dtypes; /* of QKV, of attention's output, of the MLP's first matrix, of its second */
+	uint32_t width, inner, n_rows, n_heads, n_kv_heads;
+	enum sk_kv_format kv_format;
+	bool subtract_mean;
 };
 
 struct layer {
@@ -22,8 +32,7 @@ struct layer {
 
 struct stack {
 	struct sk_backend *backend;
-	uint32_t width, n_rows;
-	bool subtract_mean;
+	struct kind kind;
 	struct sk_linear *input;
 	struct layer layers[LAYERS];
 	struct sk_buffer *x, *h, *q, *both, *att, *wide, *act, *other;
@@ -56,14 +65,14 @@ static struct sk_linear *pack_halves(struct sk_backend *backend, enum sk_dtype d
 	return linear;
 }
 
-static struct sk_norm *pack_vectors(struct sk_backend *backend, uint32_t width)
+static struct sk_norm *pack_vectors(struct sk_backend *backend, uint32_t width, bool has_bias)
 {
 	float *w = random_floats(width, 1), *b = random_floats(width, 1);
 	struct sk_tensor weight_tensor = float_tensor(w, width, 1),
 			 bias_tensor = float_tensor(b, width, 1);
 	struct sk_matrix weight = matrix_of(&weight_tensor), bias = matrix_of(&bias_tensor);
 	struct sk_norm *norm = NULL;
-	assert_int_equal(sk_backend_pack_norm(backend, &weight, &bias, &norm), 0);
+	assert_int_equal(sk_backend_pack_norm(backend, &weight, has_bias ? &bias : NULL, &norm), 0);
 	free(w);
 	free(b);
 	return norm;
@@ -72,17 +81,37 @@ static struct sk_norm *pack_vectors(struct sk_backend *backend, uint32_t width)
 static void run_layer(const struct stack *s, uint32_t number, bool apart)
 {
 	const struct layer *l = &s->layers[number];
-	sk_backend_norm(s->backend, s->h, s->x, l->norms[0], 1e-5f, s->subtract_mean);
+	const float eps = 0.1f * (float)(1 + number);
+	sk_backend_norm(s->backend, s->h, s->x, l->norms[0], eps, s->kind.subtract_mean);
 	sk_backend_matmul(s->backend, s->both, s->h, l->qkv);
 	sk_backend_append(s->backend, s->q, s->both, number);
 	sk_backend_attend(s->backend, s->att, s->q, number);
 	if (apart)
 		sk_backend_embed(s->backend, s->other, s->input);
-	sk_backend_norm(s->backend, s->h, s->x, l->norms[1], 1e-5f, s->subtract_mean);
+	sk_backend_norm(s->backend, s->h, s->x, l->norms[1], eps, s->kind.subtract_mean);
 	sk_backend_matmul_add(s->backend, s->x, s->att, l->out);
 	sk_backend_matmul(s->backend, s->wide, s->h, l->up);
 	sk_backend_activate(s->backend, s->act, s->wide, SK_ACT_GELU);
 	sk_backend_matmul_add(s->backend, s->x, s->act, l->down);
+}
+
+/* Each with others of the same numbers. */
+static void fill_pages(const struct stack *s)
+{
+	const enum sk_kv_format format = s->kind.kv_format;
+	const size_t n = sk_backend_page_bytes(s->backend) / sizeof(uint16_t) + MOST_ROWS * PAGES;
+	float *floats = random_floats(n, 1);
+	uint16_t *halves = malloc(n * sizeof *halves);
+	assert_non_null(halves);
+	for (size_t i = 0; i < n; i++)
+		halves[i] = format == SK_KV_F16 ? sk_half_from_float(floats[i])
+						: sk_bf16_from_float(floats[i]);
+	for (uint32_t i = 0; i < MOST_ROWS * PAGES; i++) {
+		const void *page = format == SK_KV_F32 ? (void *)(floats + i) : halves + i;
+		assert_int_equal(sk_backend_write_page(s->backend, i, page), 0);
+	}
+	free(halves);
+	free(floats);
 }
 
 /* Rows of one session, or of a session each; the second step reads what the first left in the pages. What lies in them else are
@@ -92,35 +121,36 @@ static void run(const struct stack *s, bool of_one, bool apart, struct result *r
 	uint32_t pages[MOST_ROWS][PAGES];
 	struct sk_row rows[MOST_ROWS];
 	struct sk_span spans[MOST_ROWS];
-	const size_t page_bytes = sk_backend_page_bytes(s->backend);
-	float *floats = random_floats(page_bytes / sizeof(float), 1);
-	for (uint32_t i = 0; i < MOST_ROWS * PAGES; i++) {
+	const uint32_t n_rows = s->kind.n_rows;
+	for (uint32_t i = 0; i < MOST_ROWS * PAGES; i++)
 		pages[i / PAGES][i % PAGES] = i;
-		assert_int_equal(sk_backend_write_page(s->backend, i, floats), 0);
-	}
-	free(floats);
+	fill_pages(s);
 	for (uint32_t step = 0; step < STEPS; step++) {
-		const uint64_t entry = LAST + step * (of_one ? s->n_rows : 1);
-		for (uint32_t i = 0; i < s->n_rows; i++) {
-			rows[i] = (struct sk_row){
-				.entry = entry + (of_one ? i : 0), .first = 40, .id = (int32_t)i};
+		for (uint32_t i = 0; i < n_rows; i++) {
+			rows[i] = (struct sk_row){.entry = of_one ? LAST + step * n_rows + i
+								  : LAST + step - i * LESS,
+						  .first = 40,
+						  .n_sink = SINKS,
+						  .id = (int32_t)i};
 			spans[i] = (struct sk_span){.row = i,
 						    .n_rows = 1,
 						    .origin = 7,
+						    .sink_pages = pages[i],
+						    .n_sink_pages = PAGES,
 						    .pages = pages[i],
 						    .n_pages = PAGES};
 		}
 		if (of_one)
-			spans[0].n_rows = s->n_rows;
-		struct sk_batch batch = {s->n_rows, of_one ? 1 : s->n_rows, rows, spans};
+			spans[0].n_rows = n_rows;
+		struct sk_batch batch = {n_rows, of_one ? 1 : n_rows, rows, spans};
 		assert_int_equal(sk_backend_begin_step(s->backend, &batch), 0);
 		sk_backend_embed(s->backend, s->x, s->input);
 		for (uint32_t i = 0; i < LAYERS; i++)
 			run_layer(s, i, apart);
 		assert_int_equal(sk_backend_end_step(s->backend), 0);
-		for (uint32_t i = 0; i < s->n_rows; i++)
+		for (uint32_t i = 0; i < n_rows; i++)
 			memcpy(ret->x[step][i], sk_backend_read(s->backend, s->x, i),
-			       s->width * sizeof(float));
+			       s->kind.width * sizeof(float));
 	}
 }
 
@@ -142,46 +172,52 @@ static void check(const struct stack *s, bool of_one, long n_wanted)
 	assert_true(!cusim_n_launches || n_launches() - before == STEPS * n_wanted);
 	random_state = random;
 	run(s, of_one, true, &apart);
+	/* a page of 16 bits rounds what differs in the last bits of a float to its own neighbours */
+	const float most = s->kind.kv_format == SK_KV_F32 ? 1e-4f : 1e-3f;
 	for (uint32_t step = 0; step < STEPS; step++)
-		for (uint32_t i = 0; i < s->n_rows; i++)
-			for (uint32_t k = 0; k < s->width; k++)
+		for (uint32_t i = 0; i < s->kind.n_rows; i++)
+			for (uint32_t k = 0; k < s->kind.width; k++)
 				assert_true(fabsf(whole.x[step][i][k] - apart.x[step][i][k]) <=
-					    1e-4f);
+					    most);
 }
 
-/* dtypes: of QKV, of attention's output, of the MLP's first matrix, of its second. */
-static void check_layers(const char *instructions, const enum sk_dtype dtypes[4], uint32_t width,
-			 uint32_t n_rows, bool subtract_mean, long n_wanted)
+static void check_layers(const char *instructions, struct kind kind, long n_wanted)
 {
+	const uint32_t width = kind.width, n_rows = kind.n_rows,
+		       inner = kind.inner ? kind.inner : INNER,
+		       n_heads = kind.n_heads ? kind.n_heads : HEADS,
+		       n_kv_heads = kind.n_heads ? kind.n_kv_heads : HEADS,
+		       n_qkv = (n_heads + 2 * n_kv_heads) * HEAD;
 	struct sk_backend_shape shape = default_shape();
 	shape.n_layers = LAYERS;
-	shape.n_heads = shape.n_kv_heads = HEADS;
+	shape.n_heads = n_heads;
+	shape.n_kv_heads = n_kv_heads;
+	shape.kv_format = kind.kv_format;
 	struct sk_backend *backend = open_or_skip(instructions, 2, false, &shape);
 	assert_int_equal(sk_backend_reserve_pages(backend, MOST_ROWS * PAGES), 0);
 	float *x = random_floats((size_t)n_rows * width, 1);
 	x[0] = 100; /* far from all others */
 	struct stack s = {
 		.backend = backend,
-		.width = width,
-		.n_rows = n_rows,
-		.subtract_mean = subtract_mean,
+		.kind = kind,
 		.input = pack_floats(backend, x, n_rows, width),
 		.x = buffer_of(backend, n_rows, width),
 		.h = buffer_of(backend, n_rows, width),
-		.q = buffer_of(backend, n_rows, 2 * HEADS * HEAD),
-		.both = buffer_of(backend, n_rows, 3 * HEADS * HEAD),
-		.att = buffer_of(backend, n_rows, HEADS * HEAD),
-		.wide = buffer_of(backend, n_rows, INNER),
-		.act = buffer_of(backend, n_rows, INNER),
+		.q = buffer_of(backend, n_rows, 2 * n_heads * HEAD),
+		.both = buffer_of(backend, n_rows, n_qkv),
+		.att = buffer_of(backend, n_rows, n_heads * HEAD),
+		.wide = buffer_of(backend, n_rows, inner),
+		.act = buffer_of(backend, n_rows, inner),
 		.other = buffer_of(backend, n_rows, width),
 	};
 	for (uint32_t i = 0; i < LAYERS; i++)
 		s.layers[i] = (struct layer){
-			.qkv = pack_halves(backend, dtypes[0], 3 * HEADS * HEAD, width),
-			.out = pack_halves(backend, dtypes[1], width, HEADS * HEAD),
-			.up = pack_halves(backend, dtypes[2], INNER, width),
-			.down = pack_halves(backend, dtypes[3], width, INNER),
-			.norms = {pack_vectors(backend, width), pack_vectors(backend, width)},
+			.qkv = pack_halves(backend, kind.dtypes[0], n_qkv, width),
+			.out = pack_halves(backend, kind.dtypes[1], width, n_heads * HEAD),
+			.up = pack_halves(backend, kind.dtypes[2], inner, width),
+			.down = pack_halves(backend, kind.dtypes[3], width, inner),
+			.norms = {pack_vectors(backend, width, kind.subtract_mean),
+				  pack_vectors(backend, width, kind.subtract_mean)},
 		};
 	check(&s, false, n_wanted);
 	if (n_rows == MOST_ROWS) /* and each layer has the way into the pages */
@@ -199,25 +235,55 @@ static void check_layers(const char *instructions, const enum sk_dtype dtypes[4]
 
 static const enum sk_dtype halves[] = {H, H, H, H}, bfloats[] = {B, B, B, B};
 
+#define NARROW 64
+
 static void test_one_row(void **state)
 {
-	check_layers(*state, halves, MOST_WIDTH, 1, true, THREE_A_LAYER);
+	check_layers(*state, (struct kind){halves, NARROW, .n_rows = 1, .subtract_mean = true},
+		     THREE_A_LAYER);
 }
 
 static void test_rows(void **state)
 {
-	check_layers(*state, bfloats, MOST_WIDTH, MOST_ROWS, true, THREE_A_LAYER);
+	check_layers(*state,
+		     (struct kind){bfloats, NARROW, .n_rows = MOST_ROWS, .subtract_mean = true},
+		     THREE_A_LAYER);
 }
 
 /* Products do not take this width as it is: each layer has its norm. */
 static void test_padded(void **state)
 {
-	check_layers(*state, halves, 48, MOST_ROWS, true, FOUR_A_LAYER);
+	check_layers(*state, (struct kind){halves, 48, .n_rows = MOST_ROWS, .subtract_mean = true},
+		     FOUR_A_LAYER);
 }
 
 static void test_without_mean(void **state)
 {
-	check_layers(*state, halves, MOST_WIDTH, 2, false, THREE_A_LAYER);
+	check_layers(*state, (struct kind){halves, NARROW, .n_rows = 2}, THREE_A_LAYER);
+}
+
+static void test_wide(void **state)
+{
+	check_layers(*state,
+		     (struct kind){halves, MOST_WIDTH, .inner = HEADS * HEAD, .n_rows = 1,
+				   .subtract_mean = true},
+		     THREE_A_LAYER);
+}
+
+/* Key heads of two queries each, in pages of every format. Of the first several blocks share a row's pages, of some rows more than
+ * of others. */
+static void test_pages(void **state)
+{
+	for (int format = SK_KV_F32; format <= SK_KV_BF16; format++) {
+		const uint32_t n_kv_heads = format == SK_KV_F32 ? 1 : 2;
+		check_layers(*state,
+			     (struct kind){halves, 32, .inner = 32,
+					   .n_rows = format == SK_KV_F32 ? MOST_ROWS : 1,
+					   .n_heads = 2 * n_kv_heads, .n_kv_heads = n_kv_heads,
+					   .kv_format = (enum sk_kv_format)format,
+					   .subtract_mean = true},
+			     THREE_A_LAYER);
+	}
 }
 
 /* A model may keep its matrices in formats of their own: only of the last have those of one launch the same. */
@@ -227,15 +293,17 @@ static void test_formats(void **state)
 		{H, H, B, B}, {B, B, H, H}, {B, H, B, B}, {H, H, B, H}, {B, H, B, H}};
 	const size_t n = sizeof dtypes / sizeof *dtypes;
 	for (size_t i = 0; i < n; i++)
-		check_layers(*state, dtypes[i], MOST_WIDTH, 1, true,
+		check_layers(*state,
+			     (struct kind){dtypes[i], NARROW, .n_rows = 1, .subtract_mean = true},
 			     i + 1 < n ? ONE_BY_ONE : THREE_A_LAYER);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_one_row),      KERNEL_TEST(test_rows),    KERNEL_TEST(test_padded),
-		KERNEL_TEST(test_without_mean), KERNEL_TEST(test_formats),
+		KERNEL_TEST(test_one_row),      KERNEL_TEST(test_rows), KERNEL_TEST(test_padded),
+		KERNEL_TEST(test_without_mean), KERNEL_TEST(test_wide), KERNEL_TEST(test_pages),
+		KERNEL_TEST(test_formats),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

@@ -67,12 +67,13 @@ SK_DEVICE void visit(const sk_gpu_cache &c, const room<G> &r, uint32_t slot, con
 
 	sk_word<F> w;
 	float scores[G] = {};
+	const uint32_t mine = min(lane, to - 1); /* a sink page may be the newest, to which another block appends */
 	for (uint32_t word0 = 0; word0 < n_words; word0 += BATCH) {
 		uint4 keys[BATCH];
 #pragma unroll
 		for (int k = 0; k < BATCH; k++)
 			if (word0 + k < n_words) {
-				const uint32_t at = ((word0 + k) * SK_WARP + lane) * 16;
+				const uint32_t at = ((word0 + k) * SK_WARP + mine) * 16;
 				keys[k] = sk_load16(head + at);
 			}
 #pragma unroll

@@ -71,6 +71,7 @@ kernel("attend.cu", "L", "(alone || n_segments - 1 == blockIdx.x)", "(gridDim.x 
 kernel("attend.cu", "L", "blockIdx.y, blockDim.x);", "0, blockDim.x);")
 kernel("attend.cu", "L", "blockIdx.y, blockDim.x);", "h.first, blockDim.x);")
 kernel("attend.cu", "L", "sk_put_entry<typename sk_word<F>::type>", "sk_put_entry<float>")
+kernel("attend.cu", "L", "min(lane, to - 1);", "lane;")
 kernel("attend.cu", "O", "(appends && sk_gpu_attend_heads(shared, cache->padded_dim) < shared)", "false")
 kernel("attend.cu", "A", "done = y % chunks * G;", "done = y % chunks;")
 kernel("attend.cu", "A", "room_bytes<G>(c->padded_dim, n_warps), *c", "room_bytes<G>(c->padded_dim, n_warps) - 4, *c")

@@ -20,7 +20,7 @@ enum {
 struct kind { /* 0: as most have it */
 	const enum sk_dtype *
 		dtypes; /* of QKV, of attention's output, of the MLP's first matrix, of its second */
-	uint32_t width, inner, n_rows, n_heads, n_kv_heads;
+	uint32_t width, inner, n_rows, n_heads, n_kv_heads, n_sink;
 	enum sk_kv_format kv_format;
 	bool subtract_mean;
 };
@@ -121,16 +121,17 @@ static void run(const struct stack *s, bool of_one, bool apart, struct result *r
 	uint32_t pages[MOST_ROWS][PAGES];
 	struct sk_row rows[MOST_ROWS];
 	struct sk_span spans[MOST_ROWS];
-	const uint32_t n_rows = s->kind.n_rows;
+	const uint32_t n_rows = s->kind.n_rows, n_sink = s->kind.n_sink ? s->kind.n_sink : SINKS,
+		       last = s->kind.n_sink ? n_sink : LAST;
 	for (uint32_t i = 0; i < MOST_ROWS * PAGES; i++)
 		pages[i / PAGES][i % PAGES] = i;
 	fill_pages(s);
 	for (uint32_t step = 0; step < STEPS; step++) {
 		for (uint32_t i = 0; i < n_rows; i++) {
-			rows[i] = (struct sk_row){.entry = of_one ? LAST + step * n_rows + i
-								  : LAST + step - i * LESS,
-						  .first = 40,
-						  .n_sink = SINKS,
+			rows[i] = (struct sk_row){.entry = of_one ? last + step * n_rows + i
+								  : last + step - i * LESS,
+						  .first = n_sink > 40 ? n_sink : 40,
+						  .n_sink = n_sink,
 						  .id = (int32_t)i};
 			spans[i] = (struct sk_span){.row = i,
 						    .n_rows = 1,
@@ -286,6 +287,15 @@ static void test_pages(void **state)
 	}
 }
 
+/* What is appended lies in the last page of the sinks, which is another block's. */
+static void test_many_sinks(void **state)
+{
+	check_layers(*state,
+		     (struct kind){halves, 32, .inner = 32, .n_rows = 1, .n_sink = 500,
+				   .subtract_mean = true},
+		     THREE_A_LAYER);
+}
+
 /* A model may keep its matrices in formats of their own: only of the last have those of one launch the same. */
 static void test_formats(void **state)
 {
@@ -301,9 +311,9 @@ static void test_formats(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_one_row),      KERNEL_TEST(test_rows), KERNEL_TEST(test_padded),
-		KERNEL_TEST(test_without_mean), KERNEL_TEST(test_wide), KERNEL_TEST(test_pages),
-		KERNEL_TEST(test_formats),
+		KERNEL_TEST(test_one_row),      KERNEL_TEST(test_rows),    KERNEL_TEST(test_padded),
+		KERNEL_TEST(test_without_mean), KERNEL_TEST(test_wide),    KERNEL_TEST(test_pages),
+		KERNEL_TEST(test_many_sinks),   KERNEL_TEST(test_formats),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

@@ -215,6 +215,18 @@ static bool is_one_format(const struct sk_gpu_note *a, const struct sk_gpu_note 
 	       ((const struct sk_linear *)b->weights)->matrix.format;
 }
 
+/* What the MLP writes it writes sooner than one by one, and x is read for longer: each has a buffer of its own. */
+static bool has_own_buffers(const struct sk_gpu_note *n)
+{
+	const struct sk_buffer *all[] = {n[NORM].in,    n[NORM].out,   n[QKV].out,
+					 n[APPEND].out, n[ATTEND].out, n[ACTIVATE].out};
+	for (int i = 0; i < 6; i++)
+		for (int k = 0; k < i; k++)
+			if (all[i] == all[k])
+				return false;
+	return true;
+}
+
 /* Whether these notes are such a layer, for few rows: then the MLP's first half does not wait for attention. */
 static bool is_parallel_layer(const struct sk_gpu *gpu, const struct sk_gpu_note *n,
 			      uint32_t n_notes)
@@ -237,7 +249,7 @@ static bool is_parallel_layer(const struct sk_gpu *gpu, const struct sk_gpu_note
 	       n[APPEND].in == n[QKV].out && n[ATTEND].in == n[APPEND].out &&
 	       n[OUT].in == n[ATTEND].out && n[OUT].out == x && n[UP].in == h &&
 	       n[ACTIVATE].in == n[UP].out && n[ACTIVATE].number != SK_ACT_SWIGLU &&
-	       n[DOWN].in == n[ACTIVATE].out && n[DOWN].out == x;
+	       n[DOWN].in == n[ACTIVATE].out && n[DOWN].out == x && has_own_buffers(n);
 }
 
 /* Whether attention can append what it reads: no row sees another's entry, and a key head has one block. */

@@ -215,6 +215,7 @@ plant("launch.c", "L", "next[NORM].in->width == next[NORM].in->stride;", "true;"
 plant("launch.c", "L", "read_norm(&p.product[1], &n[NORM2]);", "read_norm(&p.product[1], &n[NORM]);")
 plant("launch.c", "L", "p.subtract_mean = next[NORM].number != 0;", "p.subtract_mean = true;")
 plant("launch.c", "L", "p.eps = next[NORM].eps;", "p.eps = n[NORM].eps;")
+plant("launch.c", "L", " && has_own_buffers(n);", ";")
 plant("launch.c", "L", "		has_moments = leaves;\n", "")
 plant("launch.c", "L", "sk_gpu_attend_heads(n_shared, gpu->cache.padded_dim) == n_shared;", "false;")
 plant("launch.c", "IO", "	if (status != CUBLAS_STATUS_SUCCESS)", "	if (false)")

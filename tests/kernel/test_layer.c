@@ -22,7 +22,7 @@ struct kind { /* 0: as most have it */
 		dtypes; /* of QKV, of attention's output, of the MLP's first matrix, of its second */
 	uint32_t width, inner, n_rows, n_heads, n_kv_heads, n_sink;
 	enum sk_kv_format kv_format;
-	bool subtract_mean;
+	bool subtract_mean, one_buffer; /* of attention's output and the MLP's */
 };
 
 struct layer {
@@ -208,9 +208,9 @@ static void check_layers(const char *instructions, struct kind kind, long n_want
 		.both = buffer_of(backend, n_rows, n_qkv),
 		.att = buffer_of(backend, n_rows, n_heads * HEAD),
 		.wide = buffer_of(backend, n_rows, inner),
-		.act = buffer_of(backend, n_rows, inner),
 		.other = buffer_of(backend, n_rows, width),
 	};
+	s.act = kind.one_buffer ? s.att : buffer_of(backend, n_rows, inner);
 	for (uint32_t i = 0; i < LAYERS; i++)
 		s.layers[i] = (struct layer){
 			.qkv = pack_halves(backend, kind.dtypes[0], n_qkv, width),
@@ -296,6 +296,15 @@ static void test_many_sinks(void **state)
 		     THREE_A_LAYER);
 }
 
+/* The MLP's product may have the buffer that attention's had: then it is not made sooner. */
+static void test_one_buffer(void **state)
+{
+	check_layers(*state,
+		     (struct kind){halves, 32, .inner = HEADS * HEAD, .n_rows = 1,
+				   .subtract_mean = true, .one_buffer = true},
+		     ONE_BY_ONE);
+}
+
 /* A model may keep its matrices in formats of their own: only of the last have those of one launch the same. */
 static void test_formats(void **state)
 {
@@ -311,9 +320,11 @@ static void test_formats(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		KERNEL_TEST(test_one_row),      KERNEL_TEST(test_rows),    KERNEL_TEST(test_padded),
-		KERNEL_TEST(test_without_mean), KERNEL_TEST(test_wide),    KERNEL_TEST(test_pages),
-		KERNEL_TEST(test_many_sinks),   KERNEL_TEST(test_formats),
+		KERNEL_TEST(test_one_row),    KERNEL_TEST(test_rows),
+		KERNEL_TEST(test_padded),     KERNEL_TEST(test_without_mean),
+		KERNEL_TEST(test_wide),       KERNEL_TEST(test_pages),
+		KERNEL_TEST(test_many_sinks), KERNEL_TEST(test_one_buffer),
+		KERNEL_TEST(test_formats),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

@@ -277,7 +277,8 @@ void sk_backend_draw(struct sk_backend *backend, struct sk_buffer *out, struct s
 struct sk_drawn sk_backend_drawn(struct sk_backend *backend, const struct sk_buffer *out,
 				 uint32_t row);
 
-/* After end_step: the floats of row `row`, valid until the next step begins. NULL: the device failed. */
+/* After end_step: the floats of row `row`, valid until the next step begins. NULL: the device failed. What another operation of
+ * the step has read a device may have kept to itself, where it does several at once: then the floats are old ones. */
 const float *sk_backend_read(struct sk_backend *backend, const struct sk_buffer *buffer,
 			     uint32_t row);
 

@@ -234,9 +234,14 @@ uint64_t sk_gpu_norm_bytes(struct sk_backend *backend, const struct sk_matrix *w
 uint64_t sk_gpu_scratch_bytes(const struct sk_backend *backend)
 {
 	const struct sk_gpu *gpu = sk_gpu_from(backend);
-	uint64_t bytes = gpu->workspace.size_bytes + gpu->decoded.size_bytes +
-			 gpu->rounded.size_bytes + gpu->told.size_bytes + gpu->parts.size_bytes +
-			 gpu->counters.size_bytes;
+	const struct sk_gpu_block *blocks[] = {
+		&gpu->workspace,     &gpu->decoded,     &gpu->rounded,  &gpu->scales,
+		&gpu->told,          &gpu->parts,       &gpu->counters, &gpu->unit_parts,
+		&gpu->unit_counters, &gpu->second_norm, &gpu->moments,  &gpu->tile_moments,
+	};
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+		bytes += blocks[i]->size_bytes;
 	sk_list_for_each (node, &gpu->buffers)
 		bytes += sk_container_of(node, struct sk_buffer, node)->block.size_bytes;
 	return bytes;

@@ -15,7 +15,7 @@ SK_DEVICE void sk_rotation(uint64_t place, uint64_t step, float *ret_sin, float 
 	sincospif((float)(int64_t)(place * step) * 0x1p-63f, ret_sin, ret_cos);
 }
 
-/* Dim d of a head, rotated to `place`. */
+/* Dim d of a head, rotated to `place`: the same bits wherever it is done. */
 SK_DEVICE float sk_rotated(const sk_gpu_cache &c, const float *head, uint32_t d, uint64_t place)
 {
 	const uint32_t half = c.n_rot / 2;
@@ -23,7 +23,7 @@ SK_DEVICE float sk_rotated(const sk_gpu_cache &c, const float *head, uint32_t d,
 		return head[d];
 	float sine, cosine;
 	sk_rotation(place, c.steps[d < half ? d : d - half], &sine, &cosine);
-	return head[d] * cosine + (d < half ? -head[d + half] : head[d - half]) * sine;
+	return fmaf(d < half ? -head[d + half] : head[d - half], sine, sk_mul(head[d], cosine));
 }
 
 SK_DEVICE void sk_put_kv(float *to, float x)

@@ -131,45 +131,26 @@ static void decode_all(struct gpu_work *work, const struct extent *extent)
 			decode(work, extent, counts[i], "f16", reads);
 }
 
-/* The same steps without their graphs. */
-static void graphs(struct gpu_work *work, const struct extent *extent)
+/* Decode as it is, and with one of the backend's flags set, for up to `most` sessions. */
+static void compare(struct gpu_work *work, const struct extent *extent, const char *what,
+		    bool *flag, uint32_t most, const char *as_it_is, const char *with_flag)
 {
 	struct sk_gpu *gpu = sk_gpu_from(work->backend);
-	const bool was = gpu->without_graphs;
-	for (size_t i = 0; i < N_COUNTS && counts[i] <= work->n_sessions; i++) {
-		gpu->without_graphs = false;
-		const struct times replayed = time_decode(work, counts[i], extent->n_steps, false);
-		gpu->without_graphs = true;
-		const struct times plain = time_decode(work, counts[i], extent->n_steps, false);
-		printf("{\"what\": \"graphs\", \"sessions\": %u, \"graph_ms\": %.4f, \"plain_ms\": "
-		       "%.4f, \"ratio\": %.4f}\n",
-		       counts[i], replayed.median, plain.median, plain.median / replayed.median);
-		fflush(stdout);
-	}
-	gpu->without_graphs = was;
-}
-
-/* The same steps with five launches a layer instead of three, where layers are so joined. */
-static void launches(struct gpu_work *work, const struct extent *extent)
-{
-	struct sk_gpu *gpu = sk_gpu_from(work->backend);
-	const bool was = gpu->five_launches;
-	for (size_t i = 0;
-	     i < N_COUNTS && counts[i] <= work->n_sessions && counts[i] <= SK_GPU_MATVEC_ROWS;
+	const bool was = *flag;
+	for (size_t i = 0; i < N_COUNTS && counts[i] <= work->n_sessions && counts[i] <= most;
 	     i++) {
 		double ms[2];
-		for (int five = 0; five < 2; five++) {
-			gpu->five_launches = five;
-			sk_gpu_drop_graphs(gpu); /* which are of the other sort */
-			ms[five] = time_decode(work, counts[i], extent->n_steps, false).median;
+		for (int is_set = 0; is_set < 2; is_set++) {
+			*flag = is_set;
+			sk_gpu_drop_graphs(gpu); /* which may be of the other sort */
+			ms[is_set] = time_decode(work, counts[i], extent->n_steps, false).median;
 		}
-		printf("{\"what\": \"launches\", \"sessions\": %u, \"three_ms\": %.4f, "
-		       "\"five_ms\": "
-		       "%.4f, \"ratio\": %.4f}\n",
-		       counts[i], ms[0], ms[1], ms[1] / ms[0]);
+		printf("{\"what\": \"%s\", \"sessions\": %u, \"%s\": %.4f, \"%s\": %.4f, "
+		       "\"ratio\": %.4f}\n",
+		       what, counts[i], as_it_is, ms[0], with_flag, ms[1], ms[1] / ms[0]);
 		fflush(stdout);
 	}
-	gpu->five_launches = was;
+	*flag = was;
 	sk_gpu_drop_graphs(gpu);
 }
 
@@ -271,10 +252,12 @@ static void finish(struct gpu_work *work)
 static int measure(struct gpu_work *work, const struct order *order, const struct sk_model *model)
 {
 	const struct extent *extent = order->extent;
+	struct sk_gpu *gpu;
 	work->bandwidth = bench_gpu_bandwidth(); /* before the memory is taken */
 	int status = load(work, order, model, SK_KV_F16);
 	if (status)
 		return status;
+	gpu = sk_gpu_from(work->backend);
 	printf("{\"what\": \"device\", \"name\": \"%s\"", sk_backend_name(work->backend));
 	if (work->bandwidth > 0)
 		printf(", \"bandwidth_gb_s\": %.1f", work->bandwidth * 1e-9);
@@ -285,8 +268,9 @@ static int measure(struct gpu_work *work, const struct order *order, const struc
 	decode_all(work, extent);
 	prompts(work, extent);
 	far(work, extent);
-	graphs(work, extent);
-	launches(work, extent);
+	compare(work, extent, "graphs", &gpu->without_graphs, UINT32_MAX, "graph_ms", "plain_ms");
+	compare(work, extent, "launches", &gpu->five_launches, SK_GPU_MATVEC_ROWS, "three_ms",
+		"five_ms"); /* only of so few rows are layers joined */
 	for (size_t i = 0; i < N_COUNTS && counts[i] <= work->n_sessions; i++)
 		gpu_operations(work, counts[i]);
 	gpu_profile(work, 1);

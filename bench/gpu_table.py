@@ -3,7 +3,8 @@
 
 A row's floor is what the memory would take to read what must be read, at the speed that was measured; of a prompt that is the
 weights with each step of 512 tokens, whatever it takes to multiply; of a far position it is the step at a near one, of plain
-launches the same step as a graph, and of five launches a layer the same with three. "of it": the floor over what was measured. Without a measured speed there are no floors.
+launches the same step as a graph, and of five launches a layer the same with three. "of it": the floor over what was measured.
+Without a measured speed there are no floors.
 """
 import json
 import sys

@@ -158,9 +158,6 @@ static int reserve_parts(struct sk_gpu *gpu, const struct sk_gpu_matrix *matrix)
 		r = at_least(gpu, &gpu->unit_counters,
 			     (1 + 2 * (size_t)product.n_tiles) * sizeof(uint32_t));
 	if (r == 0)
-		r = at_least(gpu, &gpu->moments,
-			     SK_GPU_MATVEC_ROWS * sizeof(struct sk_gpu_moments));
-	if (r == 0)
 		r = at_least(gpu, &gpu->tile_moments,
 			     SK_GPU_MATVEC_ROWS * product.n_tiles *
 				     sizeof(struct sk_gpu_tile_moments));

@@ -89,6 +89,9 @@ int sk_gpu_step_init(struct sk_gpu *gpu)
 	if (r == 0)
 		r = sk_gpu_block_init(gpu, &gpu->counters,
 				      (size_t)max_rows * blocks_a_row(gpu) * sizeof(uint32_t));
+	if (r == 0)
+		r = sk_gpu_block_init(gpu, &gpu->moments,
+				      SK_GPU_MATVEC_ROWS * sizeof(struct sk_gpu_moments));
 	return r;
 }
 

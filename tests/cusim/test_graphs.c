@@ -81,9 +81,75 @@ static void test_segments(void **state)
 	free(data);
 }
 
+/* Two rows, the first over page 1, the second over many. */
+struct two_rows {
+	uint32_t one, *pages;
+	struct sk_row rows[2];
+	struct sk_span spans[2];
+	struct sk_batch batch;
+};
+
+static void begin_over(struct sk_backend *backend, struct two_rows *two, uint32_t n_pages)
+{
+	two->one = 1;
+	two->pages = calloc(n_pages, sizeof *two->pages);
+	assert_non_null(two->pages);
+	two->rows[0] = (struct sk_row){.id = 1};
+	two->rows[1] = (struct sk_row){.entry = (uint64_t)n_pages * SK_PAGE_TOKENS - 1};
+	two->spans[0] = (struct sk_span){.row = 0, .n_rows = 1, .pages = &two->one, .n_pages = 1};
+	two->spans[1] =
+		(struct sk_span){.row = 1, .n_rows = 1, .pages = two->pages, .n_pages = n_pages};
+	two->batch = (struct sk_batch){2, 2, two->rows, two->spans};
+	assert_int_equal(sk_backend_begin_step(backend, &two->batch), 0);
+}
+
+static void end(struct sk_backend *backend, struct two_rows *two)
+{
+	assert_int_equal(sk_backend_end_step(backend), 0);
+	free(two->pages);
+}
+
+/* A graph knows addresses: where what is told to the device, or what products leave for one another, gets another place, none
+ * stays. What was told before it grew is there still. */
+static void test_moved(void **state)
+{
+	(void)state;
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, true, &shape);
+	const struct sk_gpu *gpu = sk_gpu_from(backend);
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	float *data = random_floats((size_t)N * WIDTH, 1);
+	struct sk_linear *table = pack_floats(backend, data, 2, WIDTH);
+	struct sk_buffer *out = buffer_of(backend, 2, WIDTH);
+	const uint32_t most = (uint32_t)gpu->max_table;
+	struct two_rows two;
+	begin_over(backend, &two, most - 1); /* attention's parts get their place */
+	assert_int_equal(gpu->max_table, most);
+	end(backend, &two);
+	step(backend, table, out, 1, 0);
+	step(backend, table, out, 2, 0);
+	assert_int_equal(gpu->n_graphs, 2);
+
+	const void *parts = gpu->parts.data;
+	begin_over(backend, &two, most); /* one too many */
+	assert_true(gpu->max_table > most && gpu->parts.data == parts);
+	assert_int_equal(((const uint32_t *)(gpu->telling + gpu->told_table))[0], 1);
+	assert_int_equal(gpu->n_graphs, 0);
+	sk_backend_embed(backend, out, table);
+	end(backend, &two);
+	assert_memory_equal(sk_backend_read(backend, out, 0), data + WIDTH, WIDTH * sizeof *data);
+	assert_int_equal(gpu->n_graphs, 1);
+
+	pack_floats(backend, data, N, WIDTH);
+	assert_int_equal(gpu->n_graphs, 0);
+	sk_backend_close(backend);
+	free(data);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_many),
-					   cmocka_unit_test(test_segments)};
+					   cmocka_unit_test(test_segments),
+					   cmocka_unit_test(test_moved)};
 	return sk_test_run(tests, NULL, NULL);
 }

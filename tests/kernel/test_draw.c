@@ -190,6 +190,30 @@ static struct sk_buffer *draw_rows(struct sk_backend *backend, const float *logi
 	return drawn;
 }
 
+/* What is told of a draw begins with a double, wherever an odd number of ids was told before. */
+static void test_after_a_gather(void **state)
+{
+	enum { N_ROWS = 2, N = 64, HIGH = 37 };
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip(*state, 2, false, &shape);
+	struct plain_batch plain;
+	float logits[N_ROWS * N] = {[N + HIGH] = 9};
+	const struct sk_draw draw = {.n_ids = N, .top_p = 1, .repeat_penalty = 1};
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	assert_int_equal(sk_backend_reserve_draws(backend, N, 0), 0);
+	struct sk_linear *table = pack_floats(backend, logits, N_ROWS, N);
+	struct sk_buffer *drawn = buffer_of(backend, N_ROWS, SK_DRAWN_WIDTH),
+			 *rows = buffer_of(backend, N_ROWS, N),
+			 *some = buffer_of(backend, N_ROWS, N);
+	begin_plain(backend, &plain, N_ROWS, 0);
+	sk_backend_embed(backend, rows, table);
+	sk_backend_gather(backend, some, rows, (uint32_t[]){1}, 1);
+	sk_backend_draw(backend, drawn, some, &draw);
+	assert_int_equal(sk_backend_end_step(backend), 0);
+	assert_int_equal(sk_backend_drawn(backend, drawn, 0).id, HIGH);
+	sk_backend_close(backend);
+}
+
 static void check_draws(const char *instructions, uint32_t n, uint32_t n_rows)
 {
 	struct sk_backend_shape shape = default_shape();
@@ -421,9 +445,13 @@ static void test_no_numbers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_weights), KERNEL_TEST(test_draws),
-		KERNEL_TEST(test_boundaries),   KERNEL_TEST(test_exact_cuts),
-		KERNEL_TEST(test_no_numbers),   KERNEL_TEST(test_weights_to_the_bit),
+		cmocka_unit_test(test_weights),
+		KERNEL_TEST(test_after_a_gather),
+		KERNEL_TEST(test_draws),
+		KERNEL_TEST(test_boundaries),
+		KERNEL_TEST(test_exact_cuts),
+		KERNEL_TEST(test_no_numbers),
+		KERNEL_TEST(test_weights_to_the_bit),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

@@ -41,8 +41,6 @@ bool counts_traffic;
 static std::unordered_map<Key, Request, Hash> requests;
 static std::unordered_map<Key, uint32_t, Hash> occurrences; /* of a thread: .warp is its number */
 static std::map<const void *, cusim_traffic_of> kernels;
-static uintptr_t whole_from, whole_to; /* what the access that is checked as one is made of */
-static const Fiber *whole_of;
 
 static void note(uintptr_t a, unsigned n, bool shared, bool is_streamed, uintptr_t pc)
 {
@@ -57,15 +55,14 @@ static void note(uintptr_t a, unsigned n, bool shared, bool is_streamed, uintptr
 
 void note_whole(uintptr_t a, unsigned n, bool shared, bool is_streamed, uintptr_t pc)
 {
-	whole_from = a;
-	whole_to = a + n;
-	whole_of = current;
+	current->whole_from = a;
+	current->whole_to = a + n;
 	note(a, n, shared, is_streamed, pc);
 }
 
 void note_part(uintptr_t a, unsigned n, bool shared, uintptr_t pc)
 {
-	if (whole_of != current || a < whole_from || a + n > whole_to)
+	if (a < current->whole_from || a + n > current->whole_to)
 		note(a, n, shared, false, pc);
 }
 
@@ -116,7 +113,6 @@ void count_launch(const void *function)
 	t.launches++;
 	requests.clear();
 	occurrences.clear();
-	whole_of = nullptr;
 }
 
 }

@@ -9,7 +9,7 @@ import subprocess
 import unittest
 
 from look import Look, until
-from streamkv_test import DEADLINE, THREADS_CHECKED, Program
+from streamkv_test import BACKEND, DEADLINE, THREADS_CHECKED, Program
 from wire import HELLO, field, fields, frame
 
 SLOW = THREADS_CHECKED
@@ -56,7 +56,7 @@ class Lists(Look):
 
         def rate():
             text = self.daemon.run("top", "--once", "--interval", "0.2").stdout.decode()
-            self.assertIn("pythia-books on cpu", text)
+            self.assertIn("pythia-books on %s" % (BACKEND[1] if BACKEND else "cpu"), text)
             self.assertRegex(text, r"1 running, 0 of them paused, 0 queued")
             self.assertRegex(text, r"(?m)^\S+ +%d +1 +decode +endless " % process.pid)
             return float(re.search(r"([0-9.]+) generated tokens/s", text).group(1))

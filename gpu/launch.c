@@ -96,7 +96,7 @@ static bool takes_units(const struct sk_gpu *gpu, const struct sk_gpu_note *note
 {
 	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
 	return note->n_rows <= SK_GPU_MATVEC_ROWS && !gpu->exact &&
-	       (m->format == SK_GPU_F16 || m->format == SK_GPU_BF16);
+	       sk_gpu_chunk_cols(m->format) != 0;
 }
 
 static struct sk_gpu_product product_of(const struct sk_gpu_note *note, int activation)
@@ -260,13 +260,20 @@ static bool may_append(const struct sk_gpu *gpu)
 	       sk_gpu_attend_heads(n_shared, gpu->cache.padded_dim) == n_shared;
 }
 
+/* Codes are multiplied in so many instructions that a norm on the way costs more than a launch. */
+static bool may_normalise(const struct sk_gpu_note *product)
+{
+	return sk_gpu_chunk_cols(((const struct sk_linear *)product->weights)->matrix.format) ==
+	       SK_GPU_COLS;
+}
+
 /* Whether the layer behind this one, if there is one, can have the moments of what this one leaves instead of a norm's launch. */
 static bool leaves_moments(const struct sk_gpu *gpu, const struct sk_gpu_note *n, uint32_t n_notes)
 {
 	const struct sk_gpu_note *next = n + N_LAYER;
 	return !gpu->five_launches && n_notes > N_LAYER &&
-	       is_parallel_layer(gpu, next, n_notes - N_LAYER) && next[NORM].in == n[NORM].in &&
-	       next->n_rows == n->n_rows &&
+	       is_parallel_layer(gpu, next, n_notes - N_LAYER) && may_normalise(&next[QKV]) &&
+	       next[NORM].in == n[NORM].in && next->n_rows == n->n_rows &&
 	       next[NORM].in->width == next[NORM].in->stride; /* so wide are a norm's vectors */
 }
 

@@ -151,6 +151,8 @@ static int reserve_scratch(struct sk_gpu *gpu, const struct sk_gpu_matrix *matri
 static int reserve_parts(struct sk_gpu *gpu, const struct sk_gpu_matrix *matrix)
 {
 	struct sk_gpu_product product = {.matrix = *matrix};
+	if (sk_gpu_chunk_cols(matrix->format) == 0)
+		return 0;
 	sk_gpu_product_cut(&product);
 	int r = at_least(gpu, &gpu->unit_parts,
 			 2 * sizeof(float) * 128 * (size_t)product.n_tiles * product.n_parts);

@@ -57,9 +57,9 @@ cudaError_t sk_gpu_sum(cudaStream_t stream, uint64_t *out, const void *data, uin
 cudaError_t sk_gpu_matvec(cudaStream_t stream, const struct sk_gpu_matrix *m, float *out,
 			  uint32_t out_stride, const float *in, uint32_t in_stride, uint32_t n,
 			  bool add);
-/* Products of a few vectors with F16 or BF16 matrices, one or two of one format in a launch. */
+/* Products of a few vectors on the tensor cores, one or two of one format in a launch. Rows are read in chunks of 64 bytes. */
 #define SK_GPU_UNIT_THREADS  256
-#define SK_GPU_UNIT_CHUNKS   48 /* runs of 32 columns that a block takes, at most */
+#define SK_GPU_UNIT_CHUNKS   48 /* of a row, that a block takes, at most */
 #define SK_GPU_NO_ACTIVATION (-1)
 
 /* Of a vector: its mean, or 0 where a norm subtracts none, and 1 / its deviation from that. */
@@ -99,9 +99,27 @@ struct sk_gpu_products {
 	bool subtract_mean;                       /* and whether their norm has a mean */
 };
 
+/* Columns of a chunk; 0: such a matrix is not multiplied so. */
+static inline uint32_t sk_gpu_chunk_cols(enum sk_gpu_format format)
+{
+	switch (format) {
+	case SK_GPU_F16:
+	case SK_GPU_BF16:
+		return 32;
+	case SK_GPU_Q8:
+		return 64;
+	case SK_GPU_Q4:
+		return 128;
+	default:
+		return 0;
+	}
+}
+
+/* For a format that has chunks. */
 static inline void sk_gpu_product_cut(struct sk_gpu_product *product)
 {
-	const uint32_t n_chunks = product->matrix.n_cols / SK_GPU_COLS;
+	const uint32_t cols = sk_gpu_chunk_cols(product->matrix.format),
+		       n_chunks = (product->matrix.n_cols + cols - 1) / cols;
 	product->n_tiles = (product->matrix.n_rows + 15) / 16;
 	product->n_parts = (n_chunks + SK_GPU_UNIT_CHUNKS - 1) / SK_GPU_UNIT_CHUNKS;
 }

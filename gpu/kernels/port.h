@@ -35,6 +35,11 @@ SK_DEVICE float4 sk_load_floats(const float *p)
 	return *(const float4 *)p;
 }
 
+SK_DEVICE void sk_store_floats(float *p, const float4 &v)
+{
+	*(float4 *)p = v;
+}
+
 /* Rounded one by one, never fused: where the CPU backend is to get the same bits. */
 SK_DEVICE float sk_mul(float a, float b)
 {
@@ -49,6 +54,27 @@ SK_DEVICE float sk_add(float a, float b)
 SK_DEVICE float sk_div(float a, float b)
 {
 	return __fdiv_rn(a, b);
+}
+
+/* The bytes of a and b (0 to 3, 4 to 7) that the digits of `which` name, the lowest first. */
+SK_DEVICE unsigned sk_pick_bytes(unsigned a, unsigned b, unsigned which)
+{
+	return __byte_perm(a, b, which);
+}
+
+/* u & mask | bits, in one instruction. */
+SK_DEVICE unsigned sk_and_or(unsigned u, unsigned mask, unsigned bits)
+{
+	unsigned y;
+	asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(y) : "r"(u), "r"(mask), "r"(bits));
+	return y;
+}
+
+/* Two BF16 and two. */
+SK_DEVICE unsigned sk_add_bfloats(unsigned a, unsigned b)
+{
+	const __nv_bfloat162 y = __hadd2(*(const __nv_bfloat162 *)&a, *(const __nv_bfloat162 *)&b);
+	return *(const unsigned *)&y;
 }
 
 /* Programmatic dependent launch: waits for what the launch before has written, lets the next one begin. Devices before
@@ -130,6 +156,12 @@ SK_DEVICE float4 sk_load_floats(const float *p)
 	return *(const float4 *)p;
 }
 
+SK_DEVICE void sk_store_floats(float *p, const float4 &v)
+{
+	cusim::check_alignment(p, 16);
+	*(float4 *)p = v;
+}
+
 SK_DEVICE float sk_mul(float a, float b)
 {
 	return a * b;
@@ -143,6 +175,29 @@ SK_DEVICE float sk_add(float a, float b)
 SK_DEVICE float sk_div(float a, float b)
 {
 	return a / b;
+}
+
+SK_DEVICE unsigned sk_pick_bytes(unsigned a, unsigned b, unsigned which)
+{
+	const uint64_t both = (uint64_t)b << 32 | a;
+	unsigned y = 0;
+	for (int i = 0; i < 4; i++)
+		y |= (unsigned)(both >> (which >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+	return y;
+}
+
+SK_DEVICE unsigned sk_and_or(unsigned u, unsigned mask, unsigned bits)
+{
+	return (u & mask) | bits;
+}
+
+SK_DEVICE unsigned sk_add_bfloats(unsigned a, unsigned b)
+{
+	const auto at = [](unsigned u, int i) {
+		return __bfloat162float(__ushort_as_bfloat16((unsigned short)(u >> 16 * i)));
+	};
+	const __nv_bfloat162 y = __floats2bfloat162_rn(at(a, 0) + at(b, 0), at(a, 1) + at(b, 1));
+	return *(const unsigned *)&y;
 }
 
 SK_DEVICE void sk_wait_for_previous(void)

@@ -140,7 +140,10 @@ static void test_moved(void **state)
 	assert_memory_equal(sk_backend_read(backend, out, 0), data + WIDTH, WIDTH * sizeof *data);
 	assert_int_equal(gpu->n_graphs, 1);
 
-	pack_floats(backend, data, N, WIDTH);
+	const struct sk_tensor tensor = float_tensor(data, N, WIDTH);
+	const struct sk_matrix matrix = matrix_of(&tensor);
+	struct sk_linear *many;
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, NULL, SK_WEIGHTS_BF16, &many), 0);
 	assert_int_equal(gpu->n_graphs, 0);
 	sk_backend_close(backend);
 	free(data);

@@ -75,7 +75,7 @@ finds few '^sm_90 few<BF16, [01]>: it has local memory' few.cu "$spilt"
 finds few '^sm_90 few<F16, 0>: it takes [0-9]+ registers, and may take 64' few.cu \
 	's/__launch_bounds__(BLOCK, 4)/__launch_bounds__(BLOCK)/;s/NORMS ? 3 : 4/8/'
 finds few '^sm_90 few<F16, 0>: it has 2 loads of 16 bytes in flight, and is to have 8' few.cu 's/NORMS ? 3 : 4/1/'
-finds few '^sm_90 few<F16, 0>: it is to have tensor instructions, and has none' few.cu 's/^\tmma<F>(d.*//'
+finds few '^sm_90 few<F16, 0>: it is to have tensor instructions, and has none' chunk.h 's/^\tmma<F>(d.*//'
 finds sum '^sm_90 sum: it streams by 2 loads of less than 16 bytes' port.h \
 	'/256B.v4/,/"l"(p)/{s/.v4.u32 {%0,%1,%2,%3}, \[%4\];"/.v2.u32 {%0,%1}, [%4];\\n\\tld.global.nc.L1::no_allocate.L2::256B.v2.u32 {%2,%3}, [%4+8];"/;s/"=r"/"=\&r"/g}'
 finds sum '^sm_90 sum: it has asynchronous copies, which are not claimed' sum.cu 's/all = 0;/all = 0; sk_copy16(sums, data);/'

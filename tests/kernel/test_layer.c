@@ -42,9 +42,9 @@ struct result {
 	float x[STEPS][MOST_ROWS][MOST_WIDTH];
 };
 
-/* dtype: F16 or BF16, in which it stays. */
-static struct sk_linear *pack_halves(struct sk_backend *backend, enum sk_dtype dtype,
-				     uint32_t n_rows, uint32_t n_cols)
+/* dtype: F16, BF16, or those of codes, in which it stays. */
+static struct sk_linear *pack_as(struct sk_backend *backend, enum sk_dtype dtype, uint32_t n_rows,
+				 uint32_t n_cols)
 {
 	const size_t n = (size_t)n_rows * n_cols;
 	float *w = random_floats(n, 1 / sqrtf((float)n_cols)), *b = random_floats(n_rows, 1);
@@ -53,11 +53,17 @@ static struct sk_linear *pack_halves(struct sk_backend *backend, enum sk_dtype d
 	for (size_t i = 0; i < n; i++)
 		halves[i] =
 			dtype == SK_DTYPE_F16 ? sk_half_from_float(w[i]) : sk_bf16_from_float(w[i]);
-	struct sk_tensor tensor = {"halves", dtype, n_rows, n_cols, halves},
+	const bool are_codes = sk_dtype_info(dtype)->block_elements > 1;
+	struct sk_tensor tensor = {"weights", are_codes ? SK_DTYPE_F32 : dtype, n_rows, n_cols,
+				   are_codes ? (void *)w : halves},
 			 bias_tensor = float_tensor(b, n_rows, 1);
 	struct sk_matrix matrix = matrix_of(&tensor), bias = matrix_of(&bias_tensor);
 	struct sk_linear *linear = NULL;
-	assert_int_equal(sk_backend_pack_linear(backend, &matrix, &bias, SK_WEIGHTS_AUTO, &linear),
+	assert_int_equal(sk_backend_pack_linear(backend, &matrix, &bias,
+						dtype == SK_DTYPE_Q8_0   ? SK_WEIGHTS_Q8
+						: dtype == SK_DTYPE_Q4_0 ? SK_WEIGHTS_Q4
+									 : SK_WEIGHTS_AUTO,
+						&linear),
 			 0);
 	free(halves);
 	free(w);
@@ -213,10 +219,10 @@ static void check_layers(const char *instructions, struct kind kind, long n_want
 	s.act = kind.one_buffer ? s.att : buffer_of(backend, n_rows, inner);
 	for (uint32_t i = 0; i < LAYERS; i++)
 		s.layers[i] = (struct layer){
-			.qkv = pack_halves(backend, kind.dtypes[0], n_qkv, width),
-			.out = pack_halves(backend, kind.dtypes[1], width, n_heads * HEAD),
-			.up = pack_halves(backend, kind.dtypes[2], inner, width),
-			.down = pack_halves(backend, kind.dtypes[3], width, inner),
+			.qkv = pack_as(backend, kind.dtypes[0], n_qkv, width),
+			.out = pack_as(backend, kind.dtypes[1], width, n_heads * HEAD),
+			.up = pack_as(backend, kind.dtypes[2], inner, width),
+			.down = pack_as(backend, kind.dtypes[3], width, inner),
 			.norms = {pack_vectors(backend, width, kind.subtract_mean),
 				  pack_vectors(backend, width, kind.subtract_mean)},
 		};
@@ -227,14 +233,17 @@ static void check_layers(const char *instructions, struct kind kind, long n_want
 	sk_backend_close(backend);
 }
 
-#define H SK_DTYPE_F16
-#define B SK_DTYPE_BF16
+#define H  SK_DTYPE_F16
+#define B  SK_DTYPE_BF16
+#define Q8 SK_DTYPE_Q8_0
+#define Q4 SK_DTYPE_Q4_0
 
 #define THREE_A_LAYER (1 + 1 + 3 * LAYERS) /* and the embedding, and the first norm */
 #define FOUR_A_LAYER  (1 + 4 * LAYERS)
 #define ONE_BY_ONE    (1 + 9 * LAYERS)
 
-static const enum sk_dtype halves[] = {H, H, H, H}, bfloats[] = {B, B, B, B};
+static const enum sk_dtype halves[] = {H, H, H, H}, bfloats[] = {B, B, B, B},
+			   bytes[] = {Q8, Q8, Q8, Q8}, nibbles[] = {Q4, Q4, Q4, Q4};
 
 #define NARROW 64
 
@@ -305,16 +314,39 @@ static void test_one_buffer(void **state)
 		     ONE_BY_ONE);
 }
 
-/* A model may keep its matrices in formats of their own: only of the last have those of one launch the same. */
+/* Codes have their norm in each layer. Rows end within a chunk, some of a single part and some of two; some matrices have tiles in
+ * an odd number. */
+static void test_codes(void **state)
+{
+	static const struct kind cases[] = {
+		{bytes, .width = MOST_WIDTH, .inner = 96, .n_rows = MOST_ROWS, .n_heads = 3,
+		 .n_kv_heads = 3},
+		{bytes, .width = NARROW, .inner = 3104, .n_rows = 1},
+		{nibbles, .width = 48, .inner = 6176, .n_rows = 1},
+		{nibbles, .width = 96, .inner = 32, .n_rows = 2, .subtract_mean = true},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		check_layers(*state, cases[i], FOUR_A_LAYER);
+}
+
+/* A model may keep its matrices in formats of their own: only those of one launch need to be in the same. */
 static void test_formats(void **state)
 {
-	static const enum sk_dtype dtypes[][4] = {
-		{H, H, B, B}, {B, B, H, H}, {B, H, B, B}, {H, H, B, H}, {B, H, B, H}};
-	const size_t n = sizeof dtypes / sizeof *dtypes;
-	for (size_t i = 0; i < n; i++)
-		check_layers(*state,
-			     (struct kind){dtypes[i], NARROW, .n_rows = 1, .subtract_mean = true},
-			     i + 1 < n ? ONE_BY_ONE : THREE_A_LAYER);
+	static const struct {
+		enum sk_dtype dtypes[4];
+		long n_launches;
+	} cases[] = {
+		{{H, H, B, B}, ONE_BY_ONE},       {{B, B, H, H}, ONE_BY_ONE},
+		{{B, H, B, B}, ONE_BY_ONE},       {{H, H, B, H}, ONE_BY_ONE},
+		{{Q8, H, H, H}, ONE_BY_ONE},      {{B, H, B, H}, THREE_A_LAYER},
+		{{Q8, Q4, Q8, Q4}, FOUR_A_LAYER}, /* its norm is of inputs that are codes */
+		{{H, Q4, H, Q4}, THREE_A_LAYER},  /* whose moments codes leave */
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		check_layers(
+			*state,
+			(struct kind){cases[i].dtypes, NARROW, .n_rows = 1, .subtract_mean = true},
+			cases[i].n_launches);
 }
 
 int main(void)
@@ -324,7 +356,7 @@ int main(void)
 		KERNEL_TEST(test_padded),     KERNEL_TEST(test_without_mean),
 		KERNEL_TEST(test_wide),       KERNEL_TEST(test_pages),
 		KERNEL_TEST(test_many_sinks), KERNEL_TEST(test_one_buffer),
-		KERNEL_TEST(test_formats),
+		KERNEL_TEST(test_codes),      KERNEL_TEST(test_formats),
 	};
 	random_begin();
 	return sk_test_run(tests, NULL, NULL);

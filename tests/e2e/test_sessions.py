@@ -14,7 +14,7 @@ import time
 import unittest
 
 from look import Look, until
-from streamkv_test import CLIENT, DEADLINE, Daemon, skip
+from streamkv_test import BACKEND, CLIENT, DEADLINE, Daemon, skip
 import wire
 
 NOBODY = 65534
@@ -290,15 +290,16 @@ class FromOneToTheNext(unittest.TestCase):
 
     def test_time_to_live_begins_when_it_is_loaded_or_forked(self):
         """Also for the next daemon, whatever the file said before."""
-        self.begin("--session-ttl", "5")
+        second = 8 if BACKEND else 1  # a simulated device takes its time to start
+        self.begin("--session-ttl", str(5 * second))
         self.daemon.generate("--session", "a", "-n", "2", "It was")
         path, _ = self.saved("a")
         self.restart()  # it is stored now
-        time.sleep(3)
+        time.sleep(3 * second)
         self.assertEqual(self.daemon.run("sessions", "fork", "a", "forked").returncode, 0)
         self.assertEqual(self.daemon.run("sessions", "load", path, "loaded").returncode, 0)
         self.restart()
-        time.sleep(2.5)
+        time.sleep(2.5 * second)
         self.assertEqual(self.names(), ["forked", "loaded"])
 
     def test_a_beginning_in_common_stays(self):
@@ -307,8 +308,9 @@ class FromOneToTheNext(unittest.TestCase):
         text = "It was a dark night, and the king had gone to the sea. " * 24
         self.daemon.generate("--session", "kept", "--mode", "dense", "-n", "1", text)
         before = self.daemon.status()["prompt_tokens"]
+        n_tokens = 2 if BACKEND else 20  # a simulated device's take seconds
         with wire.Client(self.daemon, n_slots=1024) as client:  # all at once, and soon done: none waits for longer than patience
-            client.sendall(b"".join(wire.generate(i, b"%s %d" % (text.encode(), i), 20, mode=wire.DENSE) for i in range(1, 9)))
+            client.sendall(b"".join(wire.generate(i, b"%s %d" % (text.encode(), i), n_tokens, mode=wire.DENSE) for i in range(1, 9)))
             n_finished = 0
             while n_finished < 8:
                 message, _ = wire.read_frame(client)

@@ -21,7 +21,8 @@ MODELS = os.environ.get("STREAMKV_TEST_MODELS", "tests/models")
 SANITIZED = bool(os.environ.get("STREAMKV_SANITIZE"))  # empty where there is none
 THREADS_CHECKED = "thread" in os.environ.get("STREAMKV_SANITIZE", "")  # which makes arithmetic slow
 CLIENT = os.path.join(BIN, "streamkv-client")
-DEADLINE = 400  # seconds that anything may take before the test fails; ThreadSanitizer on a busy machine takes minutes
+# Seconds that anything may take before the test fails; ThreadSanitizer on a busy machine takes minutes, a simulated device more.
+DEADLINE = 2000 if BACKEND else 400
 
 LIBC = ctypes.CDLL(None)
 

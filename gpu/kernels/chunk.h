@@ -9,7 +9,10 @@
  *
  * Activations are split in two 16-bit numbers, whose products are both summed. Two halves hold what a float does, where they
  * are neither too large nor too small: 32 numbers of a vector at a time are scaled by a power of two, which is undone in their
- * sum. Two BF16 have 16 bits of a float's 24, and its range.
+ * sum. Two BF16 have 16 bits of a float's 24, and its range but for
+ * its ends: above 3.396e38 the first is infinite, below 2^-117 the second runs out of bits. The products with codes are summed
+ * before they are scaled: above 2.7e36 (bytes) or 4.3e37 (nibbles), and 32 times sooner where all columns go one way, that is
+ * infinite where the scaled sum would not be, or no number.
  */
 #pragma once
 

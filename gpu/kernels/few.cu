@@ -1,7 +1,7 @@
 /* Matrices times up to 8 vectors, on the tensor cores, straight from memory: every weight is read once, in words of
  * 16 bytes, as it lies there, and meets all the vectors in registers (chunk.h).
  *
- * The work is cut into units of 16 rows by up to 3 KB of each, a block each. Its eight warps share out the columns,
+ * The work is cut into units of 16 rows (32 of codes) by up to 3 KB of each, a block each. Its eight warps share out the columns,
  * 64 bytes at a time, and add up at the end. The first weights are asked for before anything else: they are there from the
  * start, while the vectors are still being made by the kernels before, so that memory need not wait for those. Where a row
  * takes several units, or two products go to the same rows, the last block to finish adds up what the others left, always

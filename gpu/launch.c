@@ -22,6 +22,11 @@ static float *floats(const struct sk_buffer *buffer)
 	return buffer->block.data;
 }
 
+static const struct sk_gpu_matrix *matrix_of(const struct sk_gpu_note *product)
+{
+	return &((const struct sk_linear *)product->weights)->matrix;
+}
+
 /* --- Matrices ------------------------------------------------------------------------------------- */
 
 static cudaDataType_t type_of(enum sk_gpu_format format)
@@ -41,7 +46,7 @@ static enum sk_gpu_format format_for(const struct sk_gpu *gpu, const struct sk_g
 static cudaError_t prepare_many(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add,
 				const void **ret_in)
 {
-	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
+	const struct sk_gpu_matrix *m = matrix_of(note);
 	const enum sk_gpu_format format = format_for(gpu, m);
 	const struct sk_buffer *in = note->in, *out = note->out;
 	cudaError_t error = cudaSuccess;
@@ -63,7 +68,7 @@ static cudaError_t prepare_many(struct sk_gpu *gpu, const struct sk_gpu_note *no
 /* The library's part: many rows. Row-major matrices are its transposed ones. */
 static cudaError_t multiply_many(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add)
 {
-	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
+	const struct sk_gpu_matrix *m = matrix_of(note);
 	const enum sk_gpu_format format = format_for(gpu, m);
 	const void *weights = m->codes, *in;
 	cudaError_t error = cudaSuccess;
@@ -94,7 +99,7 @@ static cudaError_t multiply_many(struct sk_gpu *gpu, const struct sk_gpu_note *n
 /* Whether our own kernel for few vectors takes a product. */
 static bool takes_units(const struct sk_gpu *gpu, const struct sk_gpu_note *note)
 {
-	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
+	const struct sk_gpu_matrix *m = matrix_of(note);
 	return note->n_rows <= SK_GPU_MATVEC_ROWS && !gpu->exact &&
 	       sk_gpu_chunk_cols(m->format) != 0;
 }
@@ -102,7 +107,7 @@ static bool takes_units(const struct sk_gpu *gpu, const struct sk_gpu_note *note
 static struct sk_gpu_product product_of(const struct sk_gpu_note *note, int activation)
 {
 	struct sk_gpu_product product = {
-		.matrix = ((const struct sk_linear *)note->weights)->matrix,
+		.matrix = *matrix_of(note),
 		.out = floats(note->out),
 		.in = floats(note->in),
 		.out_stride = note->out->stride,
@@ -122,10 +127,10 @@ static struct sk_gpu_products products_of(const struct sk_gpu *gpu, uint32_t n)
 
 static cudaError_t multiply(struct sk_gpu *gpu, const struct sk_gpu_note *note, bool add)
 {
-	const struct sk_gpu_matrix *m = &((const struct sk_linear *)note->weights)->matrix;
+	const struct sk_gpu_matrix *m = matrix_of(note);
 	const uint32_t n = note->n_rows;
 
-	if (n <= SK_GPU_MATVEC_ROWS && takes_units(gpu, note)) {
+	if (takes_units(gpu, note)) {
 		struct sk_gpu_products p = products_of(gpu, n);
 		p.product[0] = product_of(note, SK_GPU_NO_ACTIVATION);
 		return sk_gpu_few(gpu->stream, &p);
@@ -211,8 +216,7 @@ enum { NORM, QKV, APPEND, ATTEND, NORM2, OUT, UP, ACTIVATE, DOWN, N_LAYER };
 /* A launch reads both of its products in one format; a model may keep its matrices in several. */
 static bool is_one_format(const struct sk_gpu_note *a, const struct sk_gpu_note *b)
 {
-	return ((const struct sk_linear *)a->weights)->matrix.format ==
-	       ((const struct sk_linear *)b->weights)->matrix.format;
+	return matrix_of(a)->format == matrix_of(b)->format;
 }
 
 /* What the MLP writes it writes sooner than one by one, and x is read for longer: each has a buffer of its own. */
@@ -263,8 +267,7 @@ static bool may_append(const struct sk_gpu *gpu)
 /* Codes are multiplied in so many instructions that a norm on the way costs more than a launch. */
 static bool may_normalise(const struct sk_gpu_note *product)
 {
-	return sk_gpu_chunk_cols(((const struct sk_linear *)product->weights)->matrix.format) ==
-	       SK_GPU_COLS;
+	return sk_gpu_chunk_cols(matrix_of(product)->format) == SK_GPU_COLS;
 }
 
 /* Whether the layer behind this one, if there is one, can have the moments of what this one leaves instead of a norm's launch. */

@@ -9,10 +9,9 @@
  *
  * Activations are split in two 16-bit numbers, whose products are both summed. Two halves hold what a float does, where they
  * are neither too large nor too small: 32 numbers of a vector at a time are scaled by a power of two, which is undone in their
- * sum. Two BF16 have 16 bits of a float's 24, and its range but for
- * its ends: above 3.396e38 the first is infinite, below 2^-117 the second runs out of bits. The products with codes are summed
- * before they are scaled: above 2.7e36 (bytes) or 4.3e37 (nibbles), and 32 times sooner where all columns go one way, that is
- * infinite where the scaled sum would not be, or no number.
+ * sum. Two BF16 have 16 bits of a float's 24, and its range but for its ends: above 3.396e38 the first is infinite, below 2^-117 the
+ * second runs out of bits. Products with codes are summed before they are scaled: above 2.7e36 (bytes) or 4.3e37 (nibbles), and
+ * 32 times sooner where all columns go one way, that is infinite where the scaled sum would not be, or no number.
  */
 #pragma once
 
@@ -120,10 +119,6 @@ template <int F> struct sk_chunk {
 	static SK_MEMBER float4 in_order(const float4 &x)
 	{
 		return x;
-	}
-	SK_MEMBER float scale(int, int) const
-	{
-		return 1;
 	}
 };
 
@@ -260,17 +255,20 @@ SK_DEVICE void add_run(float (&sums)[4], const sk_chunk<F> &chunk, int k, const 
 {
 	const uint4 rows[2] = {chunk.weights(0, k), chunk.weights(1, k)};
 	constexpr bool scaled = F != SK_GPU_BF16;
-	float products[4] = {};
+	float products[4] = {}, scales[2];
 	float(&d)[4] = scaled ? products : sums; /* what nothing scales is added at once */
 	mma_run<F>(d, rows, x.high);
 	mma_run<F>(d, rows, x.low);
+	if constexpr (scaled) {
 #pragma unroll
-	for (int i = 0; i < (scaled ? 2 : 0); i++) {
-		const float scale = F == SK_GPU_F16 ? x.scale(i)
-						    : chunk.scale(i, k); /* of a vector; of a row */
-		float &first = sums[F == SK_GPU_F16 ? i : 2 * i],
-		      &second = sums[F == SK_GPU_F16 ? 2 + i : 2 * i + 1];
-		first = fmaf(products[F == SK_GPU_F16 ? i : 2 * i], scale, first);
-		second = fmaf(products[F == SK_GPU_F16 ? 2 + i : 2 * i + 1], scale, second);
+		for (int i = 0; i < 2; i++)
+			if constexpr (F == SK_GPU_F16)
+				scales[i] = x.scale(i); /* of a vector */
+			else
+				scales[i] = chunk.scale(i, k); /* of a row */
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			sums[i] =
+				fmaf(products[i], scales[F == SK_GPU_F16 ? i % 2 : i / 2], sums[i]);
 	}
 }

@@ -15,7 +15,6 @@ PROMPT = "It was a dark night, and the king had gone to the sea"
 
 class Rig(unittest.TestCase):
     options = ("-W", "60", "--kv-memory", "20M", "--drain-timeout", "0")
-    holder = None
 
     @classmethod
     def setUpClass(cls):

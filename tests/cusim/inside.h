@@ -83,8 +83,8 @@ struct Fiber {
 	Clock pending; /* learned without acquiring: counts from the next fence on */
 	std::vector<Copy> copies;
 	int copy_group;
-	uintptr_t whole_from,
-		whole_to; /* the access that traffic has counted as one, of which the next are parts */
+	uintptr_t whole_from, whole_to; /* the access that traffic has counted as one */
+	unsigned whole_left;            /* bytes of it, of which the parts are still to come */
 };
 
 /* Lanes of a warp that have come to meet. */

@@ -57,13 +57,16 @@ void note_whole(uintptr_t a, unsigned n, bool shared, bool is_streamed, uintptr_
 {
 	current->whole_from = a;
 	current->whole_to = a + n;
+	current->whole_left = n;
 	note(a, n, shared, is_streamed, pc);
 }
 
 void note_part(uintptr_t a, unsigned n, bool shared, uintptr_t pc)
 {
-	if (a < current->whole_from || a + n > current->whole_to)
+	if (current->whole_left < n || a < current->whole_from || a + n > current->whole_to)
 		note(a, n, shared, false, pc);
+	else
+		current->whole_left -= n; /* what comes behind its last part is another access */
 }
 
 /* Lanes go together as far as 128 bytes last: 32 of 4 bytes, 8 of 16. */

@@ -115,6 +115,7 @@ class Verbs(Look):
 
     def test_a_busy_session_is_left_alone(self):
         self.stream("--session", "busy")
+        until(lambda: self.session("busy"), bool)  # which its request makes once it is no longer queued
         saved = self.path("busy.saved", b"as it was")
         for arguments in (["reset", "busy"], ["delete", "busy"], ["save", "busy", saved]):
             self.verb(*arguments, code=75)
@@ -360,6 +361,7 @@ class Users(Look):
     def test_a_user_sees_nobody_elses(self):
         self.make("secret")
         self.stream("--session", "hidden")
+        until(lambda: self.session("hidden"), bool)
         for command in (["sessions", "list", "--json"], ["ps", "--json"]):
             self.assertEqual(json.loads(self.as_nobody(*command).stdout), [])
         screen = self.as_nobody("top", "--once", "-i", "0.1")

@@ -5,13 +5,13 @@
  * eight: four from first() on, and four SECOND behind those. A word of 16-bit numbers is just these. A word of bytes is half a
  * run, one of nibbles a whole run, of which the other lanes of the row want their columns: the four hand one another what each
  * lacks (share()), since a run, which has a scale of its own, is multiplied by all of them at once. Its codes become BF16, which
- * hold them exactly.
+ * hold them exactly; they are 2^-14 of themselves until the end, since products are summed before they are scaled, and no
+ * sum of a run may be infinite where the scaled one is not.
  *
  * Activations are split in two 16-bit numbers, whose products are both summed. Two halves hold what a float does, where they
  * are neither too large nor too small: 32 numbers of a vector at a time are scaled by a power of two, which is undone in their
  * sum. Two BF16 have 16 bits of a float's 24, and its range but for its ends: above 3.396e38 the first is infinite, below 2^-117 the
- * second runs out of bits. Products with codes are summed before they are scaled: above 2.7e36 (bytes) or 4.3e37 (nibbles), and
- * 32 times sooner where all columns go one way, that is infinite where the scaled sum would not be, or no number.
+ * second runs out of bits.
  */
 #pragma once
 
@@ -70,16 +70,18 @@ template <int F> SK_DEVICE void mma_run(float (&d)[4], const uint4 (&rows)[2], c
 }
 
 /* Codes as two BF16, less their zero, exactly: seven bits of one are put behind the exponent of 128, the eighth says whether
- * 128 are then taken off or 256. */
+ * 128 are then taken off or 256; all by CODE_UNIT. */
+#define CODE_UNIT 0x1p-14f
+
 template <int I> SK_DEVICE unsigned bfloats_of_bytes(unsigned u) /* I and I + 1 */
 {
-	const unsigned v = sk_pick_bytes(u, 0x43434343, I | 4 << 4 | (I + 1) << 8 | 4 << 12);
-	return sk_add_bfloats(v & 0xff7fff7f, sk_and_or(~v, 0x00800080, 0xc300c300));
+	const unsigned v = sk_pick_bytes(u, 0x3c3c3c3c, I | 4 << 4 | (I + 1) << 8 | 4 << 12);
+	return sk_add_bfloats(v & 0xff7fff7f, sk_and_or(~v, 0x00800080, 0xbc00bc00));
 }
 
 SK_DEVICE unsigned bfloats_of_nibbles(unsigned u) /* the lowest of bytes 0 and 2 */
 {
-	return sk_add_bfloats(sk_and_or(u, 0x000f000f, 0x43004300), 0xc308c308);
+	return sk_add_bfloats(sk_and_or(u, 0x000f000f, 0x3c003c00), 0xbc08bc08);
 }
 
 /* Where a lane's two rows lie: the second by its distance, which is a register less. */
@@ -96,6 +98,7 @@ template <int F> struct sk_chunk {
 	static constexpr int SECOND = 4;
 	static constexpr int TILES = 1; /* that a block takes at once */
 	static constexpr bool HAS_SCALES = false;
+	static constexpr float UNIT = 1; /* of the weights */
 	uint4 words[2];
 
 	static SK_MEMBER uint32_t first(uint32_t part)
@@ -127,6 +130,7 @@ template <int N> struct sk_chunk_of_codes {
 	static constexpr int RUNS = N;
 	static constexpr int TILES = 2; /* so that splitting vectors costs each half */
 	static constexpr bool HAS_SCALES = true;
+	static constexpr float UNIT = CODE_UNIT;
 	uint4 words[2];
 	unsigned scales[2];
 

@@ -242,7 +242,8 @@ template <int F, bool NORMS> __global__ void __launch_bounds__(BLOCK, 4) few(con
 		sk_wait_for_previous();
 #pragma unroll
 	for (int t = 0; t < T; t++)
-		sk_store_floats(shared[t][warp][lane], {sums[t][0], sums[t][1], sums[t][2], sums[t][3]});
+		sk_store_floats(shared[t][warp][lane],
+				times({sums[t][0], sums[t][1], sums[t][2], sums[t][3]}, 1 / chunk::UNIT));
 	__syncthreads();
 	if (threadIdx.x >= 128)
 		return; /* a thread for each of 16 rows by 8 vectors is left */

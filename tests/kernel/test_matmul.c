@@ -338,6 +338,50 @@ static void check_range(const struct kind *kind)
 	sk_backend_close(backend);
 }
 
+/* Activations of which any more would make a product infinite, and which agree with a row of the matrix in all signs. */
+static void check_largest(const struct kind *kind, uint32_t n_rows)
+{
+	enum { COLS = 256 };
+	struct sk_backend_shape shape = default_shape();
+	struct sk_backend *backend = open_or_skip("cuda", 1, false, &shape);
+	struct source source;
+	struct sk_linear *linear;
+	source_init(&source, kind, RANGE_OUT, COLS);
+	assert_int_equal(sk_backend_reserve_pages(backend, 2), 0);
+	assert_int_equal(
+		sk_backend_pack_linear(backend, &source.matrix, NULL, kind->format, &linear), 0);
+	float *w = decode(backend, linear, RANGE_OUT, COLS),
+	      *x = calloc((size_t)n_rows * COLS, sizeof *x);
+	assert_non_null(x);
+	double most = 0;
+	for (uint32_t o = 0; o < RANGE_OUT; o++) {
+		double sum = 0;
+		for (uint32_t c = 0; c < COLS; c++)
+			sum += fabs(w[o * COLS + c]);
+		most = fmax(most, sum);
+	}
+	for (uint32_t i = 0; i < n_rows * COLS; i++)
+		x[i] = (float)copysign(3e38 / most * (1 - random_below(500) * 1e-3),
+				       w[i / COLS % RANGE_OUT * COLS + i % COLS]);
+	float *got = multiply(backend, linear, pack_floats(backend, x, n_rows, COLS), NULL, 0,
+			      n_rows, COLS, RANGE_OUT);
+	struct expected e = expect(w, x, n_rows, COLS, RANGE_OUT, FLOATS);
+	for (uint32_t i = 0; i < n_rows * RANGE_OUT; i++) {
+		const uint32_t r = i / RANGE_OUT, o = i % RANGE_OUT;
+		const double room = room_of_range(kind, n_rows) * norm_of(w + o * COLS, COLS) *
+				    norm_of(x + r * COLS, COLS);
+		if (!(fabs(got[i] - e.sums[i]) <= room))
+			fail_msg("%s, %u rows, row %u output %u: %g instead of %g",
+				 source.tensors[0].name, n_rows, r, o, (double)got[i], e.sums[i]);
+	}
+	expected_finish(&e);
+	free(got);
+	free(x);
+	free(w);
+	source_finish(&source);
+	sk_backend_close(backend);
+}
+
 /* An activation that is infinite makes its row's products infinite, beside numbers of any size, and no other row's. */
 static void check_infinite(const struct kind *kind, uint32_t n_rows, float infinite)
 {
@@ -382,6 +426,8 @@ static void test_ranges(void **state)
 	need(*state);
 	for (size_t k = 0; k < sizeof wanted / sizeof *wanted; k++) {
 		check_range(&wanted[k]);
+		check_largest(&wanted[k], 3);
+		check_largest(&wanted[k], 9);
 		for (int i = 0; i < 4; i++)
 			check_infinite(&wanted[k], i < 2 ? 1 : 9, i % 2 ? INFINITY : -INFINITY);
 	}

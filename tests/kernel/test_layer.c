@@ -9,7 +9,8 @@ enum {
 	INNER = 1568,
 	LAYERS = 2,
 	MOST_ROWS = 3,
-	MOST_WIDTH = 544, /* whose tiles of 16 are more than a warp's lanes */
+	WIDE = 1568, /* of which a row of 16 bits is two parts, and whose tiles of 16 are more than a warp's lanes */
+	MOST_WIDTH = 2 * WIDE, /* so are those of 8 bits */
 	PAGES = 20,
 	LAST = 613, /* in the second segment of a row's pages; the next session's is in the first */
 	LESS = 200,
@@ -275,7 +276,7 @@ static void test_without_mean(void **state)
 static void test_wide(void **state)
 {
 	check_layers(*state,
-		     (struct kind){halves, MOST_WIDTH, .inner = HEADS * HEAD, .n_rows = 1,
+		     (struct kind){halves, WIDE, .inner = HEADS * HEAD, .n_rows = 1,
 				   .subtract_mean = true},
 		     THREE_A_LAYER);
 }
@@ -319,8 +320,9 @@ static void test_one_buffer(void **state)
 static void test_codes(void **state)
 {
 	static const struct kind cases[] = {
-		{bytes, .width = MOST_WIDTH, .inner = 96, .n_rows = MOST_ROWS, .n_heads = 3,
+		{bytes, .width = 544, .inner = 96, .n_rows = MOST_ROWS, .n_heads = 3,
 		 .n_kv_heads = 3},
+		{bytes, .width = MOST_WIDTH, .inner = 48, .n_rows = 1},
 		{bytes, .width = NARROW, .inner = 3104, .n_rows = 1},
 		{nibbles, .width = 48, .inner = 6176, .n_rows = 1},
 		{nibbles, .width = 96, .inner = 32, .n_rows = 2, .subtract_mean = true},
